@@ -1,0 +1,107 @@
+"""What output nodes give: references to files on the server, texts and numbers.
+
+A reference is a claim of the server. One that points outside the folders of outputs is refused here, and
+counted, so that no request is ever made for it and nobody takes it for a result.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from comfy_api_service.comfyui import wire
+
+TYPES: Final = frozenset({"output", "temp", "input"})
+"""The folders that `/view` serves."""
+MAX_FILES: Final = 4096
+MAX_VALUES: Final = 256
+MAX_TEXT: Final = 65_536
+"""Characters of one text that a node gave."""
+MAX_TEXTS: Final = 262_144
+"""Characters of all texts of one node."""
+
+_DRIVE: Final = re.compile(r"[A-Za-z]:")
+_UNWRITABLE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters, line ends, those that turn the direction of text, halves of surrogate pairs."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileRef:
+    """A file as `/view` wants it: plain name, relative folder with `/` or "", `type` output, temp or input."""
+
+    filename: str
+    subfolder: str
+    type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What one node gave; `invalid` counts refused references."""
+
+    files: tuple[FileRef, ...]
+    values: tuple[Any, ...]
+    invalid: int
+
+
+def file_ref(filename: object, subfolder: object, folder_type: object) -> FileRef | None:
+    """The reference, or None if it is not one that stays inside its folder.
+
+    Backslashes separate folders of a server on Windows, and only there; they are read as `/` before the
+    check, so that `..\\x` is seen. A name never holds one.
+    """
+    if type(filename) is not str or type(subfolder) is not str or folder_type not in TYPES:
+        return None
+    folder = subfolder.replace("\\", "/")
+    if not _plain(filename) or len(folder) > 1024 or _DRIVE.match(folder):
+        return None
+    if folder and not all(_plain(part) for part in folder.split("/")):
+        return None
+    return FileRef(filename, folder, str(folder_type))
+
+
+def is_safe(ref: FileRef) -> bool:
+    return file_ref(ref.filename, ref.subfolder, ref.type) == ref
+
+
+def _plain(part: str) -> bool:
+    """True for one part of a path that goes nowhere else, at most 255 bytes of UTF-8."""
+    if not part or part in {".", ".."} or len(part) > 255:
+        return False
+    if "/" in part or "\\" in part or _DRIVE.match(part) or _UNWRITABLE.search(part):
+        return False
+    return len(part.encode()) <= 255
+
+
+def given(output: object) -> Given:
+    """What a node's `output` (of `executed`, or of history) holds, under any key, in its order.
+
+    ComfyUI's keys do not tell the kind: an mp4 stands under `images`. Flags such as `animated` are dropped.
+    """
+    files: list[FileRef] = []
+    values: list[Any] = []
+    invalid = written = 0
+    for entry in _entries(wire.mapping(output)):
+        if isinstance(entry, dict):
+            if "filename" not in entry:
+                continue
+            ref = file_ref(entry["filename"], entry.get("subfolder", ""), entry.get("type", "output"))
+            if ref is None or len(files) >= MAX_FILES:
+                invalid += 1
+            else:
+                files.append(ref)
+        elif len(values) < MAX_VALUES:
+            value = wire.text(entry, MAX_TEXT) if isinstance(entry, str) else wire.number(entry)
+            if value is None:
+                continue
+            written += len(value) if isinstance(value, str) else 0
+            if written <= MAX_TEXTS:
+                values.append(value)
+    return Given(tuple(files), tuple(values), invalid)
+
+
+def _entries(output: Mapping[str, Any]) -> Iterator[Any]:
+    for value in output.values():
+        if isinstance(value, list):
+            yield from value
+        else:
+            yield value

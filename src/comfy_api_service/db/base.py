@@ -1,0 +1,76 @@
+"""What every database engine offers: whole functions run in a transaction.
+
+A function that is given to `write` or `read` may await nothing but the queries of its own transaction.
+That lets SQLite run it from begin to commit on one thread without a single hop, and PostgreSQL run the
+very same function over the network: one implementation of each query, two dialects.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import orjson
+
+T = TypeVar("T")
+Params = Mapping[str, Any]
+
+
+class Row(Protocol):
+    """One row; columns by name."""
+
+    def __getitem__(self, key: str, /) -> Any: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """The few words in which the engines differ."""
+
+    name: str
+    for_update: str
+    """Appended to a select of rows that will be changed."""
+    skip_locked: str
+    """The same, passing over rows that somebody else holds."""
+
+    def among(self, column: str, param: str) -> str:
+        """`column` is one of the JSON list of strings in `param`; one plan, however long the list is."""
+        if self.name == "sqlite":
+            return f"{column} IN (SELECT value FROM json_each(:{param}))"
+        return f"{column} IN (SELECT jsonb_array_elements_text(CAST(:{param} AS jsonb)))"
+
+
+class Reader(Protocol):
+    """A transaction that may only read."""
+
+    @property
+    def dialect(self) -> Dialect: ...
+    async def all(self, sql: str, params: Params | None = None) -> Sequence[Row]: ...
+    async def one(self, sql: str, params: Params | None = None) -> Row | None: ...
+
+
+class Tx(Reader, Protocol):
+    """A transaction that may write; committed when its function returns, rolled back when it raises."""
+
+    async def run(self, sql: str, params: Params | None = None) -> int:
+        """Execute; returns the number of rows touched."""
+        ...
+
+    async def many(self, sql: str, rows: Iterable[Params]) -> None:
+        """Execute once a row, in one go."""
+        ...
+
+
+class Database(Protocol):
+    """The truth. Raises `Unavailable` when it cannot be reached, never half a transaction."""
+
+    async def write(self, function: Callable[[Tx], Awaitable[T]]) -> T: ...
+    async def read(self, function: Callable[[Reader], Awaitable[T]]) -> T: ...
+    async def close(self) -> None: ...
+
+
+def dumps(value: Any) -> str:
+    """A JSON column's text; keys sorted, so that equal values are equal texts."""
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS).decode()
+
+
+def loads(text: str | bytes | None) -> Any:
+    return None if text is None else orjson.loads(text)

@@ -1,0 +1,171 @@
+"""Jobs as they are read: by their owner, through one filter that no query goes around."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from comfy_api_service.db.base import Reader, Row, Tx, dumps, loads
+from comfy_api_service.db.records import JOB_COLUMNS, event_from, grouped, job_from
+from comfy_api_service.domain.events import Event
+from comfy_api_service.domain.job import SHOWN, Job, Status
+
+OWNED = "j.account_id = :account"
+"""The owner's filter; every query on a job for a caller contains it."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobFilters:
+    """Which of one's jobs; times are seconds since the epoch, `since` inclusive, `until` exclusive."""
+
+    statuses: frozenset[Status] = frozenset()
+    batch_id: str | None = None
+    since: float | None = None
+    until: float | None = None
+    label: tuple[str, str] | None = None
+
+
+async def get(tx: Reader, account_id: str, job_id: str) -> Job | None:
+    row = await tx.one(
+        f"SELECT {JOB_COLUMNS} FROM jobs j WHERE j.id = :id AND {OWNED}",  # noqa: S608 - constants
+        {"id": job_id, "account": account_id},
+    )
+    if row is None:
+        return None
+    return (await _with_artifacts(tx, [row]))[0]
+
+
+async def many(tx: Reader, account_id: str, job_ids: Sequence[str]) -> dict[str, Job]:
+    """Those of the jobs that exist and are the account's."""
+    rows = await tx.all(
+        f"SELECT {JOB_COLUMNS} FROM jobs j WHERE {tx.dialect.among('j.id', 'ids')} AND {OWNED}",  # noqa: S608
+        {"ids": dumps(list(job_ids)), "account": account_id},
+    )
+    return {job.id: job for job in await _with_artifacts(tx, rows)}
+
+
+async def page(
+    tx: Reader, account_id: str, filters: JobFilters, *, before: str | None, limit: int
+) -> list[Job]:
+    """Newest first; `before` is the last job's id of the page before."""
+    where = [OWNED]
+    params: dict[str, Any] = {"account": account_id, "limit": limit}
+    if before is not None:
+        where.append("j.id < :before")
+        params["before"] = before
+    if filters.statuses:
+        states = [state for state, status in SHOWN.items() if status in filters.statuses]
+        where.append(tx.dialect.among("j.state", "states"))
+        params["states"] = dumps(states)
+    if filters.batch_id is not None:
+        where.append("j.batch_id = :batch")
+        params["batch"] = filters.batch_id
+    if filters.since is not None:
+        where.append("j.queued_at >= :since")
+        params["since"] = filters.since
+    if filters.until is not None:
+        where.append("j.queued_at < :until")
+        params["until"] = filters.until
+    if filters.label is not None:
+        where.append(
+            "EXISTS (SELECT 1 FROM job_labels l WHERE l.job_id = j.id AND l.key = :key AND l.value = :value)"
+        )
+        params["key"], params["value"] = filters.label
+    rows = await tx.all(
+        f"SELECT {JOB_COLUMNS} FROM jobs j WHERE {' AND '.join(where)} ORDER BY j.id DESC LIMIT :limit",  # noqa: S608
+        params,
+    )
+    return await _with_artifacts(tx, rows)
+
+
+async def of_batch(tx: Reader, account_id: str, batch_id: str) -> list[tuple[int, Job]]:
+    """The jobs of a batch with their indices in it."""
+    rows = await tx.all(
+        f"""SELECT {JOB_COLUMNS}, j.batch_index FROM jobs j
+            WHERE j.batch_id = :batch AND {OWNED} ORDER BY j.batch_index""",  # noqa: S608 - constants
+        {"batch": batch_id, "account": account_id},
+    )
+    jobs = await _with_artifacts(tx, rows)
+    return [(row["batch_index"], job) for row, job in zip(rows, jobs, strict=True)]
+
+
+async def _with_artifacts(tx: Reader, rows: Sequence[Row]) -> list[Job]:
+    done = [row["id"] for row in rows if row["state"] == "succeeded"]
+    found = (
+        await tx.all(
+            f"SELECT * FROM artifacts a WHERE {tx.dialect.among('a.job_id', 'ids')} ORDER BY a.job_id, a.idx",  # noqa: S608
+            {"ids": dumps(done)},
+        )
+        if done
+        else []
+    )
+    artifacts = grouped(found, "job_id")
+    return [job_from(row, artifacts.get(row["id"], ())) for row in rows]
+
+
+async def events_after(tx: Reader, account_id: str, job_id: str, seq: int) -> list[Event]:
+    rows = await tx.all(
+        f"""SELECT e.job_id, e.seq, e.type, e.status, e.at, e.data FROM events e JOIN jobs j ON j.id = e.job_id
+            WHERE e.job_id = :job AND e.seq > :seq AND {OWNED} ORDER BY e.seq""",  # noqa: S608 - constants
+        {"job": job_id, "seq": seq, "account": account_id},
+    )
+    return [event_from(row) for row in rows]
+
+
+async def ended_among(tx: Reader, job_ids: Sequence[str]) -> list[str]:
+    """Which of these jobs are at their end; for this process's listeners, who were checked when they came."""
+    rows = await tx.all(
+        f"SELECT j.id FROM jobs j WHERE {tx.dialect.among('j.id', 'ids')} AND j.finished_at IS NOT NULL",  # noqa: S608
+        {"ids": dumps(list(job_ids))},
+    )
+    return [row["id"] for row in rows]
+
+
+async def mark_canceled(tx: Tx, account_id: str, job_id: str, now: float) -> Job | None:
+    """Ask for the end of a job that a backend has; its state says whether there was anything to ask for."""
+    await tx.run(
+        """UPDATE jobs SET cancel_requested_at = coalesce(cancel_requested_at, :now)
+           WHERE id = :id AND account_id = :account AND state IN ('dispatched', 'executing', 'storing')""",
+        {"id": job_id, "account": account_id, "now": now},
+    )
+    return await get(tx, account_id, job_id)
+
+
+async def artifact_keys(tx: Reader, job_ids: Sequence[str]) -> list[str]:
+    rows = await tx.all(
+        f"SELECT key FROM artifacts WHERE {tx.dialect.among('job_id', 'ids')}",  # noqa: S608
+        {"ids": dumps(list(job_ids))},
+    )
+    return [row["key"] for row in rows]
+
+
+async def mark_purged(tx: Tx, job_ids: Sequence[str], now: float) -> None:
+    await tx.run(
+        f"UPDATE jobs SET purged_at = :now WHERE {tx.dialect.among('id', 'ids')} AND purged_at IS NULL",  # noqa: S608
+        {"ids": dumps(list(job_ids)), "now": now},
+    )
+
+
+async def insert_batch(
+    tx: Tx, account_id: str, batch_id: str, *, total: int, refused: object, now: float
+) -> None:
+    await tx.run(
+        """INSERT INTO batches (id, account_id, created_at, total, refused)
+           VALUES (:id, :account, :now, :total, :refused)""",
+        {"id": batch_id, "account": account_id, "now": now, "total": total, "refused": dumps(refused)},
+    )
+
+
+async def update_batch(tx: Tx, account_id: str, batch_id: str, *, refused: object) -> None:
+    await tx.run(
+        "UPDATE batches SET refused = :refused WHERE id = :id AND account_id = :account",
+        {"id": batch_id, "account": account_id, "refused": dumps(refused)},
+    )
+
+
+async def batch(tx: Reader, account_id: str, batch_id: str) -> tuple[int, dict[str, Any], float] | None:
+    """Total, refused items by index, and when it was made."""
+    row = await tx.one(
+        "SELECT total, refused, created_at FROM batches WHERE id = :id AND account_id = :account",
+        {"id": batch_id, "account": account_id},
+    )
+    return None if row is None else (row["total"], loads(row["refused"]), row["created_at"])

@@ -1,0 +1,334 @@
+"""The tables. Times are seconds since the epoch (UTC); JSON columns are text; money is counted in images."""
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+
+UNCAPPED = 2_147_483_647
+"""A cap that nobody reaches: no NULL in the scheduler's comparisons."""
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+def _text(name: str, *, null: bool = False, default: str | None = None) -> Column[str]:
+    return Column(name, Text, nullable=null, server_default=default)
+
+
+def _time(name: str, *, null: bool = False) -> Column[float]:
+    return Column(name, Double, nullable=null)
+
+
+def _count(name: str, default: int = 0) -> Column[int]:
+    return Column(name, BigInteger, nullable=False, server_default=text(str(default)))
+
+
+def _real(name: str, default: float = 0) -> Column[float]:
+    return Column(name, Double, nullable=False, server_default=text(str(default)))
+
+
+accounts = Table(
+    "accounts",
+    metadata,
+    Column("id", Text, primary_key=True),
+    _text("name"),
+    _text("tier"),
+    _text("role", default="user"),
+    _time("created_at"),
+    _time("disabled_at", null=True),
+)
+
+lanes = Table(
+    "lanes",
+    metadata,
+    Column("account_id", Text, ForeignKey("accounts.id"), primary_key=True),
+    _real("weight", 1),
+    _count("cap", UNCAPPED),
+    _count("running"),
+    _count("queued"),
+    _real("queued_cost"),
+    _count("entered"),
+    _real("entered_cost"),
+    _real("vtime"),
+)
+Index("ix_lanes_eligible", lanes.c.vtime, lanes.c.account_id,
+      sqlite_where=text("queued > 0 AND running < cap"), postgresql_where=text("queued > 0 AND running < cap"))  # fmt: skip
+
+requirements = Table(
+    "requirements",
+    metadata,
+    Column("id", Text, primary_key=True),
+    _text("nodes"),
+    _text("models"),
+    _text("primary_model", null=True),
+    _time("created_at"),
+    _time("unservable_since", null=True),
+)
+
+capabilities = Table(
+    "capabilities",
+    metadata,
+    _text("inventory_hash"),
+    Column("requirement_id", Text, ForeignKey("requirements.id", ondelete="CASCADE"), nullable=False),
+    PrimaryKeyConstraint("inventory_hash", "requirement_id"),
+)
+Index(None, capabilities.c.requirement_id)
+
+lane_needs = Table(
+    "lane_needs",
+    metadata,
+    Column("account_id", Text, ForeignKey("lanes.account_id"), nullable=False),
+    Column("requirement_id", Text, ForeignKey("requirements.id"), nullable=False),
+    _count("queued"),
+    PrimaryKeyConstraint("account_id", "requirement_id"),
+)
+Index(None, lane_needs.c.requirement_id)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", Text, primary_key=True),
+    _text("account_id"),
+    _text("state"),
+    _count("seq"),
+    _count("attempt"),
+    _count("executed"),
+    _count("max_attempts", 3),
+    _count("out_of_memory"),
+    _count("backends_killed"),
+    _count("priority"),
+    _text("requirement_id"),
+    _real("cost"),
+    _count("ordinal"),
+    _real("ordinal_cost"),
+    _count("images", 1),
+    _text("timing_key"),
+    _text("params"),
+    _text("labels"),
+    _text("output"),
+    Column("graph", LargeBinary, nullable=True),
+    _text("fingerprint"),
+    _text("webhook_url", null=True),
+    Column("batch_id", Text, ForeignKey("batches.id"), nullable=True),
+    Column("batch_index", Integer, nullable=True),
+    _time("queued_at"),
+    _time("started_at", null=True),
+    _time("finished_at", null=True),
+    _time("deadline_at", null=True),
+    _time("cancel_requested_at", null=True),
+    _time("expires_at", null=True),
+    _time("purged_at", null=True),
+    _text("backend_id", null=True),
+    _text("error", null=True),
+    _text("results", null=True),
+    _text("cache", null=True),
+    Column("generation_time", Double, nullable=True),
+)
+_READY = text("state = 'ready'")
+_OPEN = text("state IN ('dispatched', 'executing', 'storing')")
+Index("ix_jobs_ready", jobs.c.account_id, jobs.c.requirement_id, jobs.c.priority.desc(), jobs.c.id,
+      sqlite_where=_READY, postgresql_where=_READY)  # fmt: skip
+Index("ix_jobs_open", jobs.c.backend_id, sqlite_where=_OPEN, postgresql_where=_OPEN)
+Index("ix_jobs_account", jobs.c.account_id, jobs.c.id)
+_DUE = text("deadline_at IS NOT NULL AND state IN ('ready', 'dispatched', 'executing', 'storing')")
+Index("ix_jobs_deadline", jobs.c.deadline_at, sqlite_where=_DUE, postgresql_where=_DUE)
+_KEPT = text("expires_at IS NOT NULL AND purged_at IS NULL")
+Index("ix_jobs_expiry", jobs.c.expires_at, sqlite_where=_KEPT, postgresql_where=_KEPT)
+_DONE = text("finished_at IS NOT NULL")
+Index("ix_jobs_finished", jobs.c.finished_at, sqlite_where=_DONE, postgresql_where=_DONE)
+_OLDEST = text("state = 'ready'")
+Index("ix_jobs_oldest", jobs.c.queued_at, sqlite_where=_OLDEST, postgresql_where=_OLDEST)
+Index("ix_jobs_fingerprint", jobs.c.account_id, jobs.c.fingerprint)
+_BATCHED = text("batch_id IS NOT NULL")
+Index("ix_jobs_batch", jobs.c.batch_id, sqlite_where=_BATCHED, postgresql_where=_BATCHED)
+
+job_labels = Table(
+    "job_labels",
+    metadata,
+    Column("job_id", Text, ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
+    _text("account_id"),
+    _text("key"),
+    _text("value"),
+    PrimaryKeyConstraint("job_id", "key"),
+)
+Index("ix_job_labels_value", job_labels.c.account_id, job_labels.c.key, job_labels.c.value, job_labels.c.job_id)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("prompt_id", Text, primary_key=True),
+    Column("job_id", Text, ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
+    Column("number", Integer, nullable=False),
+    _text("backend_id"),
+    _text("worker_id"),
+    _text("client_id"),
+    _text("outcome", null=True),
+    _time("dispatched_at"),
+    _time("executing_at", null=True),
+    _time("closed_at", null=True),
+    UniqueConstraint("job_id", "number"),
+)
+_UNSETTLED = text("closed_at IS NULL")
+Index("ix_attempts_unsettled", attempts.c.backend_id, sqlite_where=_UNSETTLED, postgresql_where=_UNSETTLED)
+
+artifacts = Table(
+    "artifacts",
+    metadata,
+    Column("job_id", Text, ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
+    Column("idx", Integer, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    _text("node_id"),
+    _text("kind"),
+    _text("media_type"),
+    Column("width", Integer, nullable=True),
+    Column("height", Integer, nullable=True),
+    _count("bytes"),
+    _text("sha256"),
+    _text("key"),
+    _text("seed", null=True),
+    _text("meta"),
+    PrimaryKeyConstraint("job_id", "idx"),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("job_id", Text, ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
+    Column("seq", Integer, nullable=False),
+    _text("type"),
+    _text("status"),
+    _time("at"),
+    _text("data"),
+    PrimaryKeyConstraint("job_id", "seq"),
+)
+
+outbox = Table(
+    "outbox",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    _text("job_id"),
+    _text("account_id"),
+    Column("seq", Integer, nullable=False),
+    _text("type"),
+    _time("at"),
+    _time("handled_at", null=True),
+    UniqueConstraint("job_id", "seq"),
+)
+_WAITING = text("handled_at IS NULL")
+Index("ix_outbox_waiting", outbox.c.id, sqlite_where=_WAITING, postgresql_where=_WAITING)
+Index(None, outbox.c.at)
+
+ledger = Table(
+    "ledger",
+    metadata,
+    Column("job_id", Text, primary_key=True),
+    Column("account_id", Text, ForeignKey("accounts.id"), nullable=False),
+    _text("day"),
+    _count("reserved"),
+    Column("charged", BigInteger, nullable=True),
+    _real("gpu_seconds"),
+    _time("settled_at", null=True),
+)
+Index("ix_ledger_day", ledger.c.account_id, ledger.c.day)
+
+usage_days = Table(
+    "usage_days",
+    metadata,
+    Column("account_id", Text, ForeignKey("accounts.id"), nullable=False),
+    _text("day"),
+    _count("reserved"),
+    _count("charged"),
+    _real("gpu_seconds"),
+    PrimaryKeyConstraint("account_id", "day"),
+)
+
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    Column("account_id", Text, ForeignKey("accounts.id"), nullable=False),
+    _text("key"),
+    _text("fingerprint"),
+    _text("job_id"),
+    _time("created_at"),
+    PrimaryKeyConstraint("account_id", "key"),
+)
+Index(None, idempotency_keys.c.created_at)
+
+batches = Table(
+    "batches",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("account_id", Text, ForeignKey("accounts.id"), nullable=False),
+    _time("created_at"),
+    Column("total", Integer, nullable=False),
+    _text("refused"),
+)
+Index(None, batches.c.created_at)
+
+backends = Table(
+    "backends",
+    metadata,
+    Column("id", Text, primary_key=True),
+    _text("url"),
+    _text("name"),
+    _text("node_id"),
+    _text("state"),
+    _text("worker_id", null=True),
+    _count("draining"),
+    _text("version", null=True),
+    _text("devices", null=True),
+    _text("memory", null=True),
+    _text("inventory_hash", null=True),
+    _text("breaker", null=True),
+    _text("residency", null=True),
+    _text("resident_model", null=True),
+    _time("added_at"),
+    _time("seen_at", null=True),
+    _time("removed_at", null=True),
+)
+
+inventories = Table(
+    "inventories",
+    metadata,
+    Column("hash", Text, primary_key=True),
+    Column("document", LargeBinary, nullable=False),
+    _time("created_at"),
+)
+
+workers = Table(
+    "workers",
+    metadata,
+    Column("id", Text, primary_key=True),
+    _text("node_id"),
+    _count("counter"),
+    _real("start_tag"),
+    _time("started_at"),
+)
+
+timings = Table(
+    "timings",
+    metadata,
+    Column("key", Text, primary_key=True),
+    _count("runs"),
+    _real("seconds"),
+    _time("updated_at"),
+)

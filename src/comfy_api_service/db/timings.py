@@ -1,0 +1,35 @@
+"""Measured durations: what estimates and costs rest on. Means that forget slowly; seconds."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from comfy_api_service.db.base import Reader, Tx
+
+SLOWEST = 0.15
+"""Weight of the newest run once several were measured: old habits fade within some ten runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    runs: int
+    seconds: float
+
+
+async def learn(tx: Tx, measured: Mapping[str, float], now: float) -> None:
+    """Fold new measurements into the means: the first counts whole, the n-th 1/n, never less than `SLOWEST`."""
+    await tx.many(
+        """INSERT INTO timings (key, runs, seconds, updated_at) VALUES (:key, 1, :seconds, :now)
+           ON CONFLICT (key) DO UPDATE SET runs = timings.runs + 1, updated_at = excluded.updated_at,
+             seconds = timings.seconds + (excluded.seconds - timings.seconds)
+               * CASE WHEN timings.runs < 6 THEN 1.0 / (timings.runs + 1) ELSE :slowest END""",
+        [
+            {"key": key, "seconds": seconds, "now": now, "slowest": SLOWEST}
+            for key, seconds in sorted(measured.items())
+        ],
+    )
+
+
+async def every(tx: Reader) -> dict[str, Timing]:
+    """The means used most recently; at most 10 000."""
+    rows = await tx.all("SELECT key, runs, seconds FROM timings ORDER BY updated_at DESC LIMIT 10000")
+    return {row["key"]: Timing(row["runs"], row["seconds"]) for row in rows}

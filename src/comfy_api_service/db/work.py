@@ -1,0 +1,185 @@
+"""What a worker asks of the database between claims: marks, deadlines, open attempts, upkeep."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from comfy_api_service.db.base import Reader, Tx, dumps, loads
+from comfy_api_service.db.records import output_from
+from comfy_api_service.domain.job import OutputOptions, State
+
+
+@dataclass(frozen=True, slots=True)
+class OpenAttempt:
+    """An attempt that nobody has closed, as a worker finds it when it takes over a backend."""
+
+    job_id: str
+    account_id: str
+    attempt: int
+    prompt_id: str
+    client_id: str
+    state: State
+    graph: bytes | None
+    params: Mapping[str, Any]
+    output: OutputOptions
+    model: str | None
+    cost: float
+    timing_key: str
+    executed: int
+    max_attempts: int
+    deadline_at: float | None
+    requirement_id: str
+    images: int
+    dispatched_at: float
+    executing_at: float | None
+
+
+async def open_attempts(tx: Reader, backend_id: str) -> list[OpenAttempt]:
+    rows = await tx.all(
+        """SELECT j.id, j.account_id, j.attempt, a.prompt_id, a.client_id, j.state, j.graph, j.params, j.output,
+             r.primary_model, j.cost, j.timing_key, j.executed, j.max_attempts, j.deadline_at, j.requirement_id,
+             j.images, a.dispatched_at, a.executing_at
+           FROM attempts a JOIN jobs j ON j.id = a.job_id AND j.attempt = a.number
+           LEFT JOIN requirements r ON r.id = j.requirement_id
+           WHERE a.backend_id = :backend AND a.closed_at IS NULL
+             AND j.state IN ('dispatched', 'executing', 'storing') ORDER BY a.dispatched_at""",
+        {"backend": backend_id},
+    )
+    return [
+        OpenAttempt(
+            job_id=row["id"],
+            account_id=row["account_id"],
+            attempt=row["attempt"],
+            prompt_id=row["prompt_id"],
+            client_id=row["client_id"],
+            state=State(row["state"]),
+            graph=row["graph"],
+            params=loads(row["params"]),
+            output=output_from(row["output"]),
+            model=row["primary_model"],
+            cost=row["cost"],
+            timing_key=row["timing_key"],
+            executed=row["executed"],
+            max_attempts=row["max_attempts"],
+            deadline_at=row["deadline_at"],
+            requirement_id=row["requirement_id"],
+            images=row["images"],
+            dispatched_at=row["dispatched_at"],
+            executing_at=row["executing_at"],
+        )
+        for row in rows
+    ]
+
+
+async def backends_with_open_attempts(tx: Reader) -> list[str]:
+    rows = await tx.all("SELECT DISTINCT backend_id FROM attempts WHERE closed_at IS NULL")
+    return [row["backend_id"] for row in rows]
+
+
+async def adopt(tx: Tx, backend_id: str, worker_id: str) -> None:
+    """Take over the open attempts of a backend from a worker that is dead."""
+    await tx.run(
+        "UPDATE attempts SET worker_id = :worker WHERE backend_id = :backend AND closed_at IS NULL",
+        {"worker": worker_id, "backend": backend_id},
+    )
+
+
+async def superseded(tx: Reader, prompt_ids: Sequence[str]) -> list[str]:
+    """Which of these prompts belong to attempts that are closed: nobody wants them any more."""
+    rows = await tx.all(
+        f"SELECT prompt_id FROM attempts WHERE {tx.dialect.among('prompt_id', 'ids')} AND closed_at IS NOT NULL",  # noqa: S608
+        {"ids": dumps(list(prompt_ids))},
+    )
+    return [row["prompt_id"] for row in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """Open jobs that should end: job ids by reason."""
+
+    canceled: frozenset[str]
+    overdue: frozenset[str]
+
+
+async def marks(tx: Reader, now: float) -> Marks:
+    """Cancel marks and passed deadlines of jobs that backends have."""
+    rows = await tx.all(
+        """SELECT id, cancel_requested_at FROM jobs WHERE state IN ('dispatched', 'executing', 'storing')
+           AND (cancel_requested_at IS NOT NULL OR (deadline_at IS NOT NULL AND deadline_at <= :now))""",
+        {"now": now},
+    )
+    canceled = frozenset(row["id"] for row in rows if row["cancel_requested_at"] is not None)
+    return Marks(canceled, frozenset(row["id"] for row in rows) - canceled)
+
+
+async def overdue_ready(tx: Reader, now: float, *, limit: int) -> list[str]:
+    """Ready jobs whose deadline has passed."""
+    rows = await tx.all(
+        """SELECT id FROM jobs WHERE deadline_at <= :now AND deadline_at IS NOT NULL
+           AND state IN ('ready', 'dispatched', 'executing', 'storing') AND state = 'ready' LIMIT :limit""",
+        {"now": now, "limit": limit},
+    )
+    return [row["id"] for row in rows]
+
+
+async def unservable(tx: Tx, *, now: float, timeout: float, limit: int) -> list[str]:
+    """Ready jobs of needs that no registered backend has satisfied for `timeout` seconds."""
+    satisfied = """EXISTS (SELECT 1 FROM capabilities c JOIN backends b ON b.inventory_hash = c.inventory_hash
+        WHERE c.requirement_id = requirements.id AND b.removed_at IS NULL)"""
+    await tx.run(
+        f"UPDATE requirements SET unservable_since = NULL WHERE unservable_since IS NOT NULL AND {satisfied}"  # noqa: S608
+    )
+    await tx.run(
+        f"""UPDATE requirements SET unservable_since = :now WHERE unservable_since IS NULL
+            AND id IN (SELECT requirement_id FROM lane_needs WHERE queued > 0) AND NOT {satisfied}""",  # noqa: S608
+        {"now": now},
+    )
+    rows = await tx.all(
+        """SELECT j.id FROM requirements r JOIN lane_needs n ON n.requirement_id = r.id
+           JOIN jobs j ON j.account_id = n.account_id AND j.requirement_id = r.id AND j.state = 'ready'
+           WHERE r.unservable_since < :since LIMIT :limit""",
+        {"since": now - timeout, "limit": limit},
+    )
+    return [row["id"] for row in rows]
+
+
+async def expired(tx: Reader, now: float, *, limit: int) -> list[str]:
+    """Jobs whose artifacts have outlived their retention."""
+    rows = await tx.all(
+        """SELECT id FROM jobs WHERE expires_at <= :now AND expires_at IS NOT NULL AND purged_at IS NULL
+           LIMIT :limit""",
+        {"now": now, "limit": limit},
+    )
+    return [row["id"] for row in rows]
+
+
+async def forget(tx: Tx, *, before: float, keys_before: float, limit: int) -> int:
+    """Delete old rows: jobs that ended before a moment and have no artifacts left, old keys, old outbox lines."""
+    gone = await tx.run(
+        """DELETE FROM jobs WHERE id IN (
+             SELECT id FROM jobs WHERE finished_at < :before AND finished_at IS NOT NULL
+             AND (purged_at IS NOT NULL OR NOT EXISTS (SELECT 1 FROM artifacts a WHERE a.job_id = jobs.id))
+             LIMIT :limit)""",
+        {"before": before, "limit": limit},
+    )
+    await tx.run("DELETE FROM idempotency_keys WHERE created_at < :before", {"before": keys_before})
+    await tx.run("DELETE FROM outbox WHERE at < :before", {"before": before})
+    await tx.run(
+        """DELETE FROM batches WHERE created_at < :before
+           AND NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.batch_id = batches.id)""",
+        {"before": before},
+    )
+    return gone
+
+
+async def known_artifact_keys(tx: Reader, keys: Sequence[str]) -> set[str]:
+    rows = await tx.all(
+        f"SELECT key FROM artifacts WHERE {tx.dialect.among('key', 'keys')}",  # noqa: S608
+        {"keys": dumps(list(keys))},
+    )
+    return {row["key"] for row in rows}
+
+
+async def open_job_ids(tx: Reader) -> set[str]:
+    rows = await tx.all("SELECT id FROM jobs WHERE state IN ('dispatched', 'executing', 'storing')")
+    return {row["id"] for row in rows}

@@ -1,0 +1,28 @@
+"""Workers: their leases' counters and the start tags they have given out."""
+
+from comfy_api_service.db.base import Tx
+from comfy_api_service.db.lanes import greatest_start_tag
+
+
+async def register(tx: Tx, worker_id: str, *, node_id: str, now: float, alone: bool) -> None:
+    """Enter a worker. `alone`: a lock proves that no other lives, so their rows can go."""
+    tag = await greatest_start_tag(tx)
+    if alone:
+        await tx.run("DELETE FROM workers")
+        await tx.run("UPDATE backends SET worker_id = NULL")
+    await tx.run(
+        """INSERT INTO workers (id, node_id, counter, start_tag, started_at)
+           VALUES (:id, :node, 0, :tag, :now)""",
+        {"id": worker_id, "node": node_id, "tag": tag, "now": now},
+    )
+
+
+async def prove_life(tx: Tx, worker_id: str) -> bool:
+    """Raise the lease's counter; False if the worker was replaced."""
+    touched = await tx.run("UPDATE workers SET counter = counter + 1 WHERE id = :id", {"id": worker_id})
+    return touched == 1
+
+
+async def deregister(tx: Tx, worker_id: str) -> None:
+    """Hand over the backends; the row stays for its start tag until the next worker has read it."""
+    await tx.run("UPDATE backends SET worker_id = NULL WHERE worker_id = :id", {"id": worker_id})

@@ -1,0 +1,45 @@
+"""A graph as one attempt sends it: prefixes of its own, so that what it saves is its own.
+
+ComfyUI answers an identical graph from its cache, with the earlier run's files, which may be gone by then.
+A prefix that no other attempt has makes the save nodes run again, and nothing else.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+from comfy_api_service.domain.graph.form import Graph, class_of, inputs_of
+
+_PREFIX: Final = "filename_prefix"
+_UNSAFE: Final = re.compile(r"[^A-Za-z0-9_-]+")
+_LONGEST: Final = 40
+
+
+def for_attempt(graph: Graph, job_id: str, attempt: int) -> Graph:
+    """The graph with save prefixes `cui/{job_id}/{attempt}/{last plain part of the original}`.
+
+    A prefix that is a link is replaced too: the service alone says where files are written. From the second
+    attempt on a `PreviewImage`, which has no prefix, becomes a `SaveImage`. `attempt` counts from 1.
+    The given graph stays as it is; untouched nodes are shared with it.
+    """
+    folder = f"cui/{job_id}/{attempt}/"
+    sent: dict[str, Mapping[str, Any]] = {}
+    for node_id, node in graph.items():
+        inputs = inputs_of(node)
+        if _PREFIX in inputs:
+            plain = _plain(inputs[_PREFIX])
+            sent[node_id] = {**node, "inputs": {**inputs, _PREFIX: folder + plain}}
+        elif attempt > 1 and class_of(node) == "PreviewImage":
+            saved = {**inputs, _PREFIX: f"{folder}preview"}
+            sent[node_id] = {**node, "class_type": "SaveImage", "inputs": saved}
+        else:
+            sent[node_id] = node
+    return sent
+
+
+def _plain(prefix: object) -> str:
+    """The prefix's last part, reduced to letters, digits, `_` and `-`: no folder, no `%date%`."""
+    if not isinstance(prefix, str):
+        return "output"
+    last = re.split(r"[/\\]", prefix.rstrip("/\\"))[-1]
+    return _UNSAFE.sub("_", last).strip("_-")[:_LONGEST] or "output"

@@ -1,0 +1,50 @@
+"""Identifiers: made here and nowhere else, so that their shapes are known in one place."""
+
+import re
+import uuid
+from typing import Final
+
+import uuid_utils
+
+CROCKFORD: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+JOB_ID: Final = re.compile(r"job_[0-9A-HJKMNP-TV-Z]{26}")
+BATCH_ID: Final = re.compile(r"batch_[0-9A-HJKMNP-TV-Z]{26}")
+
+LOCAL_ACCOUNT: Final = "acc_local"
+"""The one account that owns everything while authentication is off."""
+
+
+def _sortable() -> str:
+    """26 characters of Crockford's base 32 that sort by the time of their making (a UUID version 7)."""
+    number = uuid_utils.uuid7().int
+    digits = []
+    for _ in range(26):
+        number, rest = divmod(number, 32)
+        digits.append(CROCKFORD[rest])
+    return "".join(reversed(digits))
+
+
+def new_job_id() -> str:
+    return f"job_{_sortable()}"
+
+
+def new_batch_id() -> str:
+    return f"batch_{_sortable()}"
+
+
+def new_worker_id() -> str:
+    return f"wrk_{_sortable()}"
+
+
+def new_request_id() -> str:
+    return f"req_{_sortable()}"
+
+
+def new_prompt_id() -> str:
+    """A lowercase UUID: newer ComfyUI servers refuse any other form."""
+    return str(uuid.uuid4())
+
+
+def new_client_id() -> str:
+    """The id of one session with one backend; random, never shared by two living processes."""
+    return uuid.uuid4().hex

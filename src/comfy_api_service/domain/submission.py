@@ -1,0 +1,76 @@
+"""What a caller asks for, and what became of the asking. Values only."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from comfy_api_service.domain.generation import GenerationRequest
+from comfy_api_service.domain.graph import Requirement
+from comfy_api_service.domain.job import Job, OutputOptions
+
+
+@dataclass(frozen=True, slots=True)
+class JobOptions:
+    """Everything about a job that is not the picture itself. `deadline` is in seconds from now."""
+
+    priority: int = 0
+    deadline: float | None = None
+    max_attempts: int = 3
+    labels: Mapping[str, str] = field(default_factory=dict)
+    webhook_url: str | None = None
+    output: OutputOptions = OutputOptions()
+    dedupe: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One submission as it came in.
+
+    `body` is the canonical form of the request: what the Idempotency-Key and `dedupe` compare.
+    """
+
+    generation: GenerationRequest
+    options: JobOptions
+    body: bytes
+    idempotency_key: str | None = None
+    batch_id: str | None = None
+    batch_index: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """A job ready to be written: compiled, checked, priced."""
+
+    id: str
+    account_id: str
+    requirement: Requirement
+    graph: bytes | None
+    """None: no inventory was known; the worker that takes the job compiles it."""
+    params: Mapping[str, Any]
+    options: JobOptions
+    images: int
+    cost: float
+    timing_key: str
+    queued_at: float
+    fingerprint: str
+    idempotency_key: str | None = None
+    batch_id: str | None = None
+    batch_index: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a job stands in the queue; both are estimates."""
+
+    position: int
+    start_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The job is on the disk. `replayed`: an earlier submission with the same Idempotency-Key or `dedupe`."""
+
+    job: Job
+    place: Place | None
+    replayed: bool = False
+    deduplicated: bool = False

@@ -1,0 +1,1 @@
+"""Use cases, one a file. Transactions are opened and closed here, never in a route."""

@@ -1,0 +1,87 @@
+"""Several requests in one call: each valid or refused on its own, each counted as a submission."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from comfy_api_service.db import jobs as job_rows
+from comfy_api_service.db.base import Database
+from comfy_api_service.domain.account import Account
+from comfy_api_service.domain.clock import Clock
+from comfy_api_service.domain.errors import NotFound, ServiceError
+from comfy_api_service.domain.ids import new_batch_id
+from comfy_api_service.domain.submission import Accepted, Order
+from comfy_api_service.services.jobs import Jobs
+from comfy_api_service.services.submit import Submitter
+from comfy_api_service.services.views import Batch, BatchItem
+
+LIMIT = 10
+"""Most requests in a batch."""
+
+
+class Batches:
+    def __init__(self, db: Database, submitter: Submitter, jobs: Jobs, clock: Clock) -> None:
+        self._db = db
+        self._submitter = submitter
+        self._jobs = jobs
+        self._clock = clock
+
+    async def submit(self, account: Account, orders: Sequence[Order | ServiceError]) -> Batch:
+        """Write the batch, then its jobs together; what was refused is kept with its error."""
+        batch_id = new_batch_id()
+        now = self._clock.now()
+        refused = {str(n): error_document(one) for n, one in enumerate(orders) if isinstance(one, ServiceError)}
+        await self._db.write(
+            lambda tx: job_rows.insert_batch(
+                tx, account.id, batch_id, total=len(orders), refused=refused, now=now
+            )
+        )
+        outcomes = await asyncio.gather(
+            *(self._one(account, batch_id, index, order) for index, order in enumerate(orders))
+        )
+        late = {str(n): error_document(one) for n, one in enumerate(outcomes) if isinstance(one, ServiceError)}
+        if late != refused:
+            await self._db.write(lambda tx: job_rows.update_batch(tx, account.id, batch_id, refused=late))
+        return Batch(
+            batch_id,
+            now,
+            tuple(
+                BatchItem(index, None, error_document(one))
+                if isinstance(one, ServiceError)
+                else BatchItem(index, replace(self._jobs.view(account, one.job), place=one.place), None)
+                for index, one in enumerate(outcomes)
+            ),
+        )
+
+    async def _one(
+        self, account: Account, batch_id: str, index: int, order: Order | ServiceError
+    ) -> Accepted | ServiceError:
+        if isinstance(order, ServiceError):
+            return order
+        try:
+            return await self._submitter.submit(
+                account, replace(order, batch_id=batch_id, batch_index=index)
+            )
+        except ServiceError as refusal:
+            return refusal
+
+    async def get(self, account: Account, batch_id: str) -> Batch:
+        """The batch with its jobs as they are now; `NotFound` if absent or somebody else's."""
+        head = await self._db.read(lambda tx: job_rows.batch(tx, account.id, batch_id))
+        if head is None:
+            raise NotFound("batch")
+        total, refused, created_at = head
+        found = await self._db.read(lambda tx: job_rows.of_batch(tx, account.id, batch_id))
+        views = {index: self._jobs.view(account, job) for index, job in found}
+        items = tuple(
+            BatchItem(index, views.get(index), refused.get(str(index)))
+            for index in range(total)
+            if index in views or str(index) in refused
+        )
+        return Batch(batch_id, created_at, items)
+
+
+def error_document(error: ServiceError) -> Mapping[str, Any]:
+    """A refusal as it stands in a batch."""
+    return {"code": error.code, "message": error.message, "details": dict(error.details)}

@@ -1,0 +1,115 @@
+"""The pool as this process last saw it: backends, inventories, load and measured durations.
+
+Refreshed once a second and when a worker says that something changed; reading it costs nothing, so that a
+submission needs no query of its own.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from comfy_api_service.db import backends, counters, timings
+from comfy_api_service.db.base import Database, Reader
+from comfy_api_service.db.requirements import inventory_of
+from comfy_api_service.db.timings import Timing
+from comfy_api_service.domain.backend import Backend, BackendState
+from comfy_api_service.domain.clock import Clock
+from comfy_api_service.domain.errors import ServiceError
+from comfy_api_service.domain.inventory import Catalogue, Inventory
+from comfy_api_service.signals.base import Signals
+
+REFRESH_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class OpenRun:
+    """A prompt that a backend has: estimated cost and when it began to execute, if it did."""
+
+    backend_id: str
+    cost: float
+    executing_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class PoolView:
+    backends: tuple[Backend, ...] = ()
+    inventories: Mapping[str, Inventory] = field(default_factory=dict)
+    catalogue: Catalogue = field(default_factory=Catalogue.empty)
+    load: counters.Load = field(default_factory=lambda: counters.Load(0, 0.0, 0, 0.0, None, {}))
+    timings: Mapping[str, Timing] = field(default_factory=dict)
+    runs: tuple[OpenRun, ...] = ()
+    read_at: float = 0.0
+    """Seconds of the monotonic clock."""
+
+    @property
+    def online(self) -> int:
+        return sum(backend.state is BackendState.ONLINE for backend in self.backends)
+
+    def backend_name(self, backend_id: str | None) -> str | None:
+        return next((one.name for one in self.backends if one.id == backend_id), None)
+
+
+class Pool:
+    def __init__(self, db: Database, signals: Signals, clock: Clock) -> None:
+        self._db = db
+        self._signals = signals
+        self._clock = clock
+        self._view = PoolView()
+        self._changed = asyncio.Event()
+
+    @property
+    def view(self) -> PoolView:
+        """The newest picture; at most a second or so old while the database answers."""
+        return self._view
+
+    async def refresh(self) -> PoolView:
+        self._view = await self._db.read(self._read)
+        return self._view
+
+    async def run(self) -> None:
+        """Keep the picture fresh, until cancelled."""
+        stop = self._signals.on_pool_change(self._changed.set)
+        try:
+            while True:
+                with contextlib.suppress(ServiceError):  # the database is away: the last picture stays
+                    await self.refresh()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._changed.wait(), REFRESH_SECONDS)
+                self._changed.clear()
+        finally:
+            stop()
+
+    async def _read(self, tx: Reader) -> PoolView:
+        listed = await backends.every(tx)
+        hashes = {backend.inventory_hash for backend in listed if backend.inventory_hash is not None}
+        inventories = {one: await inventory_of(tx, one) for one in sorted(hashes)}
+        unchanged = self._view.backends == tuple(listed) and self._view.inventories.keys() == hashes
+        return PoolView(
+            backends=tuple(listed),
+            inventories=inventories,
+            catalogue=self._view.catalogue if unchanged else _catalogue(listed, inventories),
+            load=await counters.load(tx),
+            timings=await timings.every(tx),
+            runs=await _open_runs(tx),
+            read_at=self._clock.monotonic(),
+        )
+
+
+def _catalogue(listed: list[Backend], inventories: Mapping[str, Inventory]) -> Catalogue:
+    return Catalogue.of(
+        {
+            backend.name: inventories[backend.inventory_hash]
+            for backend in listed
+            if backend.inventory_hash is not None
+        }
+    )
+
+
+async def _open_runs(tx: Reader) -> tuple[OpenRun, ...]:
+    rows = await tx.all(
+        """SELECT j.backend_id, j.cost, a.executing_at FROM attempts a
+           JOIN jobs j ON j.id = a.job_id AND j.attempt = a.number
+           WHERE a.closed_at IS NULL AND j.state IN ('dispatched', 'executing')"""
+    )
+    return tuple(OpenRun(row["backend_id"], row["cost"], row["executing_at"]) for row in rows)

@@ -1,0 +1,172 @@
+"""The settings: environment variables and `.env`, checked at start with every fault named at once.
+
+Read by the composition root and the shell alone; everything else is given values. `NAME_FILE` reads a secret
+from a file. The list in docs/SETTINGS.md is generated from this module.
+"""
+
+import os
+import socket
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import (
+    AliasChoices,
+    Field,
+    HttpUrl,
+    SecretStr,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+SECRET_FILES: Final = ("SECRET_KEY", "METRICS_TOKEN")
+"""Settings that may be given as `NAME_FILE`, the path of a file with the secret."""
+_URL: Final = TypeAdapter(HttpUrl)
+CommaSeparated = Annotated[tuple[str, ...], NoDecode]
+
+
+class SettingsError(Exception):
+    """One or more settings are wrong; `faults` has a line for each."""
+
+    def __init__(self, faults: list[str]) -> None:
+        super().__init__("; ".join(faults))
+        self.faults = faults
+
+
+class Settings(BaseSettings):
+    """Every setting with its default; durations are in seconds, sizes in bytes."""
+
+    model_config = SettingsConfigDict(env_file=".env", env_file_encoding="utf-8", extra="ignore", frozen=True)
+
+    host: str = Field("127.0.0.1", description="Address to listen on. Without authentication only loopback is allowed, unless `--insecure`.")  # fmt: skip
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    public_url: str | None = Field(None, description="Address under which callers reach the service; put before links. Default: that of the request.")  # fmt: skip
+    data_dir: Path = Field(Path("data"), description="Folder for database, artifacts and the service's own key.")
+    node_id: str = Field(default_factory=socket.gethostname, description="Name of this machine; tells loopback backends of several machines apart.")  # fmt: skip
+
+    comfyui_url: CommaSeparated = Field(("http://127.0.0.1:8188",), description="ComfyUI servers, comma-separated.")  # fmt: skip
+    comfyui_dir: Path | None = Field(None, description="Folder of a local ComfyUI to start and supervise.")
+    default_model: str | None = Field(None, description="Model of requests that name none. Default: the first checkpoint there is.")  # fmt: skip
+
+    database_url: str | None = Field(None, description="Default: SQLite in `DATA_DIR`.")
+    redis_url: str | None = Field(None, description="Default: none, signals stay in the process.")
+
+    jobs_enabled: bool = Field(True, description="False: the jobs paths answer 503, `generate` works.")
+    queue_limit: int = Field(100_000, ge=1, description="Most jobs that may wait, over all accounts; beyond, 429.")  # fmt: skip
+    job_timeout: float = Field(600, gt=0, le=86_400, description="Longest run of a prompt on a backend.")
+    stall_timeout: float = Field(300, gt=0, le=86_400, description="Longest silence of a running prompt before its backend is taken for stuck.")  # fmt: skip
+    unservable_timeout: float = Field(3600, gt=0, description="How long a job waits for a need that no registered backend satisfies any more.")  # fmt: skip
+    job_retention: float = Field(90 * 86_400, gt=0, description="How long rows of finished jobs are kept.")
+    worker_concurrency: int | None = Field(
+        None,
+        ge=1,
+        le=10_000,
+        validation_alias=AliasChoices("worker_concurrency", "arq_worker_concurrency"),
+        description="Most prompts open at once in a worker. Default: two a backend.",
+    )
+    shutdown_grace: float = Field(25, ge=0, le=3600, description="How long running jobs may finish after a stop signal.")  # fmt: skip
+    artifact_limit: int = Field(2 * 1024**3, ge=1024, description="Largest single output file that is stored.")  # fmt: skip
+    max_body_size: int = Field(1024**2, ge=1024, le=64 * 1024**2, description="Largest JSON body that is accepted.")  # fmt: skip
+    max_upload_size: int = Field(10 * 1024**2, ge=1024, description="Largest upload that is accepted.")
+
+    auth_enabled: bool = Field(False, description="True: every path but the public ones needs a credential.")
+    rate_limit_enabled: bool = Field(False, description="True: token buckets and quotas are enforced.")
+    secret_key: SecretStr | None = Field(None, description="Signs links and tokens. Default: made at first start, kept in `DATA_DIR`.")  # fmt: skip
+    metrics_token: SecretStr | None = Field(None, description="If set, `/metrics` needs it as a bearer token.")
+    cors_origins: CommaSeparated = Field((), description="Origins that browsers may call from.")
+    cors_methods: CommaSeparated = Field((), description="Methods that those origins may use.")
+    cors_headers: CommaSeparated = Field((), description="Headers that those origins may send.")
+
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level that is logged.")  # fmt: skip
+    log_format: Literal["auto", "json", "console"] = Field("auto", description="`auto`: console in a terminal, else JSON.")  # fmt: skip
+
+    @field_validator("comfyui_url", "cors_origins", "cors_methods", "cors_headers", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("comfyui_url")
+    @classmethod
+    def _urls(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for url in value:
+            parsed = _URL.validate_python(url)
+            if parsed.query or parsed.fragment:
+                raise ValueError("a ComfyUI address has no query and no fragment")
+        clean = tuple(url.rstrip("/") for url in value)
+        if len(set(clean)) != len(clean):
+            raise ValueError("the same ComfyUI address is named twice")
+        return clean
+
+    @field_validator("public_url")
+    @classmethod
+    def _public(cls, value: str | None) -> str | None:
+        if value is None or value == "":
+            return None
+        _URL.validate_python(value)
+        return value.rstrip("/")
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _upper(cls, value: Any) -> Any:
+        return value.upper() if isinstance(value, str) else value
+
+    @field_validator("secret_key")
+    @classmethod
+    def _long_enough(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and len(value.get_secret_value()) < 32:
+            raise ValueError("at least 32 characters are needed")
+        return value
+
+    @model_validator(mode="after")
+    def _together(self) -> Self:
+        if self.stall_timeout > self.job_timeout * 10:
+            raise ValueError("STALL_TIMEOUT is far above JOB_TIMEOUT: it would never act")
+        return self
+
+
+def load(**overrides: Any) -> Settings:
+    """The effective settings: `overrides` (from the command line) before environment before `.env`.
+
+    Raises `SettingsError` with every fault at once.
+    """
+    faults = []
+    given = {key: value for key, value in overrides.items() if value is not None}
+    for name in SECRET_FILES:
+        path = os.environ.get(f"{name}_FILE")
+        if path and name.lower() not in given:
+            try:
+                given[name.lower()] = Path(path).read_text(encoding="utf-8").strip()
+            except OSError as fault:
+                faults.append(f"{name}_FILE: cannot be read ({fault.strerror})")
+    try:
+        settings = Settings(**given)
+    except ValidationError as error:
+        faults += [_line(fault) for fault in error.errors()]
+        raise SettingsError(faults) from None
+    faults += _not_yet(settings)
+    if faults:
+        raise SettingsError(faults)
+    return settings
+
+
+def _line(fault: Any) -> str:
+    name = ".".join(str(part) for part in fault["loc"][:1]).upper() or "SETTINGS"
+    return f"{name}: {fault['msg'].removeprefix('Value error, ')}"
+
+
+def _not_yet(settings: Settings) -> list[str]:
+    """Settings whose capability this version does not have: refused, never silently ignored."""
+    faults = []
+    if settings.database_url is not None and not settings.database_url.startswith("sqlite:///"):
+        faults.append("DATABASE_URL: this version knows sqlite:///path only")
+    if settings.redis_url:
+        faults.append("REDIS_URL: this version runs in one process and uses no Redis")
+    if settings.auth_enabled:
+        faults.append("AUTH_ENABLED: this version has no accounts yet")
+    if settings.rate_limit_enabled:
+        faults.append("RATE_LIMIT_ENABLED: this version has no limits for accounts yet")
+    return faults

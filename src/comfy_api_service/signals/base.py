@@ -1,0 +1,120 @@
+"""What every carrier of signals offers, and the mailbox that a listener reads from."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from comfy_api_service.domain.events import Event, EventType, Preview, Progress
+
+MAILBOX_EVENTS: Final = 128
+"""Durable events kept for a listener that does not read; beyond, it is told to look into the database."""
+MAILBOX_JOBS: Final = 64
+"""Jobs whose latest progress or preview is kept for a listener that does not read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something happened to a job; `attempt` lets a reader drop what an older attempt still says."""
+
+    job_id: str
+    account_id: str
+    attempt: int
+    body: Event | Progress | Preview
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Signals were lost or may have been: look into the database."""
+
+
+class Mailbox:
+    """What waits for one listener. Bounded however slowly it is read: progress and previews are replaced by
+    newer ones, durable events beyond the bound become one `Look`; nothing that matters is dropped."""
+
+    __slots__ = ("_events", "_look", "_previews", "_progress", "_ready", "_wanted")
+
+    def __init__(self, *, previews: bool) -> None:
+        self._events: deque[Note] = deque()
+        self._progress: dict[str, Note] = {}
+        self._previews: dict[str, Note] = {}
+        self._wanted = previews
+        self._look = False
+        self._ready = asyncio.Event()
+
+    def put(self, note: Note) -> None:
+        body = note.body
+        if isinstance(body, Event):
+            if len(self._events) >= MAILBOX_EVENTS:
+                self._events.clear()
+                self._look = True
+            else:
+                self._events.append(note)
+            if body.type in (EventType.DONE, EventType.REQUEUED):
+                self._progress.pop(note.job_id, None)
+                self._previews.pop(note.job_id, None)
+        elif isinstance(body, Preview):
+            if not self._wanted or len(self._previews) >= MAILBOX_JOBS:
+                return
+            self._previews[note.job_id] = note
+        elif note.job_id in self._progress or len(self._progress) < MAILBOX_JOBS:
+            self._progress[note.job_id] = note
+        self._ready.set()
+
+    def look(self) -> None:
+        self._look = True
+        self._ready.set()
+
+    async def get(self) -> Note | Look:
+        """The next thing to tell: durable events first, then progress, then previews."""
+        while True:
+            if self._look:
+                self._look = False
+                return Look()
+            if self._events:
+                return self._events.popleft()
+            for waiting in (self._progress, self._previews):
+                if waiting:
+                    return waiting.pop(next(iter(waiting)))
+            self._ready.clear()
+            await self._ready.wait()
+
+
+class Signals(Protocol):
+    def wake(self) -> None:
+        """Jobs became ready, or room appeared: workers should look."""
+        ...
+
+    async def woken(self, seen: int, timeout: float) -> int:
+        """Wait for a wake-up later than `seen`, at most `timeout` seconds; the newest one's number."""
+        ...
+
+    def publish(self, note: Note) -> None:
+        """Tell listeners; after the commit that it speaks of."""
+        ...
+
+    def latest(self, job_id: str) -> tuple[Progress | None, Preview | None]:
+        """What was last said of a running job, for newcomers."""
+        ...
+
+    def listen_job(self, job_id: str, *, previews: bool) -> AbstractContextManager[Mailbox]: ...
+
+    def listen_account(self, account_id: str, *, previews: bool) -> AbstractContextManager[Mailbox]: ...
+
+    def ask_cancel(self, job_id: str) -> None:
+        """A cancel mark was committed: whoever runs the job should act."""
+        ...
+
+    def on_cancel(self, act: Callable[[str], None]) -> Callable[[], None]:
+        """Call `act` with the job's id for each notice; returns what ends that."""
+        ...
+
+    def pool_changed(self) -> None:
+        """A backend came, went or changed its inventory."""
+        ...
+
+    def on_pool_change(self, act: Callable[[], None]) -> Callable[[], None]: ...
+
+

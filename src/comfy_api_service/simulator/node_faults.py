@@ -1,0 +1,61 @@
+"""What can go wrong while a prompt runs."""
+
+import asyncio
+import copy
+from collections.abc import Callable
+from typing import Any
+
+from .nodes.base import NodeFailure
+
+Rewrite = Callable[[dict[str, Any]], dict[str, Any]]
+
+OUT_OF_MEMORY = (
+    "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 23.64 GiB of which "
+    "512.00 MiB is free. Of the allocated memory 22.11 GiB is allocated by PyTorch, and 389.25 MiB is "
+    "reserved by PyTorch but unallocated."
+)
+
+
+class NodeFaults:
+    """Failures by node class, a rewritten graph, a prompt that runs without any sign; off from the start."""
+
+    def __init__(self) -> None:
+        self._failures: dict[str, tuple[NodeFailure, int | None]] = {}
+        self._rewrite: Rewrite | None = None
+        self._moving = asyncio.Event()
+        self._moving.set()
+
+    def fail(self, node_class: str, failure: NodeFailure, times: int | None) -> None:
+        self._failures[node_class] = (failure, times)
+
+    def heal(self) -> None:
+        self._failures.clear()
+        self._rewrite = None
+        self._moving.set()
+
+    def before(self, node_class: str) -> None:
+        """Raise if a node of this class is to fail now."""
+        if node_class not in self._failures:
+            return
+        failure, times = self._failures[node_class]
+        if times is not None:
+            if times <= 1:
+                del self._failures[node_class]
+            else:
+                self._failures[node_class] = (failure, times - 1)
+        raise NodeFailure(failure.exception_type, str(failure))
+
+    def rewrite(self, function: Rewrite | None) -> None:
+        self._rewrite = function
+
+    def rewritten(self, graph: dict[str, Any]) -> dict[str, Any]:
+        return graph if self._rewrite is None else self._rewrite(copy.deepcopy(graph))
+
+    def stall(self, on: bool) -> None:
+        if on:
+            self._moving.clear()
+        else:
+            self._moving.set()
+
+    async def unstalled(self) -> None:
+        await self._moving.wait()

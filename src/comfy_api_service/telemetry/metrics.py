@@ -1,0 +1,153 @@
+"""The metrics: every name, help and label in one place, every label set present from the start at zero."""
+
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from comfy_api_service.domain.errors import TABLE
+from comfy_api_service.domain.job import Status
+
+JOB_SECONDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600, 1800)
+REQUEST_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 120, 300)
+BREAKER_STATES = {"closed": 0, "half_open": 1, "open": 2}
+
+
+class _JobsCreated(Collector):
+    """`comfyui_jobs_created_total`: a counter that the client library refuses beside `comfyui_jobs_total`,
+    whose generated `_created` series would bear the same name; so it is collected by hand, without one."""
+
+    def __init__(self) -> None:
+        self._value = 0.0
+
+    def inc(self) -> None:
+        self._value += 1
+
+    def collect(self) -> Iterator[Metric]:
+        family = CounterMetricFamily("comfyui_jobs_created", "Jobs accepted, that is, durably queued.")
+        family.add_metric([], self._value)
+        yield family
+
+    def describe(self) -> Iterator[Metric]:
+        return iter(())
+
+
+class Metrics:
+    """One registry a process; label values are bounded by the code or by the number of backends."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        self.jobs_created = _JobsCreated()
+        registry.register(self.jobs_created)
+        self.jobs = Counter("comfyui_jobs", "Jobs that ended, by status.", ["status"], registry=registry)
+        self.failures = Counter(
+            "comfyui_job_failures", "Jobs that failed, by error code.", ["reason"], registry=registry
+        )
+        self.in_progress = Gauge("comfyui_jobs_in_progress", "Jobs that backends have now.", registry=registry)
+        self.queue_depth = Gauge(
+            "comfyui_queue_depth", "Jobs that wait, by the tier of their account.", ["tier"], registry=registry
+        )
+        self.queue_oldest = Gauge(
+            "comfyui_queue_oldest_seconds", "Age of the job that has waited longest.", registry=registry
+        )
+        self.job_duration = Histogram(
+            "comfyui_job_duration_seconds",
+            "From acceptance to the end, of jobs that succeeded.",
+            registry=registry,
+            buckets=JOB_SECONDS,
+        )
+        self.job_wait = Histogram(
+            "comfyui_job_wait_seconds",
+            "From acceptance to the start on a backend.",
+            registry=registry,
+            buckets=JOB_SECONDS,
+        )
+        self.http_requests = Counter(
+            "comfyui_http_requests",
+            "HTTP requests answered.",
+            ["method", "endpoint", "code"],
+            registry=registry,
+        )
+        self.http_duration = Histogram(
+            "comfyui_http_request_duration_seconds",
+            "Time to answer an HTTP request.",
+            ["method", "endpoint"],
+            registry=registry,
+            buckets=REQUEST_SECONDS,
+        )
+        self.http_in_progress = Gauge(
+            "comfyui_http_requests_in_progress", "HTTP requests being answered.", registry=registry
+        )
+        self.websockets = Gauge(
+            "comfyui_websocket_connections", "Open WebSocket connections of callers.", registry=registry
+        )
+        self.uploads = Counter(
+            "comfyui_storage_uploads", "Artifacts written to storage.", ["status"], registry=registry
+        )
+        self.upload_bytes = Counter(
+            "comfyui_storage_upload_bytes", "Bytes of artifacts written to storage.", registry=registry
+        )
+        self.backend_requests = Counter(
+            "comfyui_backend_requests",
+            "HTTP requests to backends.",
+            ["backend", "status"],
+            registry=registry,
+        )
+        self.backend_duration = Histogram(
+            "comfyui_backend_request_duration_seconds",
+            "Time of an HTTP request to a backend.",
+            ["backend"],
+            registry=registry,
+            buckets=REQUEST_SECONDS,
+        )
+        self.backend_up = Gauge(
+            "comfyui_backend_up", "1 while the backend can take work.", ["backend"], registry=registry
+        )
+        self.backend_busy = Gauge(
+            "comfyui_backend_busy_ratio",
+            "Share of the last minute in which a prompt executed on the backend.",
+            ["backend"],
+            registry=registry,
+        )
+        self.model_loads = Counter(
+            "comfyui_backend_model_loads",
+            "Jobs that made a backend load another model.",
+            ["backend"],
+            registry=registry,
+        )
+        self.backend_memory = Gauge(
+            "comfyui_backend_memory_bytes",
+            "Memory as the backend tells it.",
+            ["backend", "kind"],
+            registry=registry,
+        )
+        self.breaker = Gauge(
+            "comfyui_circuit_breaker_state",
+            "0 closed, 1 half open, 2 open.",
+            ["backend"],
+            registry=registry,
+        )
+        self.leases = Gauge("comfyui_worker_leases", "Backends that this worker drives.", registry=registry)
+        self.counter_drift = Counter(
+            "comfyui_counter_drift", "Counters found to differ from what they count.", registry=registry
+        )
+        for status in (Status.SUCCEEDED, Status.FAILED, Status.CANCELED):
+            self.jobs.labels(status.value)
+        for code, info in TABLE.items():
+            if info.of_job:
+                self.failures.labels(code.value)
+        for outcome in ("ok", "failed"):
+            self.uploads.labels(outcome)
+
+    def add_backend(self, name: str) -> None:
+        """Make every series of a backend appear, at zero."""
+        for status in ("ok", "error", "unreachable", "timeout"):
+            self.backend_requests.labels(name, status)
+        self.backend_duration.labels(name)
+        for gauge in (self.backend_up, self.backend_busy, self.breaker):
+            gauge.labels(name).set(0)
+        self.model_loads.labels(name)
+        for kind in ("ram_total", "ram_free", "vram_total", "vram_free"):
+            self.backend_memory.labels(name, kind)
