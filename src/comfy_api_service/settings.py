@@ -43,7 +43,9 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address to listen on. Without authentication only loopback is allowed, unless `--insecure`.")  # fmt: skip
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     public_url: str | None = Field(None, description="Address under which callers reach the service; put before links. Default: that of the request.")  # fmt: skip
-    data_dir: Path = Field(Path("data"), description="Folder for database, artifacts and the service's own key.")
+    data_dir: Path = Field(
+        Path("data"), description="Folder for database, artifacts and the service's own key."
+    )
     node_id: str = Field(default_factory=socket.gethostname, description="Name of this machine; tells loopback backends of several machines apart.")  # fmt: skip
 
     comfyui_url: CommaSeparated = Field(("http://127.0.0.1:8188",), description="ComfyUI servers, comma-separated.")  # fmt: skip
@@ -74,7 +76,9 @@ class Settings(BaseSettings):
     auth_enabled: bool = Field(False, description="True: every path but the public ones needs a credential.")
     rate_limit_enabled: bool = Field(False, description="True: token buckets and quotas are enforced.")
     secret_key: SecretStr | None = Field(None, description="Signs links and tokens. Default: made at first start, kept in `DATA_DIR`.")  # fmt: skip
-    metrics_token: SecretStr | None = Field(None, description="If set, `/metrics` needs it as a bearer token.")
+    metrics_token: SecretStr | None = Field(
+        None, description="If set, `/metrics` needs it as a bearer token."
+    )
     cors_origins: CommaSeparated = Field((), description="Origins that browsers may call from.")
     cors_methods: CommaSeparated = Field((), description="Methods that those origins may use.")
     cors_headers: CommaSeparated = Field((), description="Headers that those origins may send.")

@@ -15,7 +15,7 @@ _MEMORY: Final = re.compile(
     r"|allocation on device|cublas_status_alloc_failed|insufficient memory",
     re.IGNORECASE,
 )
-_MAX_TEXTS: Final = 256
+_MAX_TEXTS: Final = 64
 _MAX_TEXT: Final = 32_768
 
 

@@ -27,7 +27,7 @@ _UNWRITABLE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\u
 
 @dataclass(frozen=True, slots=True)
 class FileRef:
-    """A file as `/view` wants it: plain name, relative folder with `/` or "", `type` output, temp or input."""
+    """A file as `/view` wants it: a plain name, a relative folder or "", `type` output, temp or input."""
 
     filename: str
     subfolder: str
@@ -46,17 +46,19 @@ class Given:
 def file_ref(filename: object, subfolder: object, folder_type: object) -> FileRef | None:
     """The reference, or None if it is not one that stays inside its folder.
 
-    Backslashes separate folders of a server on Windows, and only there; they are read as `/` before the
-    check, so that `..\\x` is seen. A name never holds one.
+    A server on Windows separates folders by backslashes. They are read as `/`, before the check, so that
+    one cannot hide a `..`; a name never holds one.
     """
-    if type(filename) is not str or type(subfolder) is not str or folder_type not in TYPES:
+    if type(filename) is not str or type(subfolder) is not str or type(folder_type) is not str:
+        return None
+    if folder_type not in TYPES:
         return None
     folder = subfolder.replace("\\", "/")
     if not _plain(filename) or len(folder) > 1024 or _DRIVE.match(folder):
         return None
     if folder and not all(_plain(part) for part in folder.split("/")):
         return None
-    return FileRef(filename, folder, str(folder_type))
+    return FileRef(filename, folder, folder_type)
 
 
 def is_safe(ref: FileRef) -> bool:

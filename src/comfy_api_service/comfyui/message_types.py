@@ -80,7 +80,7 @@ class Succeeded:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """`execution_error`; `message` is at most 500 characters, without paths, hosts and the node's own texts."""
+    """`execution_error`; `message` has at most 500 characters, without paths, hosts and input texts."""
 
     prompt_id: str
     node_id: str | None

@@ -210,6 +210,6 @@ def _binary(frame: bytes) -> Message | None:
         raise Malformed("metadata beyond the frame")
     metadata = wire.mapping(wire.loads(frame[8:start]))
     image_type = metadata.get("image_type")
-    if image_type not in _PICTURES:
+    if type(image_type) is not str or image_type not in _PICTURES:
         raise Malformed("no image type")
     return PreviewFrame(_prompt(metadata), image_type, frame[start:])

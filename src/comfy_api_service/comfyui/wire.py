@@ -23,8 +23,8 @@ class Malformed(ValueError):
 def loads(raw: str | bytes) -> Any:
     """The JSON value. Raises Malformed.
 
-    ComfyUI writes with Python's `json`, so NaN, Infinity (bounds of some custom nodes) and unpaired surrogates
-    do come: what orjson refuses is read again by the standard library, those numbers as None.
+    ComfyUI writes with Python's `json`, so NaN, Infinity (bounds of some custom nodes) and unpaired
+    surrogates do come: what orjson refuses is read again by the standard library, those numbers as None.
     """
     try:
         return orjson.loads(raw)

@@ -28,7 +28,7 @@ def _from_row(row: Row) -> Backend:
 
 async def every(tx: Reader) -> list[Backend]:
     rows = await tx.all(
-        f"SELECT {_COLUMNS} FROM backends WHERE removed_at IS NULL ORDER BY name, id"  # noqa: S608 - constants
+        f"SELECT {_COLUMNS} FROM backends WHERE removed_at IS NULL ORDER BY name, id"
     )
     return [_from_row(row) for row in rows]
 
@@ -44,7 +44,7 @@ async def register(
              state = 'offline', removed_at = NULL""",
         {"id": backend_id, "url": url, "name": name, "node": node_id, "worker": worker_id, "now": now},
     )
-    row = await tx.one(f"SELECT {_COLUMNS} FROM backends WHERE id = :id", {"id": backend_id})  # noqa: S608
+    row = await tx.one(f"SELECT {_COLUMNS} FROM backends WHERE id = :id", {"id": backend_id})
     if row is None:
         raise LookupError("a backend that was just written")
     return _from_row(row)
@@ -54,7 +54,7 @@ async def remove_others(tx: Tx, keep: Sequence[str], now: float) -> None:
     """Take backends off the list that the settings name no more."""
     await tx.run(
         f"""UPDATE backends SET removed_at = :now, state = 'offline'
-            WHERE removed_at IS NULL AND NOT ({tx.dialect.among("id", "keep")})""",  # noqa: S608
+            WHERE removed_at IS NULL AND NOT ({tx.dialect.among("id", "keep")})""",
         {"keep": dumps(list(keep)), "now": now},
     )
 

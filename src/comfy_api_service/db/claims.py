@@ -99,7 +99,7 @@ async def snapshot(tx: Reader, backend_id: str, inventory_hash: str) -> Snapshot
     )
     models = {row["primary_model"] for row in heads if row["primary_model"] is not None}
     loads_measured = await tx.all(
-        f"SELECT key, seconds FROM timings WHERE {tx.dialect.among('key', 'keys')}",  # noqa: S608
+        f"SELECT key, seconds FROM timings WHERE {tx.dialect.among('key', 'keys')}",
         {"keys": dumps(sorted(f"load:{model}" for model in models))},
     )
     return Snapshot(
@@ -196,5 +196,3 @@ async def _charge(tx: Tx, claimant: Claimant, choice: Choice) -> None:
             "model": choice.residency.model,
         },
     )
-
-

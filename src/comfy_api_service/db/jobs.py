@@ -26,7 +26,7 @@ class JobFilters:
 
 async def get(tx: Reader, account_id: str, job_id: str) -> Job | None:
     row = await tx.one(
-        f"SELECT {JOB_COLUMNS} FROM jobs j WHERE j.id = :id AND {OWNED}",  # noqa: S608 - constants
+        f"SELECT {JOB_COLUMNS} FROM jobs j WHERE j.id = :id AND {OWNED}",
         {"id": job_id, "account": account_id},
     )
     if row is None:
@@ -37,7 +37,7 @@ async def get(tx: Reader, account_id: str, job_id: str) -> Job | None:
 async def many(tx: Reader, account_id: str, job_ids: Sequence[str]) -> dict[str, Job]:
     """Those of the jobs that exist and are the account's."""
     rows = await tx.all(
-        f"SELECT {JOB_COLUMNS} FROM jobs j WHERE {tx.dialect.among('j.id', 'ids')} AND {OWNED}",  # noqa: S608
+        f"SELECT {JOB_COLUMNS} FROM jobs j WHERE {tx.dialect.among('j.id', 'ids')} AND {OWNED}",
         {"ids": dumps(list(job_ids)), "account": account_id},
     )
     return {job.id: job for job in await _with_artifacts(tx, rows)}
@@ -71,7 +71,7 @@ async def page(
         )
         params["key"], params["value"] = filters.label
     rows = await tx.all(
-        f"SELECT {JOB_COLUMNS} FROM jobs j WHERE {' AND '.join(where)} ORDER BY j.id DESC LIMIT :limit",  # noqa: S608
+        f"SELECT {JOB_COLUMNS} FROM jobs j WHERE {' AND '.join(where)} ORDER BY j.id DESC LIMIT :limit",
         params,
     )
     return await _with_artifacts(tx, rows)
@@ -81,7 +81,7 @@ async def of_batch(tx: Reader, account_id: str, batch_id: str) -> list[tuple[int
     """The jobs of a batch with their indices in it."""
     rows = await tx.all(
         f"""SELECT {JOB_COLUMNS}, j.batch_index FROM jobs j
-            WHERE j.batch_id = :batch AND {OWNED} ORDER BY j.batch_index""",  # noqa: S608 - constants
+            WHERE j.batch_id = :batch AND {OWNED} ORDER BY j.batch_index""",
         {"batch": batch_id, "account": account_id},
     )
     jobs = await _with_artifacts(tx, rows)
@@ -92,7 +92,7 @@ async def _with_artifacts(tx: Reader, rows: Sequence[Row]) -> list[Job]:
     done = [row["id"] for row in rows if row["state"] == "succeeded"]
     found = (
         await tx.all(
-            f"SELECT * FROM artifacts a WHERE {tx.dialect.among('a.job_id', 'ids')} ORDER BY a.job_id, a.idx",  # noqa: S608
+            f"SELECT * FROM artifacts a WHERE {tx.dialect.among('a.job_id', 'ids')} ORDER BY a.job_id, a.idx",
             {"ids": dumps(done)},
         )
         if done
@@ -105,7 +105,7 @@ async def _with_artifacts(tx: Reader, rows: Sequence[Row]) -> list[Job]:
 async def events_after(tx: Reader, account_id: str, job_id: str, seq: int) -> list[Event]:
     rows = await tx.all(
         f"""SELECT e.job_id, e.seq, e.type, e.status, e.at, e.data FROM events e JOIN jobs j ON j.id = e.job_id
-            WHERE e.job_id = :job AND e.seq > :seq AND {OWNED} ORDER BY e.seq""",  # noqa: S608 - constants
+            WHERE e.job_id = :job AND e.seq > :seq AND {OWNED} ORDER BY e.seq""",
         {"job": job_id, "seq": seq, "account": account_id},
     )
     return [event_from(row) for row in rows]
@@ -114,7 +114,7 @@ async def events_after(tx: Reader, account_id: str, job_id: str, seq: int) -> li
 async def ended_among(tx: Reader, job_ids: Sequence[str]) -> list[str]:
     """Which of these jobs are at their end; for this process's listeners, who were checked when they came."""
     rows = await tx.all(
-        f"SELECT j.id FROM jobs j WHERE {tx.dialect.among('j.id', 'ids')} AND j.finished_at IS NOT NULL",  # noqa: S608
+        f"SELECT j.id FROM jobs j WHERE {tx.dialect.among('j.id', 'ids')} AND j.finished_at IS NOT NULL",
         {"ids": dumps(list(job_ids))},
     )
     return [row["id"] for row in rows]
@@ -132,7 +132,7 @@ async def mark_canceled(tx: Tx, account_id: str, job_id: str, now: float) -> Job
 
 async def artifact_keys(tx: Reader, job_ids: Sequence[str]) -> list[str]:
     rows = await tx.all(
-        f"SELECT key FROM artifacts WHERE {tx.dialect.among('job_id', 'ids')}",  # noqa: S608
+        f"SELECT key FROM artifacts WHERE {tx.dialect.among('job_id', 'ids')}",
         {"ids": dumps(list(job_ids))},
     )
     return [row["key"] for row in rows]
@@ -140,7 +140,7 @@ async def artifact_keys(tx: Reader, job_ids: Sequence[str]) -> list[str]:
 
 async def mark_purged(tx: Tx, job_ids: Sequence[str], now: float) -> None:
     await tx.run(
-        f"UPDATE jobs SET purged_at = :now WHERE {tx.dialect.among('id', 'ids')} AND purged_at IS NULL",  # noqa: S608
+        f"UPDATE jobs SET purged_at = :now WHERE {tx.dialect.among('id', 'ids')} AND purged_at IS NULL",
         {"ids": dumps(list(job_ids)), "now": now},
     )
 

@@ -49,9 +49,7 @@ def error_from(text: str | None) -> JobError | None:
     if text is None:
         return None
     document = loads(text)
-    return JobError(
-        Code(document["code"]), document["message"], document["details"], document.get("node_id")
-    )
+    return JobError(Code(document["code"]), document["message"], document["details"], document.get("node_id"))
 
 
 def job_from(row: Row, artifacts: Iterable[Row] = ()) -> Job:

@@ -8,12 +8,12 @@ from collections.abc import Mapping
 
 import orjson
 
-from comfy_api_service.db.base import Reader, Tx, dumps, loads
+from comfy_api_service.db.base import Reader, Row, Tx, dumps, loads
 from comfy_api_service.domain.graph import ModelRef, Requirement
 from comfy_api_service.domain.inventory import Inventory
 
 
-def _from_row(row: Mapping[str, str]) -> Requirement:
+def _from_row(row: Row) -> Requirement:
     return Requirement(
         id=row["id"],
         nodes=tuple(loads(row["nodes"])),
@@ -27,7 +27,7 @@ async def ensure_requirements(tx: Tx, wanted: Mapping[str, Requirement], now: fl
     known = {
         row["id"]
         for row in await tx.all(
-            f"SELECT id FROM requirements WHERE {tx.dialect.among('id', 'ids')}",  # noqa: S608
+            f"SELECT id FROM requirements WHERE {tx.dialect.among('id', 'ids')}",
             {"ids": dumps(sorted(wanted))},
         )
     }
@@ -62,7 +62,9 @@ async def store_inventory(tx: Tx, inventory: Inventory, now: float) -> None:
         "INSERT INTO inventories (hash, document, created_at) VALUES (:hash, :document, :now)",
         {"hash": inventory.hash, "document": orjson.dumps(inventory.document()), "now": now},
     )
-    needs = [_from_row(row) for row in await tx.all("SELECT id, nodes, models, primary_model FROM requirements")]  # type: ignore[arg-type]
+    needs = [
+        _from_row(row) for row in await tx.all("SELECT id, nodes, models, primary_model FROM requirements")
+    ]
     await _note(tx, inventory.hash, [need for need in needs if inventory.satisfies(need)])  # fmt: skip
 
 
@@ -97,7 +99,7 @@ async def requirement(tx: Reader, requirement_id: str) -> Requirement | None:
     row = await tx.one(
         "SELECT id, nodes, models, primary_model FROM requirements WHERE id = :id", {"id": requirement_id}
     )
-    return None if row is None else _from_row(row)  # type: ignore[arg-type]
+    return None if row is None else _from_row(row)
 
 
 async def forget_unused(tx: Tx, before: float) -> int:
@@ -113,7 +115,5 @@ async def forget_unused(tx: Tx, before: float) -> int:
            AND NOT EXISTS (SELECT 1 FROM backends WHERE backends.inventory_hash = inventories.hash)""",
         {"before": before},
     )
-    await tx.run(
-        "DELETE FROM capabilities WHERE inventory_hash NOT IN (SELECT hash FROM inventories)"
-    )
+    await tx.run("DELETE FROM capabilities WHERE inventory_hash NOT IN (SELECT hash FROM inventories)")
     return gone

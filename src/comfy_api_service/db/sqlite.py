@@ -101,7 +101,7 @@ class _Thread:
                 if connection is None:
                     connection = connect(self._path, read_only=self._begin == "BEGIN")
                 result = self._transaction(connection, function)
-            except BaseException as fault:  # noqa: BLE001 - every fault goes to whoever waits
+            except BaseException as fault:
                 _settle(loop, future, fault=_named(fault))
             else:
                 _settle(loop, future, result=result)
@@ -126,7 +126,16 @@ def _named(fault: BaseException) -> BaseException:
     """Faults of the disk or of another process become `Unavailable`; faults of the code stay what they are."""
     if isinstance(fault, sqlite3.OperationalError):
         code = getattr(fault, "sqlite_errorname", "")
-        if code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_IOERR", "SQLITE_FULL", "SQLITE_CANTOPEN", "SQLITE_READONLY")):
+        if code.startswith(
+            (
+                "SQLITE_BUSY",
+                "SQLITE_LOCKED",
+                "SQLITE_IOERR",
+                "SQLITE_FULL",
+                "SQLITE_CANTOPEN",
+                "SQLITE_READONLY",
+            )
+        ):
             refusal = Unavailable("The database cannot be written to now.")
             refusal.__cause__ = fault
             return refusal

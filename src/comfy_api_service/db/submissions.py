@@ -88,7 +88,7 @@ class Submissions:
         jobs = [job for job, _ in group]
         try:
             outcomes = await self._db.write(lambda tx: insert(tx, jobs, queue_limit=self._queue_limit))
-        except Exception as fault:  # noqa: BLE001 - it belongs to whoever waits for the answer
+        except Exception as fault:
             if len(group) == 1 or isinstance(fault, ServiceError):
                 for _, future in group:
                     if not future.done():
@@ -150,7 +150,7 @@ async def _known_keys(tx: Tx, group: Sequence[NewJob]) -> dict[tuple[str, str], 
     rows = await tx.all(
         f"""SELECT account_id, key, fingerprint, job_id FROM idempotency_keys
             WHERE {tx.dialect.among("key", "keys")} AND {tx.dialect.among("account_id", "accounts")}
-            AND created_at > :since""",  # noqa: S608 - the dialect's own words
+            AND created_at > :since""",
         {
             "keys": dumps(keys),
             "accounts": dumps(sorted({job.account_id for job in group})),
@@ -169,7 +169,7 @@ async def _known_requests(tx: Tx, group: Sequence[NewJob]) -> dict[tuple[str, st
             WHERE {tx.dialect.among("account_id", "accounts")} AND {tx.dialect.among("fingerprint", "prints")}
             AND queued_at > :since AND cancel_requested_at IS NULL AND purged_at IS NULL
             AND state IN ('ready', 'dispatched', 'executing', 'storing', 'succeeded')
-            GROUP BY account_id, fingerprint""",  # noqa: S608 - the dialect's own words
+            GROUP BY account_id, fingerprint""",
         {
             "accounts": dumps(sorted({job.account_id for job in wanted})),
             "prints": dumps(sorted({job.fingerprint for job in wanted})),
@@ -301,4 +301,3 @@ VALUES (:id, :account, :state, 1, :max_attempts, :priority, :requirement, :cost,
 _INSERT_LABEL = (
     "INSERT INTO job_labels (job_id, account_id, key, value) VALUES (:job, :account, :key, :value)"
 )
-

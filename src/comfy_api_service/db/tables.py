@@ -170,7 +170,9 @@ job_labels = Table(
     _text("value"),
     PrimaryKeyConstraint("job_id", "key"),
 )
-Index("ix_job_labels_value", job_labels.c.account_id, job_labels.c.key, job_labels.c.value, job_labels.c.job_id)
+Index(
+    "ix_job_labels_value", job_labels.c.account_id, job_labels.c.key, job_labels.c.value, job_labels.c.job_id
+)
 
 attempts = Table(
     "attempts",

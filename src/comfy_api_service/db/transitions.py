@@ -50,11 +50,12 @@ class Change:
 
     account_id: str
     attempt: int
+    queued_at: float
     events: tuple[Event, ...]
 
 
-_FENCED = """SELECT id, account_id, state, seq, attempt, executed, max_attempts, backends_killed, cost, images,
-  requirement_id, deadline_at, cancel_requested_at, queued_at, started_at
+_FENCED = """SELECT id, account_id, state, seq, attempt, executed, max_attempts, backends_killed, out_of_memory, cost,
+  images,  requirement_id, deadline_at, cancel_requested_at, queued_at, started_at
 FROM jobs WHERE id = :job AND attempt = :attempt AND state IN ('dispatched', 'executing', 'storing')"""
 
 
@@ -68,7 +69,7 @@ async def started(tx: Tx, fence: Fence, *, now: float) -> Change | None:
     if job is None:
         return None
     if job["state"] != State.DISPATCHED:
-        return Change(job["account_id"], fence.attempt, ())
+        return Change(job["account_id"], fence.attempt, job["queued_at"], ())
     await tx.run(
         """UPDATE jobs SET state = 'executing', executed = executed + 1, started_at = coalesce(started_at, :now)
            WHERE id = :job""",
@@ -79,7 +80,7 @@ async def started(tx: Tx, fence: Fence, *, now: float) -> Change | None:
         {"job": fence.job_id, "attempt": fence.attempt, "now": now},
     )
     event = await note(tx, job, EventType.RUNNING, State.EXECUTING, now, {"attempt": fence.attempt})
-    return Change(job["account_id"], fence.attempt, (event,))
+    return Change(job["account_id"], fence.attempt, job["queued_at"], (event,))
 
 
 async def storing(tx: Tx, fence: Fence) -> bool:
@@ -136,20 +137,21 @@ async def requeue(
     reason: str,
     now: float,
     backend_died: bool = False,
-    out_of_memory: bool = False,
+    out_of_memory: JobError | None = None,
     unsent: bool = False,
     requirement_id: str | None = None,
 ) -> Change | None:
     """An attempt was lost: the job is ready again, or ends, by cancel mark, deadline, poison or exhaustion.
 
-    `unsent`: nothing was ever posted, so the attempt tells nothing about the job.
+    `unsent`: nothing was ever posted, so the attempt tells nothing about the job. `out_of_memory`: the
+    backend's memory did not suffice; the second time this error ends the job.
     """
     job = await _hold(tx, fence)
     if job is None:
         return None
     executing = job["state"] != State.DISPATCHED
     killed = job["backends_killed"] + (1 if backend_died and executing else 0)
-    ending = _last_word(job, killed=killed, now=now, unsent=unsent)
+    ending = _last_word(job, killed=killed, now=now, unsent=unsent, out_of_memory=out_of_memory)
     if ending is not None:
         return await finish(tx, fence, ending, now=now)
     if job["state"] != State.STORING:
@@ -160,26 +162,31 @@ async def requeue(
     await tx.run(
         """UPDATE jobs SET state = 'ready', backend_id = NULL, backends_killed = :killed,
            out_of_memory = out_of_memory + :oom, requirement_id = :need WHERE id = :job""",
-        {"job": fence.job_id, "killed": killed, "oom": int(out_of_memory), "need": need},
+        {"job": fence.job_id, "killed": killed, "oom": int(out_of_memory is not None), "need": need},
     )
     await lanes.enter(tx, job["account_id"], need, jobs=1, cost=job["cost"], arrived=False)
     if unsent:
-        return Change(job["account_id"], fence.attempt, ())
+        return Change(job["account_id"], fence.attempt, job["queued_at"], ())
     event = await note(tx, job, EventType.REQUEUED, State.READY, now, {"reason": reason, "attempt": fence.attempt})  # fmt: skip
-    return Change(job["account_id"], fence.attempt, (event,))
+    return Change(job["account_id"], fence.attempt, job["queued_at"], (event,))
 
 
-def _last_word(job: Row, *, killed: int, now: float, unsent: bool) -> Ending | None:
+def _last_word(
+    job: Row, *, killed: int, now: float, unsent: bool, out_of_memory: JobError | None
+) -> Ending | None:
     """Why a lost attempt is the job's last, if it is."""
     if job["cancel_requested_at"] is not None:
         charge = job["images"] if job["executed"] else 0
         return Ending(State.CANCELED, produced=charge, outcome="canceled")
     if job["deadline_at"] is not None and job["deadline_at"] <= now:
         return Ending(State.FAILED, error=deadline_error(), outcome="deadline")
+    exhausted = not unsent and job["executed"] >= job["max_attempts"]
+    if out_of_memory is not None and (job["out_of_memory"] or exhausted):
+        return Ending(State.FAILED, error=out_of_memory, outcome="out of memory")
     if killed >= POISON_AFTER:
         error = JobError(Code.POISON_JOB, f"{killed} backends died while they ran this job.")
         return Ending(State.FAILED, error=error, outcome="poison")
-    if not unsent and job["executed"] >= job["max_attempts"]:
+    if exhausted:
         error = JobError(
             Code.ATTEMPTS_EXHAUSTED,
             f"All {job['max_attempts']} attempts were lost.",
@@ -268,7 +275,7 @@ async def _end(tx: Tx, job: Row, ending: Ending, *, now: float) -> Change:
     await _settle(tx, job, ending, now)
     data: dict[str, Any] = {} if ending.error is None else {"error": error_document(ending.error)}
     done = await note(tx, job, EventType.DONE, ending.state, now, data)
-    return Change(job["account_id"], job["attempt"], (*noted, done))
+    return Change(job["account_id"], job["attempt"], job["queued_at"], (*noted, done))
 
 
 async def _keep_artifact(tx: Tx, job: Row, artifact: Artifact, now: float) -> Event:

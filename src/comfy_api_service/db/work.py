@@ -87,7 +87,7 @@ async def adopt(tx: Tx, backend_id: str, worker_id: str) -> None:
 async def superseded(tx: Reader, prompt_ids: Sequence[str]) -> list[str]:
     """Which of these prompts belong to attempts that are closed: nobody wants them any more."""
     rows = await tx.all(
-        f"SELECT prompt_id FROM attempts WHERE {tx.dialect.among('prompt_id', 'ids')} AND closed_at IS NOT NULL",  # noqa: S608
+        f"SELECT prompt_id FROM attempts WHERE {tx.dialect.among('prompt_id', 'ids')} AND closed_at IS NOT NULL",
         {"ids": dumps(list(prompt_ids))},
     )
     return [row["prompt_id"] for row in rows]
@@ -127,11 +127,11 @@ async def unservable(tx: Tx, *, now: float, timeout: float, limit: int) -> list[
     satisfied = """EXISTS (SELECT 1 FROM capabilities c JOIN backends b ON b.inventory_hash = c.inventory_hash
         WHERE c.requirement_id = requirements.id AND b.removed_at IS NULL)"""
     await tx.run(
-        f"UPDATE requirements SET unservable_since = NULL WHERE unservable_since IS NOT NULL AND {satisfied}"  # noqa: S608
+        f"UPDATE requirements SET unservable_since = NULL WHERE unservable_since IS NOT NULL AND {satisfied}"
     )
     await tx.run(
         f"""UPDATE requirements SET unservable_since = :now WHERE unservable_since IS NULL
-            AND id IN (SELECT requirement_id FROM lane_needs WHERE queued > 0) AND NOT {satisfied}""",  # noqa: S608
+            AND id IN (SELECT requirement_id FROM lane_needs WHERE queued > 0) AND NOT {satisfied}""",
         {"now": now},
     )
     rows = await tx.all(
@@ -174,7 +174,7 @@ async def forget(tx: Tx, *, before: float, keys_before: float, limit: int) -> in
 
 async def known_artifact_keys(tx: Reader, keys: Sequence[str]) -> set[str]:
     rows = await tx.all(
-        f"SELECT key FROM artifacts WHERE {tx.dialect.among('key', 'keys')}",  # noqa: S608
+        f"SELECT key FROM artifacts WHERE {tx.dialect.among('key', 'keys')}",
         {"keys": dumps(list(keys))},
     )
     return {row["key"] for row in rows}

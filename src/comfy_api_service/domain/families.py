@@ -24,8 +24,9 @@ _FLUX_2: Final = re.compile(r"flux[ ._-]?2[ ._-]?(dev|klein|pro|flex|max)")
 _SD3: Final = re.compile(r"(sd|stable[ _-]?diffusion)[ _-]?3([._-]?5)?(?![0-9])")
 _SDXL: Final = re.compile(r"xl|pony|illustrious|noob[ _-]?ai|animagine")
 _SD15: Final = re.compile(
-    r"(sd|stable[ _-]?diffusion|(?<![a-z0-9])v)[ ._-]?v?(1[._-]?[45]|2[._-]?[01])(?![0-9])|dreamshaper|deliberate"
-    r"|realistic[ _-]?vision|anything[ _-]?v|counterfeit|meinamix|abyssorange|epicrealism|rev[ _-]?animated"
+    r"(sd|stable[ _-]?diffusion)[ ._-]?v?(1[._-]?[45]|2[._-]?[01])(?![0-9])|^v(1-[45]|2-[01])"
+    r"|dreamshaper|deliberate|realistic[ _-]?vision|anything[ _-]?v|counterfeit|meinamix|abyssorange"
+    r"|epicrealism|rev[ _-]?animated"
 )
 
 

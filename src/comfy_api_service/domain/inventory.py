@@ -80,7 +80,7 @@ class Inventory:
         for name in sorted(self.classes):
             node = self.classes[name]
             inputs: dict[str, Any] = {}
-            for key, spec in node.inputs.items():
+            for key, spec in sorted(node.inputs.items()):
                 entry: dict[str, Any] = {"type": spec.type, "required": spec.required}
                 if spec.options is not None:
                     typed = tuple((type(option), option) for option in spec.options)
@@ -88,14 +88,8 @@ class Inventory:
                         seen[typed] = len(lists)
                         lists.append(list(spec.options))
                     entry["options"] = seen[typed]
-                for bound, value in (
-                    ("min", spec.minimum),
-                    ("max", spec.maximum),
-                    ("default", spec.default),
-                ):
-                    if value is not None:
-                        entry[bound] = value
-                inputs[key] = entry
+                bounds = {"min": spec.minimum, "max": spec.maximum, "default": spec.default}
+                inputs[key] = entry | {word: value for word, value in bounds.items() if value is not None}
             classes[name] = {"inputs": inputs, "outputs": list(node.outputs), "output_node": node.output_node}
         models = {kind: list(self.models[kind]) for kind in sorted(self.models)}
         return {"classes": classes, "lists": lists, "models": models}

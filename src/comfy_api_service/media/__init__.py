@@ -1,1 +1,1 @@
-"""What a picture, a video or a sound is made of: recognised, cleaned, checked, converted. Never stored here."""
+"""What a picture, a video or a sound is made of: recognised, cleaned, checked, converted, never stored."""

@@ -31,7 +31,9 @@ class Batches:
         """Write the batch, then its jobs together; what was refused is kept with its error."""
         batch_id = new_batch_id()
         now = self._clock.now()
-        refused = {str(n): error_document(one) for n, one in enumerate(orders) if isinstance(one, ServiceError)}
+        refused = {
+            str(n): error_document(one) for n, one in enumerate(orders) if isinstance(one, ServiceError)
+        }
         await self._db.write(
             lambda tx: job_rows.insert_batch(
                 tx, account.id, batch_id, total=len(orders), refused=refused, now=now
@@ -40,7 +42,9 @@ class Batches:
         outcomes = await asyncio.gather(
             *(self._one(account, batch_id, index, order) for index, order in enumerate(orders))
         )
-        late = {str(n): error_document(one) for n, one in enumerate(outcomes) if isinstance(one, ServiceError)}
+        late = {
+            str(n): error_document(one) for n, one in enumerate(outcomes) if isinstance(one, ServiceError)
+        }
         if late != refused:
             await self._db.write(lambda tx: job_rows.update_batch(tx, account.id, batch_id, refused=late))
         return Batch(
@@ -60,9 +64,7 @@ class Batches:
         if isinstance(order, ServiceError):
             return order
         try:
-            return await self._submitter.submit(
-                account, replace(order, batch_id=batch_id, batch_index=index)
-            )
+            return await self._submitter.submit(account, replace(order, batch_id=batch_id, batch_index=index))
         except ServiceError as refusal:
             return refusal
 

@@ -14,9 +14,7 @@ DEFAULT_SECONDS = 10.0
 LEAST_SECONDS = 0.01
 
 
-def price(
-    timing_key: str, primary: str | None, pixel_steps: float, timings: Mapping[str, Timing]
-) -> float:
+def price(timing_key: str, primary: str | None, pixel_steps: float, timings: Mapping[str, Timing]) -> float:
     """Seconds of a backend: of just such jobs; else by work, of the same model, of any; else a guess."""
     exact = timings.get(timing_key)
     if exact is not None:
@@ -72,5 +70,7 @@ def place_of(job: Job, lane: LaneState | None, pool: PoolView, *, now: float) ->
 
 def _before_dispatched(job: Job, pool: PoolView, now: float) -> float:
     """Seconds until a prompt starts that waits in its backend's own queue."""
-    executing = [run for run in pool.runs if run.backend_id == job.backend_id and run.executing_at is not None]
+    executing = [
+        run for run in pool.runs if run.backend_id == job.backend_id and run.executing_at is not None
+    ]
     return sum(max(run.cost - (now - (run.executing_at or now)), 0.0) for run in executing)

@@ -72,9 +72,7 @@ class Results:
             raise NotFound("path")
         grant = self._signer.verify(key, query, self._clock.now())
         size = await self._size(grant.key)
-        return Delivery(
-            grant.media_type, size, grant.filename, f'"{grant.key}"', self._reader(grant.key)
-        )
+        return Delivery(grant.media_type, size, grant.filename, f'"{grant.key}"', self._reader(grant.key))
 
     async def _artifact(self, account: Account, job_id: str, index: int) -> Artifact:
         job = (await self._jobs.get(account, job_id)).job

@@ -62,16 +62,16 @@ class Submitter:
             view = await self._jobs.get(account, outcome.job_id)
             return Accepted(view.job, view.place, replayed=outcome.by_key, deduplicated=not outcome.by_key)
         if isinstance(outcome, KeyReused):
-            raise Refused(
-                Code.IDEMPOTENCY_KEY_REUSED, "This Idempotency-Key was used with another request."
-            )
+            raise Refused(Code.IDEMPOTENCY_KEY_REUSED, "This Idempotency-Key was used with another request.")
         raise _queue_full(outcome)
 
     async def retry(self, account: Account, job_id: str) -> Accepted:
         """A new job from a finished one, with the same parameters, seed included."""
         job = (await self._jobs.get(account, job_id)).job
         if job.state not in TERMINAL:
-            raise Conflict("The job is not finished; only a finished one can be run again.", status=job.status)
+            raise Conflict(
+                "The job is not finished; only a finished one can be run again.", status=job.status
+            )
         options = JobOptions(
             priority=job.priority, max_attempts=job.max_attempts, labels=job.labels, output=job.output
         )

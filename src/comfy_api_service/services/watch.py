@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 
 from comfy_api_service.db import jobs as job_rows
 from comfy_api_service.db.base import Database
@@ -44,7 +44,7 @@ class Watcher:
 
     async def job(
         self, account: Account, job_id: str, *, after: int | None = None, previews: bool = True
-    ) -> AsyncIterator[Notice]:
+    ) -> AsyncGenerator[Notice, None]:
         """Everything about one job until its end. With `after`, every durable event since that number.
 
         Raises `NotFound` at the first step. Close the iterator (`aclosing`) to leave early.
@@ -66,7 +66,7 @@ class Watcher:
 
     async def _follow(
         self, account: Account, job_id: str, mailbox: Mailbox, seen: int
-    ) -> AsyncIterator[Notice]:
+    ) -> AsyncGenerator[Notice, None]:
         while True:
             note = await mailbox.get()
             if isinstance(note, Look) or (isinstance(note.body, Event) and note.body.seq > seen + 1):
@@ -82,7 +82,7 @@ class Watcher:
                 if event.type is EventType.DONE:
                     return
 
-    async def account(self, account: Account, *, previews: bool = False) -> AsyncIterator[Notice]:
+    async def account(self, account: Account, *, previews: bool = False) -> AsyncGenerator[Notice, None]:
         """Snapshots of the caller's open jobs (the newest 100), then the events of all; it never ends by itself.
 
         A listener that fell so far behind that events were dropped gets the snapshots again.

@@ -32,7 +32,8 @@ class Look:
 
 class Mailbox:
     """What waits for one listener. Bounded however slowly it is read: progress and previews are replaced by
-    newer ones, durable events beyond the bound become one `Look`; nothing that matters is dropped."""
+    newer ones, durable events beyond the bound become one `Look`; nothing that matters is dropped.
+    """
 
     __slots__ = ("_events", "_look", "_previews", "_progress", "_ready", "_wanted")
 
@@ -87,8 +88,13 @@ class Signals(Protocol):
         """Jobs became ready, or room appeared: workers should look."""
         ...
 
-    async def woken(self, seen: int, timeout: float) -> int:
-        """Wait for a wake-up later than `seen`, at most `timeout` seconds; the newest one's number."""
+    @property
+    def wakes(self) -> int:
+        """How many wake-ups there were: read before looking for work, given to `woken` if there was none."""
+        ...
+
+    async def woken(self, seen: int, timeout: float) -> None:
+        """Wait until there were more wake-ups than `seen`, at most `timeout` seconds."""
         ...
 
     def publish(self, note: Note) -> None:
@@ -116,5 +122,3 @@ class Signals(Protocol):
         ...
 
     def on_pool_change(self, act: Callable[[], None]) -> Callable[[], None]: ...
-
-

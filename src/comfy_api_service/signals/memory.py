@@ -26,9 +26,13 @@ class MemorySignals:
             if not sleeper.done():
                 sleeper.set_result(None)
 
-    async def woken(self, seen: int, timeout: float) -> int:
+    @property
+    def wakes(self) -> int:
+        return self._wakes
+
+    async def woken(self, seen: int, timeout: float) -> None:
         if self._wakes != seen:
-            return self._wakes
+            return
         sleeper = asyncio.get_running_loop().create_future()
         self._sleepers.add(sleeper)
         try:
@@ -36,7 +40,6 @@ class MemorySignals:
         finally:
             self._sleepers.discard(sleeper)
             sleeper.cancel()
-        return self._wakes
 
     def publish(self, note: Note) -> None:
         if not self._remember(note):

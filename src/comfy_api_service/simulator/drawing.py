@@ -8,6 +8,7 @@ import io
 import math
 import random
 import textwrap
+import unicodedata
 from functools import lru_cache
 from pathlib import PurePath
 
@@ -172,13 +173,18 @@ def details(recipe: Recipe) -> list[str]:
     return lines
 
 
+def _readable(text: str) -> str:
+    """The built-in font has no accents: the letters without them are better than boxes."""
+    return "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
+
+
 def _write(picture: Picture, recipe: Recipe) -> None:
     width, height = picture.size
     big = max(11, round(min(width, height) / 19))
     small = max(9, round(big * 0.62))
     margin = round(big * 0.8)
     columns = max(8, int((width - 4 * margin) / (big * 0.53)))
-    prompt = textwrap.wrap(recipe.prompt or "(no prompt)", columns)
+    prompt = textwrap.wrap(_readable(recipe.prompt) or "(no prompt)", columns)
     prompt = (
         [*prompt[:3], prompt[3][: columns - 1] + "\N{HORIZONTAL ELLIPSIS}"] if len(prompt) > 4 else prompt
     )
@@ -186,7 +192,7 @@ def _write(picture: Picture, recipe: Recipe) -> None:
     columns = max(8, int((width - 4 * margin) / (small * 0.5)))
     below = details(recipe)
     if recipe.negative:
-        below.append(f"not: {recipe.negative}")
+        below.append(f"not: {_readable(recipe.negative)}")
     for line in below:
         shown = textwrap.wrap(line, columns) or [""]
         lines += [(part, small, (226, 232, 240, 235)) for part in shown[:2]]

@@ -285,7 +285,8 @@ class _Run:
         if "prompt" in hidden:
             shown["prompt"] = [str(self._graph)]
         if "extra_pnginfo" in hidden:
-            shown["extra_pnginfo"] = [str(self._item.extra_data.get("extra_pnginfo"))]
+            extra = self._item.extra_data.get("extra_pnginfo")
+            shown["extra_pnginfo"] = [None if extra is None else str(extra)]
         return shown
 
     def _about(self, node: str) -> dict[str, Any]:

@@ -155,9 +155,13 @@ class Faults:
         else:
             self._simulator.engine.takes_prompts.set()
 
-    def stall(self, on: bool = True) -> None:
-        """The running prompt makes no more steps and shows no sign; everything else answers."""
-        self.nodes.stall(on)
+    def stall(self, on: bool = True, after: int = 0) -> None:
+        """After so many more steps the running prompt shows no sign of life; everything else answers."""
+        self.nodes.stall(after if on else None)
+
+    async def stalled(self) -> None:
+        """Wait until a prompt stands still because of `stall`."""
+        await self.nodes.stalled.wait()
 
     # --- asked by the server
 

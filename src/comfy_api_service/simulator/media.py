@@ -78,7 +78,9 @@ def webm(size: tuple[int, int], frames: int, fps: float, codec: str, comment: by
 
 
 def _element(name: str, content: bytes) -> bytes:
-    return bytes.fromhex(name) + struct.pack(">Q", len(content) | 1 << 56) + content
+    size = len(content)
+    shown = bytes([size | 0x80]) if size < 127 else struct.pack(">Q", size | 1 << 56)
+    return bytes.fromhex(name) + shown + content
 
 
 def _number(value: int) -> bytes:

@@ -22,8 +22,11 @@ class NodeFaults:
     def __init__(self) -> None:
         self._failures: dict[str, tuple[NodeFailure, int | None]] = {}
         self._rewrite: Rewrite | None = None
+        self._steps_left: int | None = None
         self._moving = asyncio.Event()
         self._moving.set()
+        self.stalled = asyncio.Event()
+        """Set while a prompt waits because of a stall."""
 
     def fail(self, node_class: str, failure: NodeFailure, times: int | None) -> None:
         self._failures[node_class] = (failure, times)
@@ -31,7 +34,7 @@ class NodeFaults:
     def heal(self) -> None:
         self._failures.clear()
         self._rewrite = None
-        self._moving.set()
+        self.stall(None)
 
     def before(self, node_class: str) -> None:
         """Raise if a node of this class is to fail now."""
@@ -51,11 +54,19 @@ class NodeFaults:
     def rewritten(self, graph: dict[str, Any]) -> dict[str, Any]:
         return graph if self._rewrite is None else self._rewrite(copy.deepcopy(graph))
 
-    def stall(self, on: bool) -> None:
-        if on:
-            self._moving.clear()
-        else:
-            self._moving.set()
+    def stall(self, after: int | None) -> None:
+        """No step any more after so many; None ends it."""
+        self._steps_left = after
+        self.stalled.clear()
+        self._moving.set()
 
     async def unstalled(self) -> None:
+        """Wait as long as the prompt is to stand still."""
+        if self._steps_left is None:
+            return
+        if self._steps_left > 0:
+            self._steps_left -= 1
+            return
+        self._moving.clear()
+        self.stalled.set()
         await self._moving.wait()

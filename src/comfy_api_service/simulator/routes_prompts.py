@@ -51,37 +51,43 @@ class PromptRoutes:
         return found
 
     async def post_prompt(self, request: web.Request) -> web.Response:
-        engine = self._simulator.engine
         try:
             body = await body_of(request)
-            if "number" in body:
-                number = float(body["number"])
-            else:
-                number = -engine.number if body.get("front") else engine.number
-                engine.number += 1
-            if "prompt" not in body:
-                return _refused("no_prompt", "No prompt provided", "No prompt provided")
-            graph = self._simulator.faults.nodes.rewritten(body["prompt"])
-            prompt_id = str(body.get("prompt_id", uuid.uuid4()))
-            if self._settings.newer and (refusal := self._check_id(prompt_id)) is not None:
-                return refusal
-            verdict = await self._validate(graph, body.get("partial_execution_targets"))
-            extra_data = dict(body.get("extra_data", {}))
+            # Anything with no field in it is a body without a prompt.
+            return await self._submit({} if isinstance(body, (list, str)) else body)
         except (ValueError, TypeError, KeyError, AttributeError):
             return trouble()
+
+    async def _submit(self, body: dict[str, Any]) -> web.Response:
+        engine, settings = self._simulator.engine, self._settings
+        number = self._number(body)
+        if "prompt" not in body:
+            return _refused("no_prompt", "No prompt provided", "No prompt provided")
+        graph = self._simulator.faults.nodes.rewritten(body["prompt"])
+        prompt_id = str(body.get("prompt_id", uuid.uuid4()))
+        verdict = await self._validate(graph, body.get("partial_execution_targets"))
+        if settings.newer and (refusal := self._check_id(prompt_id)) is not None:
+            return refusal
         if verdict.error is not None:
             return as_json({"error": verdict.error, "node_errors": verdict.node_errors}, status=400)
-        if self._settings.newer and (refusal := self._check_id(prompt_id)) is not None:
-            return refusal
+        extra_data = dict(body.get("extra_data", {}))
         if "client_id" in body:
             extra_data["client_id"] = body["client_id"]
-        if self._settings.protocol != "0.3.64":
+        if settings.protocol != "0.3.64":
             for key in SENSITIVE:
                 extra_data.pop(key, None)
             extra_data["create_time"] = int(time.time() * 1000)
         self._simulator.record.accepted[prompt_id] += 1
         engine.queue.put(Item(number, prompt_id, graph, extra_data, verdict.outputs))
         return as_json({"prompt_id": prompt_id, "number": number, "node_errors": verdict.node_errors})
+
+    def _number(self, body: dict[str, Any]) -> float:
+        """The place in the queue; every submission takes one, valid or not."""
+        if "number" in body:
+            return float(body["number"])
+        engine = self._simulator.engine
+        engine.number += 1
+        return (1 - engine.number) if body.get("front") else engine.number - 1
 
     async def _validate(self, graph: Any, only: list[str] | None) -> Verdict:
         """Files that loaders name are looked for beforehand, in a thread; the rest takes no time."""

@@ -247,7 +247,7 @@ class Writer:
 
 
 class Opened:
-    """A file open for reading; `whole` is its content if that is at most `small` bytes (it is closed then)."""
+    """A file open for reading; `whole` is its content if that is at most `small` bytes (then closed)."""
 
     def __init__(self, path: Path, small: int) -> None:
         flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)

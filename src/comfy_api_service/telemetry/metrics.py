@@ -17,7 +17,8 @@ BREAKER_STATES = {"closed": 0, "half_open": 1, "open": 2}
 
 class _JobsCreated(Collector):
     """`comfyui_jobs_created_total`: a counter that the client library refuses beside `comfyui_jobs_total`,
-    whose generated `_created` series would bear the same name; so it is collected by hand, without one."""
+    whose generated `_created` series would bear the same name; so it is collected by hand, without one.
+    """
 
     def __init__(self) -> None:
         self._value = 0.0
@@ -45,9 +46,14 @@ class Metrics:
         self.failures = Counter(
             "comfyui_job_failures", "Jobs that failed, by error code.", ["reason"], registry=registry
         )
-        self.in_progress = Gauge("comfyui_jobs_in_progress", "Jobs that backends have now.", registry=registry)
+        self.in_progress = Gauge(
+            "comfyui_jobs_in_progress", "Jobs that backends have now.", registry=registry
+        )
         self.queue_depth = Gauge(
-            "comfyui_queue_depth", "Jobs that wait, by the tier of their account.", ["tier"], registry=registry
+            "comfyui_queue_depth",
+            "Jobs that wait, by the tier of their account.",
+            ["tier"],
+            registry=registry,
         )
         self.queue_oldest = Gauge(
             "comfyui_queue_oldest_seconds", "Age of the job that has waited longest.", registry=registry
@@ -143,7 +149,7 @@ class Metrics:
 
     def add_backend(self, name: str) -> None:
         """Make every series of a backend appear, at zero."""
-        for status in ("ok", "error", "unreachable", "timeout"):
+        for status in ("ok", "error", "unreachable", "no_answer", "bad_answer"):
             self.backend_requests.labels(name, status)
         self.backend_duration.labels(name)
         for gauge in (self.backend_up, self.backend_busy, self.breaker):

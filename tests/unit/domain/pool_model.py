@@ -78,6 +78,7 @@ class Account:
     waiting: dict[str | None, list[tuple[int, str, Job]]] = field(default_factory=dict)
     needs: dict[str | None, Need] = field(default_factory=dict)
     lane: Lane | None = None
+    newcomer: bool = True
 
     @property
     def ready(self) -> bool:
@@ -97,7 +98,7 @@ class Account:
 
     def as_lane(self) -> Lane:
         if self.lane is None or self.lane.vtime != self.vtime:
-            self.lane = Lane(self.name, self.vtime, self.weight, tuple(self.needs.values()))
+            self.lane = Lane(self.name, self.vtime, self.weight, tuple(self.needs.values()), self.newcomer)
         return self.lane
 
     def _renew(self, model: str | None) -> None:
@@ -137,7 +138,7 @@ class Pool:
         mean_cost: float = 3.0,
         depth: int = 2,
         policy: Policy = choose,
-        watch: Callable[[Claim], None] = lambda claim: None,
+        watch: Callable[[Claim], None] | None = None,
     ) -> None:
         self.accounts = {account.name: account for account in accounts}
         self.backends = [Backend() for _ in range(backends)]
@@ -227,11 +228,13 @@ class Pool:
         job = lane.take(choice.model)
         assert job.id == choice.job
         lane.vtime = choice.vtime
+        lane.newcomer = False
         lane.running += 1
         self.v = max(self.v, choice.start_tag)
         backend.residency = choice.residency
         backend.claimed.append(job)
-        self._watch(Claim(self.now, index, job, choice, snapshot))
+        if self._watch is not None:
+            self._watch(Claim(self.now, index, job, choice, snapshot))
         return True
 
     def snapshot(self, index: int) -> Snapshot:
@@ -345,7 +348,7 @@ def twenty(weights: Sequence[float] = (1.0,)) -> list[Account]:
 
 
 def offer(pool: Pool, *, seed: int, load: float, jobs: int, seconds: float = 3.0) -> float:
-    """Random arrivals, `load` of what the backends could do without loads; returns when the last one comes."""
+    """Random arrivals, `load` of what the backends could do without loads; returns when the last comes."""
     chance = random.Random(seed)
     names = list(pool.accounts)
     when = 0.0

@@ -1,6 +1,7 @@
 """The form of a graph: nodes, links, and the one way to write it down."""
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple, TypeAlias, TypeGuard
 
@@ -35,12 +36,10 @@ def canonical(document: Mapping[str, Any]) -> bytes:
 
 def is_link(value: object) -> TypeGuard[list[Any]]:
     """ComfyUI's own rule (`graph_utils.is_link`): a list of a string and a number."""
-    return (
-        type(value) is list
-        and len(value) == 2
-        and isinstance(value[0], str)
-        and type(value[1]) in (int, float)
-    )
+    if type(value) is not list or len(value) != 2 or not isinstance(value[0], str):
+        return False
+    output = value[1]
+    return type(output) is int or (type(output) is float and math.isfinite(output))
 
 
 def class_of(node: object) -> str:

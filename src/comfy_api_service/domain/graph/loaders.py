@@ -23,7 +23,7 @@ MODEL_SUFFIXES: Final = (
     ".gguf",
     ".onnx",
 )
-"""What a model file's name ends in, in lower case (`folder_paths.supported_pt_extensions`, and custom loaders')."""
+"""What a model file's name ends in, in lower case (`folder_paths.supported_pt_extensions`, and others)."""
 
 KINDS: Final[Mapping[tuple[str, str], str]] = MappingProxyType(
     {

@@ -1,0 +1,249 @@
+"""The composition root: the one place that builds objects from settings and wires them.
+
+Nothing is built at import. Everything that is opened here is closed here, in the opposite order.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import secrets
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import structlog
+from starlette.types import ASGIApp
+
+from comfy_api_service import __version__
+from comfy_api_service.api.app import build_app
+from comfy_api_service.api.services import ApiOptions, ApiServices
+from comfy_api_service.comfyui.transport import open_http
+from comfy_api_service.db import accounts
+from comfy_api_service.db.base import Database
+from comfy_api_service.db.migrate import upgrade
+from comfy_api_service.db.sqlite import SqliteDatabase
+from comfy_api_service.db.submissions import Submissions
+from comfy_api_service.domain.account import LOCAL
+from comfy_api_service.domain.clock import Clock, SystemClock
+from comfy_api_service.domain.compilation import Compiled, compile_generation
+from comfy_api_service.domain.params import generation_from
+from comfy_api_service.media.pipeline import Intake
+from comfy_api_service.services.batches import Batches
+from comfy_api_service.services.health import Health
+from comfy_api_service.services.jobs import Jobs
+from comfy_api_service.services.models import Models
+from comfy_api_service.services.pool import Pool
+from comfy_api_service.services.results import Results
+from comfy_api_service.services.submit import Submitter
+from comfy_api_service.services.watch import Watcher
+from comfy_api_service.settings import Settings
+from comfy_api_service.signals.memory import MemorySignals
+from comfy_api_service.storage.links import LinkSigner
+from comfy_api_service.storage.local import LocalStorage
+from comfy_api_service.telemetry import Metrics
+from comfy_api_service.worker.collect import Collector
+from comfy_api_service.worker.reporter import Reporter
+from comfy_api_service.worker.settle import Settler
+from comfy_api_service.worker.upkeep import Upkeep
+from comfy_api_service.worker.worker import Worker
+
+log = structlog.get_logger()
+
+
+class DataFolderInUse(Exception):
+    """Another process of the service works on this data folder."""
+
+
+class DataFolderUnusable(Exception):
+    """The data folder cannot be made or written to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """The service in one process: its HTTP application, and its worker running beside it."""
+
+    app: ASGIApp
+    services: ApiServices
+    worker: Worker
+    db: Database
+    grace: float
+
+    async def drain(self) -> None:
+        """Stop taking work and let running jobs finish, for the grace time at most."""
+        await self.worker.drain(self.grace)
+
+
+def database_path(settings: Settings) -> Path:
+    """Where the SQLite database is."""
+    if settings.database_url is not None:
+        return Path(settings.database_url.removeprefix("sqlite:///"))
+    return settings.data_dir / "comfy-api.sqlite3"
+
+
+async def migrate(settings: Settings) -> str:
+    """Bring the schema up to date; returns its revision. Raises `SchemaTooNew`, `DataFolderUnusable`."""
+    _make_folder(settings.data_dir)
+    return await asyncio.to_thread(upgrade, database_path(settings))
+
+
+@asynccontextmanager
+async def service(settings: Settings, *, clock: Clock | None = None) -> AsyncIterator[Service]:
+    """Everything in one process. Raises `DataFolderInUse`, `DataFolderUnusable`, `SchemaTooNew`."""
+    clock = clock or SystemClock()
+    async with contextlib.AsyncExitStack() as stack:
+        await migrate(settings)
+        stack.enter_context(_only_worker(settings.data_dir))
+        db = SqliteDatabase(database_path(settings))
+        stack.push_async_callback(db.close)
+        await db.write(lambda tx: accounts.ensure(tx, LOCAL, clock.now()))
+        metrics, signals = Metrics(), MemorySignals()
+        signer = LinkSigner(_secret(settings), settings.public_url or "")
+        storage = LocalStorage(settings.data_dir / "artifacts", signer)
+        stack.callback(storage.close)
+        pictures = stack.enter_context(ThreadPoolExecutor(2, thread_name_prefix="pictures"))
+        http = await stack.enter_async_context(open_http())
+
+        pool = Pool(db, signals, clock)
+        jobs = Jobs(db, pool, signals, storage, clock)
+        submitter = Submitter(
+            db,
+            Submissions(db, queue_limit=settings.queue_limit),
+            pool,
+            jobs,
+            signals,
+            clock,
+            metrics,
+            default_model=settings.default_model,
+        )
+        watcher = Watcher(db, jobs, signals)
+        health = Health(db, storage, pool, clock, database_embedded=True, storage_embedded=True)
+        services = ApiServices(
+            submitter=submitter,
+            jobs=jobs,
+            results=Results(jobs, storage, clock, pictures, signer=signer),
+            watcher=watcher,
+            batches=Batches(db, submitter, jobs, clock),
+            models=Models(pool),
+            health=health,
+            metrics=metrics,
+            clock=clock,
+        )
+        reporter = Reporter(db, signals, clock, metrics)
+        worker = Worker(
+            urls=settings.comfyui_url,
+            node_id=settings.node_id,
+            http=http,
+            db=db,
+            signals=signals,
+            clock=clock,
+            metrics=metrics,
+            reporter=reporter,
+            settler=Settler(
+                Collector(storage, Intake(pictures), metrics, limit_bytes=settings.artifact_limit),
+                reporter,
+                clock,
+                retention=LOCAL.retention,
+                job_timeout=settings.job_timeout,
+            ),
+            upkeep=Upkeep(
+                db,
+                storage,
+                reporter,
+                clock,
+                metrics,
+                unservable_timeout=settings.unservable_timeout,
+                job_retention=settings.job_retention,
+            ),
+            compile_late=_late_compiler(pool, settings.default_model),
+            concurrency=settings.worker_concurrency,
+            job_timeout=settings.job_timeout,
+            stall_timeout=settings.stall_timeout,
+        )
+        await worker.register()
+        await pool.refresh()
+        for coroutine in (worker.run(), watcher.run(), pool.run()):
+            stack.push_async_callback(_stop, asyncio.create_task(coroutine))
+        app = build_app(services, _api_options(settings))
+        ready = Service(app, services, worker, db, settings.shutdown_grace)
+        stack.push_async_callback(ready.drain)
+        yield ready
+
+
+def _late_compiler(pool: Pool, default_model: str | None) -> Callable[[Mapping[str, Any]], Compiled]:
+    """Compiles a job that was accepted before any inventory was known."""
+
+    def compile_late(params: Mapping[str, Any]) -> Compiled:
+        return compile_generation(
+            generation_from(params),
+            pool.view.catalogue,
+            default_model=default_model,
+            seed_source=lambda: secrets.randbits(64),
+        )
+
+    return compile_late
+
+
+def _api_options(settings: Settings) -> ApiOptions:
+    return ApiOptions(
+        version=__version__,
+        jobs_enabled=settings.jobs_enabled,
+        max_body_size=settings.max_body_size,
+        public_url=settings.public_url,
+        cors_origins=settings.cors_origins,
+        cors_methods=settings.cors_methods,
+        cors_headers=settings.cors_headers,
+        metrics_token=None if settings.metrics_token is None else settings.metrics_token.get_secret_value(),
+    )
+
+
+async def _stop(task: "asyncio.Task[None]") -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        try:
+            await task
+        except Exception:
+            log.exception("task_failed", task=task.get_name())
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as fault:
+        raise DataFolderUnusable(f"The data folder cannot be made: {fault.strerror}.") from fault
+
+
+@contextmanager
+def _only_worker(folder: Path) -> Iterator[None]:
+    """An exclusive lock, held for the life of the process, that ends with it however it dies: it proves that
+    no other worker lives on this folder, so a restarted one adopts at once.
+    """
+    try:
+        handle = (folder / "worker.lock").open("a")
+    except OSError as fault:
+        raise DataFolderUnusable(f"The data folder cannot be written to: {fault.strerror}.") from fault
+    with handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DataFolderInUse("Another process of the service uses this data folder.") from None
+        yield
+
+
+def _secret(settings: Settings) -> bytes:
+    """The service's own key: the setting's, or one that is made at first start and kept."""
+    if settings.secret_key is not None:
+        return settings.secret_key.get_secret_value().encode()
+    path = settings.data_dir / "secret.key"
+    with contextlib.suppress(FileNotFoundError):
+        kept = path.read_bytes()
+        if len(kept) >= 32:
+            return kept
+    made = secrets.token_hex(32).encode()
+    temporary = path.with_suffix(".new")
+    temporary.touch(mode=0o600)
+    temporary.write_bytes(made)
+    temporary.replace(path)
+    return made

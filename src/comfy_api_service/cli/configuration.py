@@ -1,0 +1,23 @@
+"""The effective settings for a command, with every fault of theirs told at once."""
+
+from typing import TYPE_CHECKING, Any
+
+from comfy_api_service.cli.faults import ExitCode, Fault
+
+if TYPE_CHECKING:
+    from comfy_api_service.settings import Settings
+
+
+def effective(**overrides: Any) -> "Settings":
+    """Settings from options (those that are not None), environment and `.env`. Raises `Fault`."""
+    from comfy_api_service.settings import SettingsError, load  # noqa: PLC0415 - slow to load
+
+    try:
+        return load(**overrides)
+    except SettingsError as error:
+        raise Fault(
+            "The settings are wrong:",
+            "Correct them in the options, the environment or .env; `comfy-api doctor` explains each.",
+            lines=tuple(error.faults),
+            exit_code=ExitCode.USAGE,
+        ) from None

@@ -1,0 +1,176 @@
+"""The service on its sockets: uvicorn on this loop, until a stop signal, then drained.
+
+Nothing else starts uvicorn; the choice of its parts stands here alone.
+"""
+
+import asyncio
+import contextlib
+import socket
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from typing import TYPE_CHECKING, Any, Final
+
+import uvicorn
+
+from comfy_api_service.cli.faults import Fault
+from comfy_api_service.cli.listening import BACKLOG
+from comfy_api_service.cli.output import say
+from comfy_api_service.cli.stopping import StopSignals
+
+if TYPE_CHECKING:
+    from comfy_api_service.bootstrap import Service
+    from comfy_api_service.settings import Settings
+
+WEBSOCKETS: Final = "websockets-sansio"
+"""uvicorn's WebSocket implementation: least memory for one that waits, and no deprecated parts."""
+FILES_WANTED: Final = 65_536
+LONGEST_MESSAGE: Final = 65_536
+"""Bytes of a WebSocket message from a client; clients have next to nothing to say."""
+
+Beside = Callable[[str], Coroutine[Any, Any, None]]
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without signal handlers of its own, and with an event for the moment it listens."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listening = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.listening.set()
+
+
+async def serve(
+    settings: "Settings",
+    sockets: list[socket.socket],
+    *,
+    url: str,
+    listening: Callable[[], None],
+    beside: Beside | None = None,
+) -> None:
+    """Serve until a stop signal, then drain. `listening` is called once requests are answered.
+
+    `beside` runs along; a fault of it stops the service and is raised here. Raises `Fault` for what a start
+    can meet.
+    """
+    raise_file_limit()
+    async with StopSignals() as stop:
+        stopped = asyncio.create_task(stop.wait())
+        work = asyncio.create_task(_serve(settings, sockets, stopped, url, listening, beside))
+        try:
+            await asyncio.wait({work, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            await work
+        finally:
+            stopped.cancel()
+            work.cancel()
+
+
+async def _serve(
+    settings: "Settings",
+    sockets: list[socket.socket],
+    stopped: "asyncio.Task[None]",
+    url: str,
+    listening: Callable[[], None],
+    beside: Beside | None,
+) -> None:
+    async with _started(settings) as service:
+        if stopped.done():
+            return
+        server = _Server(_config(service, settings))
+        serving = asyncio.create_task(server.serve(sockets))
+        ready = asyncio.create_task(server.listening.wait())
+        await asyncio.wait({serving, ready}, return_when=asyncio.FIRST_COMPLETED)
+        ready.cancel()
+        if not serving.done():
+            listening()
+        along = asyncio.create_task(beside(url)) if beside is not None and not serving.done() else None
+        try:
+            await _until_stopped(stopped, serving, along)
+        finally:
+            say("stopping …")
+            await _end(along)
+            await service.drain()
+            server.should_exit = True
+            await serving
+
+
+async def _until_stopped(
+    stopped: "asyncio.Task[None]", serving: "asyncio.Task[None]", along: "asyncio.Task[None] | None"
+) -> None:
+    """Until the signal, or until a part ends by a fault; that `along` is done is no reason to stop."""
+    waited: set[asyncio.Task[None]] = {stopped, serving}
+    if along is not None:
+        waited.add(along)
+    while not stopped.done() and not serving.done():
+        await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+        if along is not None and along.done():
+            waited.discard(along)
+            along.result()
+
+
+async def _end(along: "asyncio.Task[None] | None") -> None:
+    if along is None or along.done():
+        return
+    along.cancel()
+    with contextlib.suppress(asyncio.CancelledError, Fault):
+        await along
+
+
+@contextlib.asynccontextmanager
+async def _started(settings: "Settings") -> "AsyncIterator[Service]":
+    from comfy_api_service import bootstrap  # noqa: PLC0415 - loads the whole service
+    from comfy_api_service.db.migrate import SchemaTooNew  # noqa: PLC0415
+
+    async with contextlib.AsyncExitStack() as stack:
+        try:
+            service = await stack.enter_async_context(bootstrap.service(settings))
+        except SchemaTooNew as error:
+            raise Fault(
+                str(error), "Update this program, or give a folder of its own with --data-dir."
+            ) from None
+        except sqlite3.DatabaseError as error:
+            raise Fault(
+                f"The database cannot be used: {error}.", "`comfy-api doctor` says more."
+            ) from error
+        except OSError as error:
+            raise Fault(
+                f"The data folder cannot be used: {error.strerror or error}.",
+                f"Make {settings.data_dir.absolute()} writable, or give another folder with --data-dir.",
+            ) from error
+        yield service
+
+
+def _config(service: "Service", settings: "Settings") -> uvicorn.Config:
+    return uvicorn.Config(
+        service.app,
+        http="httptools",
+        ws=WEBSOCKETS,
+        ws_per_message_deflate=False,
+        ws_max_size=LONGEST_MESSAGE,
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        log_level="warning",
+        server_header=False,
+        backlog=BACKLOG,
+        timeout_graceful_shutdown=max(1, int(settings.shutdown_grace)),
+    )
+
+
+def raise_file_limit() -> None:
+    """Let the process have as many sockets as the system allows it; the usual soft limit is 1 024."""
+    try:
+        import resource  # noqa: PLC0415 - not on Windows
+    except ImportError:
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES_WANTED if hard == resource.RLIM_INFINITY else min(FILES_WANTED, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

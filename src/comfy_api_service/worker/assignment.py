@@ -1,0 +1,47 @@
+"""What a run needs to know of its attempt, whether it was claimed just now or adopted."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from comfy_api_service.db.claims import Claimed
+from comfy_api_service.db.transitions import Fence
+from comfy_api_service.db.work import OpenAttempt
+from comfy_api_service.domain.job import OutputOptions, State
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    job_id: str
+    account_id: str
+    attempt: int
+    prompt_id: str
+    client_id: str
+    state: State
+    graph: bytes | None
+    params: Mapping[str, Any]
+    output: OutputOptions
+    model: str | None
+    timing_key: str
+    images: int
+
+    @property
+    def fence(self) -> Fence:
+        return Fence(self.job_id, self.attempt)
+
+
+def assigned(found: Claimed | OpenAttempt) -> Assignment:
+    return Assignment(
+        job_id=found.job_id,
+        account_id=found.account_id,
+        attempt=found.attempt,
+        prompt_id=found.prompt_id,
+        client_id=found.client_id,
+        state=found.state if isinstance(found, OpenAttempt) else State.DISPATCHED,
+        graph=found.graph,
+        params=found.params,
+        output=found.output,
+        model=found.model,
+        timing_key=found.timing_key,
+        images=found.images,
+    )

@@ -1,0 +1,142 @@
+"""Bring a prompt's outputs into storage: streamed, recognised by content, cleaned, hashed, checked."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import orjson
+import structlog
+
+from comfy_api_service.comfyui.client import ComfyClient
+from comfy_api_service.comfyui.errors import BackendError, OutputInvalid, OutputMissing
+from comfy_api_service.comfyui.files import FileRef
+from comfy_api_service.comfyui.message_types import Output
+from comfy_api_service.domain.job import Artifact, MetadataMode
+from comfy_api_service.media.errors import MediaError
+from comfy_api_service.media.pipeline import Intake
+from comfy_api_service.storage.base import Storage, StorageError
+from comfy_api_service.telemetry import Metrics
+from comfy_api_service.worker.assignment import Assignment
+
+log = structlog.get_logger()
+
+TRIES: Final = 4
+"""How often a file is asked for while its backend answers badly."""
+STORAGE_PATIENCE_SECONDS: Final = 300.0
+"""How long a result waits for a store that is down; it stays with the backend meanwhile."""
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    artifacts: tuple[Artifact, ...] = ()
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Collector:
+    def __init__(self, storage: Storage, intake: Intake, metrics: Metrics, *, limit_bytes: int) -> None:
+        """`limit_bytes`: the largest single file that is taken."""
+        self._storage = storage
+        self._intake = intake
+        self._metrics = metrics
+        self._limit_bytes = limit_bytes
+
+    async def collect(
+        self, client: ComfyClient, assignment: Assignment, outputs: Sequence[Output]
+    ) -> Collected:
+        """Everything the prompt gave, durable when it returns.
+
+        Raises `OutputMissing` (a file is gone), `OutputInvalid` and `MediaError` (not what it should be),
+        other `BackendError`s after some tries, `StorageError` when the store stayed down.
+        """
+        if any(output.invalid for output in outputs):
+            raise OutputInvalid("The backend named files outside its own folders.")
+        files = [(output.node, file) for output in outputs for file in output.files]
+        values: dict[str, list[Any]] = {}
+        for output in outputs:
+            if output.values:
+                values.setdefault(output.node, []).extend(output.values)
+        artifacts = []
+        for index, (node, file) in enumerate(files):
+            artifacts.append(await self._patiently(client, assignment, node, file, index))
+        return Collected(tuple(artifacts), values)
+
+    async def _patiently(
+        self, client: ComfyClient, assignment: Assignment, node: str, file: FileRef, index: int
+    ) -> Artifact:
+        """One file; a backend that stumbles and a store that is down are asked again."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + STORAGE_PATIENCE_SECONDS
+        tries, pause = 0, 0.1
+        while True:
+            try:
+                artifact = await self._one(client, assignment, node, file, index)
+            except (OutputMissing, OutputInvalid, MediaError):
+                self._metrics.uploads.labels("failed").inc()
+                raise
+            except BackendError:
+                tries += 1
+                if tries >= TRIES:
+                    raise
+            except StorageError as fault:
+                self._metrics.uploads.labels("failed").inc()
+                log.warning("storage_failed", job_id=assignment.job_id, fault=type(fault).__name__)
+                if loop.time() > until:
+                    raise
+            else:
+                self._metrics.uploads.labels("ok").inc()
+                self._metrics.upload_bytes.inc(artifact.bytes)
+                return artifact
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, 5.0)
+
+    async def _one(
+        self, client: ComfyClient, assignment: Assignment, node: str, file: FileRef, index: int
+    ) -> Artifact:
+        async with client.view(file) as stream:
+            prepared = await self._intake.intake(
+                stream.chunks(),
+                options=assignment.output,
+                embed=_embedded(assignment),
+                limit_bytes=self._limit_bytes,
+            )
+            key = (
+                f"jobs/{assignment.job_id}/{assignment.attempt}/{prepared.kind}_{index}.{prepared.extension}"
+            )
+            stored = await self._storage.put(key, prepared, media_type=prepared.media_type)
+        try:
+            prepared.finish_check()
+        except MediaError:
+            await self._storage.delete([key])
+            raise
+        return Artifact(
+            index=index,
+            node_id=node,
+            kind=prepared.kind,
+            media_type=prepared.media_type,
+            bytes=stored.bytes,
+            sha256=stored.sha256,
+            key=key,
+            width=prepared.width,
+            height=prepared.height,
+            seed=assignment.params.get("seed"),
+        )
+
+    async def discard(self, assignment: Assignment, artifacts: Sequence[Artifact]) -> None:
+        """Remove what was stored for a job that did not take it."""
+        try:
+            await self._storage.delete([artifact.key for artifact in artifacts])
+        except StorageError:
+            log.warning("discard_failed", job_id=assignment.job_id)
+
+
+def _embedded(assignment: Assignment) -> Mapping[str, str] | None:
+    """Prompt, seed and parameters, where the caller asked for them to be written into the picture."""
+    if assignment.output.metadata is not MetadataMode.EMBED:
+        return None
+    params = {key: value for key, value in assignment.params.items() if value not in (None, [], "")}
+    return {
+        "prompt": str(params.get("prompt", "")),
+        "seed": str(params.get("seed", "")),
+        "parameters": orjson.dumps(params, option=orjson.OPT_SORT_KEYS).decode(),
+    }

@@ -1,0 +1,199 @@
+"""One backend's health and inventory: asked regularly, written down for the pool.
+
+Says when the backend went away, and for how long; what follows for its runs is the driver's business.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any, Final
+
+import structlog
+
+from comfy_api_service.comfyui import inventory as wire_inventory
+from comfy_api_service.comfyui.client import ComfyClient
+from comfy_api_service.comfyui.errors import BackendError
+from comfy_api_service.comfyui.views import SystemStats
+from comfy_api_service.db import backends
+from comfy_api_service.db.base import Database, Tx
+from comfy_api_service.db.requirements import store_inventory
+from comfy_api_service.domain.backend import BackendState
+from comfy_api_service.domain.breaker import CLOSED, Breaker, BreakerState
+from comfy_api_service.domain.clock import Clock
+from comfy_api_service.domain.errors import Unavailable
+from comfy_api_service.domain.inventory import Inventory
+from comfy_api_service.signals.base import Signals
+from comfy_api_service.telemetry import Metrics
+from comfy_api_service.telemetry.metrics import BREAKER_STATES
+
+log = structlog.get_logger()
+
+HEALTHY_SECONDS: Final = 5.0
+"""Between two questions to a backend that answers."""
+AWAY_SECONDS: Final = 1.0
+"""Between two questions to one that does not."""
+INVENTORY_SECONDS: Final = 60.0
+"""Between two readings of what it has: models come and go while it runs."""
+SUSPICION_SECONDS: Final = 60.0
+"""How long a backend that ran nothing, or stalled, gets no work."""
+
+
+class Contact:
+    def __init__(
+        self,
+        backend_id: str,
+        name: str,
+        client: ComfyClient,
+        db: Database,
+        signals: Signals,
+        clock: Clock,
+        metrics: Metrics,
+        *,
+        changed: Callable[[], None],
+    ) -> None:
+        """`changed` is called when the backend may take work again, or no more."""
+        self.backend_id = backend_id
+        self.name = name
+        self.inventory: Inventory | None = None
+        self.state = BackendState.OFFLINE
+        self.away_since: float | None = clock.monotonic()
+        self.breaker: Breaker = CLOSED
+        self._client = client
+        self._db = db
+        self._signals = signals
+        self._clock = clock
+        self._metrics = metrics
+        self._changed = changed
+        self._inventory_at: float | None = None
+        self._written: tuple[Any, ...] | None = None
+        self._suspect_until = 0.0
+        self._ask_now = asyncio.Event()
+
+    async def run(self) -> None:
+        """Ask until cancelled."""
+        while True:
+            await self._ask()
+            pause = HEALTHY_SECONDS if self.state is BackendState.ONLINE else AWAY_SECONDS
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._ask_now.wait(), pause)
+            self._ask_now.clear()
+
+    def ask_now(self, *, inventory: bool = False) -> None:
+        """Something suggests that the backend changed."""
+        if inventory:
+            self._inventory_at = None
+        self._ask_now.set()
+
+    def permits(self) -> bool:
+        """Whether a prompt may be posted now."""
+        return self.state is BackendState.ONLINE and self.breaker.permits(self._clock.monotonic())
+
+    def answered_badly(self) -> None:
+        """A prompt could not be posted."""
+        self._set_breaker(self.breaker.failed(self._clock.monotonic()))
+        self._ask_now.set()
+
+    def answered_well(self) -> None:
+        self._set_breaker(self.breaker.succeeded())
+
+    def suspect(self, why: str) -> None:
+        """It answers but does not work: no more work for a while."""
+        log.warning("backend_suspect", backend=self.name, reason=why)
+        self._suspect_until = self._clock.monotonic() + SUSPICION_SECONDS
+        self._ask_now.set()
+
+    async def _ask(self) -> None:
+        now = self._clock.monotonic()
+        try:
+            stats = await self._client.system_stats()
+            if self._inventory_at is None or now - self._inventory_at >= INVENTORY_SECONDS:
+                await self._read_inventory()
+        except (BackendError, ValueError) as fault:
+            self._away(now, fault)
+            await self._write(None)
+            return
+        if self.away_since is not None:
+            log.info("backend_online", backend=self.name, version=stats.version)
+            self.away_since = None
+            self._set_breaker(self.breaker.succeeded())
+        suspect = self._clock.monotonic() < self._suspect_until
+        self._set_state(BackendState.DEGRADED if suspect else BackendState.ONLINE)
+        await self._write(stats)
+
+    def _away(self, now: float, fault: Exception) -> None:
+        if self.away_since is None:
+            log.warning("backend_away", backend=self.name, fault=type(fault).__name__)
+            self.away_since = now
+        self._inventory_at = None
+        self._set_breaker(self.breaker.failed(now))
+        self._set_state(BackendState.OFFLINE)
+
+    async def _read_inventory(self) -> None:
+        document = await self._client.object_info()
+        inventory = await asyncio.to_thread(wire_inventory.parse, document)
+        await asyncio.to_thread(getattr, inventory, "hash")  # a large one takes a while to hash
+        if self.inventory is None or self.inventory.hash != inventory.hash:
+            await self._db.write(lambda tx: store_inventory(tx, inventory, self._clock.now()))
+        self.inventory = inventory
+        self._inventory_at = self._clock.monotonic()
+
+    async def _write(self, stats: SystemStats | None) -> None:
+        """Write down what is new; memory figures only with something else, or for the first time."""
+        told = (
+            self.state,
+            stats.version if stats else None,
+            self.inventory.hash if self.inventory else None,
+            self.breaker.state,
+        )
+        memory = _memory(stats) if stats else None
+        if memory is not None:
+            for kind, size in memory.items():
+                self._metrics.backend_memory.labels(self.name, kind).set(size)
+        if told == self._written:
+            return
+
+        async def write(tx: Tx) -> None:
+            await backends.describe(
+                tx,
+                self.backend_id,
+                state=self.state,
+                now=self._clock.now(),
+                version=stats.version if stats else None,
+                devices=[asdict(device) for device in stats.devices] if stats else None,
+                memory=memory,
+                inventory_hash=self.inventory.hash if self.inventory else None,
+                breaker={"state": self.breaker.state, "failures": self.breaker.failures},
+            )
+
+        with contextlib.suppress(Unavailable):
+            await self._db.write(write)
+            self._written = told
+            self._signals.pool_changed()
+            self._changed()
+
+    def _set_state(self, state: BackendState) -> None:
+        if state is not self.state:
+            self.state = state
+            self._metrics.backend_up.labels(self.name).set(state is BackendState.ONLINE)
+            self._changed()
+
+    def _set_breaker(self, breaker: Breaker) -> None:
+        if breaker.state is not self.breaker.state:
+            log.info("breaker", backend=self.name, state=breaker.state)
+            self._metrics.breaker.labels(self.name).set(BREAKER_STATES[breaker.state])
+        self.breaker = breaker
+
+    def probing(self) -> None:
+        """A permitted request goes out: while not closed, it is the one probe."""
+        if self.breaker.state is not BreakerState.CLOSED:
+            self._set_breaker(self.breaker.probe(self._clock.monotonic()))
+
+
+def _memory(stats: SystemStats) -> dict[str, int]:
+    return {
+        "ram_total": stats.ram_total,
+        "ram_free": stats.ram_free,
+        "vram_total": sum(device.vram_total for device in stats.devices),
+        "vram_free": sum(device.vram_free for device in stats.devices),
+    }

@@ -1,0 +1,404 @@
+"""One backend, driven: two prompts kept in its queue, each followed to its end, none forgotten.
+
+Claims while there is room, posts, routes the socket's messages to runs, and looks at queue and history
+whenever the socket may not have told all. Adopts what an earlier process left.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import orjson
+import structlog
+
+from comfy_api_service.comfyui.client import ComfyClient
+from comfy_api_service.comfyui.errors import BackendError
+from comfy_api_service.comfyui.message_types import Message, PreviewFrame
+from comfy_api_service.comfyui.socket import Session
+from comfy_api_service.comfyui.views import QueueView
+from comfy_api_service.db import backends, claims, transitions, work
+from comfy_api_service.db.base import Database, Tx
+from comfy_api_service.db.claims import Claimant
+from comfy_api_service.db.requirements import ensure_requirements
+from comfy_api_service.domain.clock import Clock
+from comfy_api_service.domain.compilation import Compiled
+from comfy_api_service.domain.errors import ServiceError, Unavailable
+from comfy_api_service.domain.graph import Graph, for_attempt, output_nodes
+from comfy_api_service.domain.ids import new_client_id, new_prompt_id
+from comfy_api_service.domain.job import JobError, State
+from comfy_api_service.signals.base import Signals
+from comfy_api_service.telemetry import Metrics
+from comfy_api_service.worker.assignment import Assignment, assigned
+from comfy_api_service.worker.busy import BusyMeter
+from comfy_api_service.worker.contact import Contact
+from comfy_api_service.worker.reporter import Reporter
+from comfy_api_service.worker.room import Room
+from comfy_api_service.worker.run import Run
+from comfy_api_service.worker.settle import Settler
+from comfy_api_service.worker.verdict import Declined, Lost, Verdict, Why
+
+log = structlog.get_logger()
+
+PROMPTS: Final = 2
+"""Prompts kept in a backend's queue: it never idles between jobs; more would only lose control."""
+POLL_SECONDS: Final = 0.25
+"""How often an idle backend looks for work when no wake-up comes."""
+LOOK_SECONDS: Final = 1.0
+SILENT_SECONDS: Final = 5.0
+"""A prompt of which the socket said nothing for so long is looked up."""
+SWEEP_SECONDS: Final = 30.0
+"""How often the queue is read for prompts that nobody wants any more."""
+DEAD_SECONDS: Final = 8.0
+"""A backend that could not be reached for so long is given up: its jobs go on elsewhere."""
+ZOMBIE_SECONDS: Final = 20.0
+"""A prompt that waits in a queue where nothing runs for so long shows a backend that runs nothing."""
+UNHEEDED_SECONDS: Final = 60.0
+"""A prompt that was asked to stop for being overdue, and runs on, is given up after so long."""
+
+
+class Driver:
+    def __init__(
+        self,
+        *,
+        backend_id: str,
+        name: str,
+        worker_id: str,
+        client: ComfyClient,
+        db: Database,
+        signals: Signals,
+        clock: Clock,
+        metrics: Metrics,
+        reporter: Reporter,
+        settler: Settler,
+        room: Room,
+        compile_late: Callable[[Mapping[str, Any]], Compiled],
+        job_timeout: float,
+        stall_timeout: float,
+    ) -> None:
+        self.backend_id = backend_id
+        self.name = name
+        self.busy = BusyMeter(clock)
+        self._worker_id = worker_id
+        self._client = client
+        self._db = db
+        self._signals = signals
+        self._clock = clock
+        self._metrics = metrics
+        self._reporter = reporter
+        self._settler = settler
+        self._room = room
+        self._compile_late = compile_late
+        self._job_timeout = job_timeout
+        self._stall_timeout = stall_timeout
+        self._changed = asyncio.Event()
+        self.contact = Contact(
+            backend_id, name, client, db, signals, clock, metrics, changed=self._changed.set
+        )
+        self._session = Session(
+            client, client_id=new_client_id(), on_message=self._on_message, on_link=self._on_link
+        )
+        self._runs: dict[str, Run] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._resident: str | None = None
+        self._swept_at = 0.0
+        self._foreign: set[str] = set()
+        self._look_now = asyncio.Event()
+        self._draining = False
+
+    # --- life ------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Adopt, then drive until cancelled."""
+        await self._adopt()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.contact.run())
+            group.create_task(self._session.run())
+            group.create_task(self._claiming())
+            group.create_task(self._looking())
+
+    async def drain(self, grace: float) -> None:
+        """Take no new work; let runs finish for `grace` seconds. What is left stays with the backend."""
+        self._draining = True
+        self._changed.set()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=grace)
+
+    async def close(self) -> None:
+        for run in self._runs.values():
+            run.abandon()
+        for task in tuple(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    @property
+    def open_runs(self) -> int:
+        return len(self._runs)
+
+    def job_ids(self) -> set[str]:
+        return {run.assignment.job_id for run in self._runs.values()}
+
+    def stop_job(self, job_id: str, why: Why) -> None:
+        """Ask for the end of a job's prompt, if it is here."""
+        for run in tuple(self._runs.values()):
+            if run.assignment.job_id == job_id:
+                run.stop(why)
+
+    # --- claiming --------------------------------------------------------------------------------------
+
+    async def _claiming(self) -> None:
+        while True:
+            await self._until_ready()
+            seen = self._signals.wakes
+            if not await self._claim():
+                await self._signals.woken(seen, POLL_SECONDS)
+
+    async def _until_ready(self) -> None:
+        while not self._ready():
+            self._changed.clear()
+            if self._ready():
+                return
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), 1.0)
+
+    def _ready(self) -> bool:
+        return (
+            not self._draining
+            and len(self._runs) < PROMPTS
+            and self._session.connected
+            and self.contact.inventory is not None
+            and self.contact.permits()
+            and self._room.free
+        )
+
+    async def _claim(self) -> bool:
+        inventory = self.contact.inventory
+        if inventory is None:
+            return False
+        claimant = Claimant(self.backend_id, self._worker_id, self._session.client_id, inventory.hash)
+        self._room.take()
+        try:
+            claimed = await self._db.write(
+                lambda tx: claims.claim(tx, claimant, prompt_id=new_prompt_id(), now=self._clock.now())
+            )
+        except Unavailable:
+            claimed = None
+            await asyncio.sleep(POLL_SECONDS)
+        finally:
+            self._room.give_back()
+        if claimed is None:
+            return False
+        if claimed.model is not None and claimed.model != self._resident:
+            self._metrics.model_loads.labels(self.name).inc()
+            self._resident = claimed.model
+        await self._begin(assigned(claimed))
+        return True
+
+    async def _begin(self, assignment: Assignment) -> None:
+        """Compile if that is still to do, then post; the run is known before anything is sent."""
+        graph_or_verdict = await self._graph(assignment)
+        if not isinstance(graph_or_verdict, dict):
+            run = self._make_run(assignment, {}, adopted=False)
+            run.end(graph_or_verdict)
+            self._follow(run, {})
+            return
+        run = self._make_run(assignment, graph_or_verdict, adopted=False)
+        self._follow(run, graph_or_verdict)
+        self._spawn(self._post(run))
+
+    async def _post(self, run: Run) -> None:
+        self.contact.probing()
+        await run.post()
+        if run.watch.posted:
+            self.contact.answered_well()
+        elif not (run.verdict.done() and isinstance(run.verdict.result(), Declined)):
+            self.contact.answered_badly()
+
+    async def _graph(self, assignment: Assignment) -> dict[str, Any] | Verdict:
+        """The graph to post; a job accepted before any inventory was known is compiled now."""
+        if assignment.graph is not None:
+            graph: dict[str, Any] = orjson.loads(assignment.graph)
+            return dict(for_attempt(graph, assignment.job_id, assignment.attempt))
+        try:
+            compiled = self._compile_late(assignment.params)
+        except ServiceError as refusal:
+            return Declined(JobError(refusal.code, refusal.message, refusal.details))
+        inventory = self.contact.inventory
+        if compiled.graph is None or inventory is None:
+            return Lost("inventory unknown", unsent=True)
+        now = self._clock.now()
+        await self._reporter.persist(
+            lambda tx: ensure_requirements(tx, {compiled.requirement.id: compiled.requirement}, now)
+        )
+        if not inventory.satisfies(compiled.requirement):
+            return Lost("another backend has the model", unsent=True, requirement_id=compiled.requirement.id)
+        graph_bytes = compiled.graph
+        await self._reporter.persist(
+            lambda tx: transitions.keep_compiled(
+                tx,
+                assignment.fence,
+                graph=graph_bytes,
+                params=compiled.params,
+                images=compiled.images,
+                timing_key=compiled.timing_key,
+            )
+        )
+        return dict(for_attempt(orjson.loads(graph_bytes), assignment.job_id, assignment.attempt))
+
+    # --- runs ------------------------------------------------------------------------------------------
+
+    def _make_run(self, assignment: Assignment, graph: Graph, *, adopted: bool) -> Run:
+        run = Run(
+            assignment,
+            self._client,
+            self._reporter,
+            self._clock,
+            promised=output_nodes(graph, self.contact.inventory),
+            graph=graph,
+            link=None if adopted or not self._session.connected else self._session.link,
+            already_executing=assignment.state is not State.DISPATCHED,
+        )
+        self._runs[run.prompt_id] = run
+        self._room.take()
+        return run
+
+    def _follow(self, run: Run, graph: Graph) -> None:
+        self._spawn(self._live(run, graph))
+
+    async def _live(self, run: Run, graph: Graph) -> None:
+        """From a run to its settled end. The backend's place is free as soon as there is a verdict."""
+        try:
+            verdict = await run.verdict
+        finally:
+            self._runs.pop(run.prompt_id, None)
+            self._room.give_back()
+            self._changed.set()
+            self.busy.ended(run.prompt_id)
+        try:
+            await self._settler.settle(run, verdict, self._client, graph)
+        except asyncio.CancelledError:
+            raise
+        except Exception:
+            log.exception("settling_failed", job_id=run.assignment.job_id)
+            await self._reporter.requeue(run.assignment, Lost("internal fault"))
+
+    def _spawn(self, coroutine: Any) -> None:
+        task: asyncio.Task[None] = asyncio.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _on_message(self, message: Message) -> None:
+        prompt_id = getattr(message, "prompt_id", None)
+        run = self._runs.get(prompt_id) if prompt_id is not None else None
+        if run is None and isinstance(message, PreviewFrame) and prompt_id is None:
+            run = next((one for one in self._runs.values() if one.watch.started_at is not None), None)
+        if run is None:
+            return
+        run.on_message(message)
+        if run.watch.started_at is not None:
+            self.busy.began(run.prompt_id)
+
+    def _on_link(self, up: bool) -> None:
+        if not up:
+            for run in self._runs.values():
+                run.gap()
+            self.contact.ask_now(inventory=True)
+        self._changed.set()
+        self._look_now.set()
+
+    # --- looking ---------------------------------------------------------------------------------------
+
+    async def _looking(self) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._look_now.wait(), LOOK_SECONDS)
+            self._look_now.clear()
+            try:
+                await self._watch_over()
+            except BackendError:
+                self.contact.ask_now()
+
+    async def _watch_over(self) -> None:
+        now = self._clock.monotonic()
+        away_since = self.contact.away_since
+        if away_since is not None:
+            if now - away_since >= DEAD_SECONDS:
+                self._give_up_all("backend unreachable")
+            return
+        for run in tuple(self._runs.values()):
+            self._bound(run, now)
+        doubtful = [run for run in self._runs.values() if self._doubtful(run, now)]
+        if not doubtful and now - self._swept_at < SWEEP_SECONDS:
+            return
+        queue = await self._client.queue()
+        for run in doubtful:
+            await run.look(queue)
+            waited = run.watch.pending_since
+            if waited is not None and now - waited >= ZOMBIE_SECONDS:
+                self.contact.suspect("it runs nothing")
+                self._give_up_all("backend runs nothing")
+                return
+        await self._sweep(queue, now)
+
+    def _doubtful(self, run: Run, now: float) -> bool:
+        """Whether the socket alone cannot be trusted for this run."""
+        if run.verdict.done():
+            return False
+        if run.link is None or run.link != self._session.link or not self._session.connected:
+            return True
+        return now - run.watch.heard_at >= SILENT_SECONDS
+
+    def _bound(self, run: Run, now: float) -> None:
+        """No run lasts for ever: `JOB_TIMEOUT` for all, the stall watchdog for those that the socket tells of."""
+        started_at = run.watch.started_at
+        if started_at is None or run.verdict.done():
+            return
+        if now - started_at >= self._job_timeout:
+            run.stop(Why("timeout"))
+            if now - started_at >= self._job_timeout + UNHEEDED_SECONDS:
+                self.contact.suspect("it does not stop")
+                run.end(Lost("backend does not stop", backend_died=True))
+        elif run.link is not None and now - run.watch.heard_at >= self._stall_timeout:
+            self.contact.suspect("it makes no progress")
+            self._spawn(run.remove())
+            run.end(Lost("stalled", backend_died=True))
+
+    def _give_up_all(self, reason: str) -> None:
+        for run in tuple(self._runs.values()):
+            if run.why is not None and run.why.kind == "canceled":
+                run.abandon()
+            run.end(Lost(reason, backend_died=run.watch.started_at is not None))
+        self._resident = None
+
+    async def _sweep(self, queue: QueueView, now: float) -> None:
+        """Remove prompts of attempts that are closed: they were replaced while nobody could reach them."""
+        self._swept_at = now
+        seen = {item.prompt_id for item in (*queue.running, *queue.pending)}
+        unknown = seen - self._runs.keys() - self._foreign
+        self._foreign &= seen
+        if not unknown:
+            return
+        stale = await self._db.read(lambda tx: work.superseded(tx, sorted(unknown)))
+        for prompt_id in stale:
+            log.info("superseded_prompt_removed", backend=self.name, prompt_id=prompt_id)
+            await self._client.delete_pending([prompt_id])
+            await self._client.interrupt(prompt_id)
+        self._foreign |= unknown - set(stale)
+
+    async def _adopt(self) -> None:
+        """Take over the open attempts of this backend; each is settled where it is."""
+
+        async def take(tx: Tx) -> list[work.OpenAttempt]:
+            await work.adopt(tx, self.backend_id, self._worker_id)
+            await backends.forget_residency(tx, self.backend_id)
+            return await work.open_attempts(tx, self.backend_id)
+
+        for attempt in await self._reporter.persist(take):
+            assignment = assigned(attempt)
+            graph: Graph = {}
+            if assignment.graph is not None:
+                graph = for_attempt(orjson.loads(assignment.graph), assignment.job_id, assignment.attempt)
+            run = self._make_run(assignment, graph, adopted=True)
+            log.info("attempt_adopted", job_id=assignment.job_id, attempt=assignment.attempt)
+            self._follow(run, graph)

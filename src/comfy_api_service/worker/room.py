@@ -1,0 +1,17 @@
+"""How many prompts a worker may have open, over all of its backends."""
+
+
+class Room:
+    def __init__(self, most: int | None) -> None:
+        self._most = most
+        self._taken = 0
+
+    @property
+    def free(self) -> bool:
+        return self._most is None or self._taken < self._most
+
+    def take(self) -> None:
+        self._taken += 1
+
+    def give_back(self) -> None:
+        self._taken -= 1

@@ -1,0 +1,304 @@
+"""One attempt on one backend: posted, followed by the socket, judged by queue and history.
+
+The socket tells early; `look` (queue first, then history) decides whenever the socket may have missed
+something. A prompt is posted once: a POST whose answer never came is settled by looking it up.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import orjson
+import structlog
+
+from comfy_api_service.comfyui.client import ComfyClient
+from comfy_api_service.comfyui.errors import (
+    BackendError,
+    DuplicatePrompt,
+    PromptRefused,
+    Unreachable,
+)
+from comfy_api_service.comfyui.job_errors import job_error
+from comfy_api_service.comfyui.message_types import (
+    Cached,
+    Failed,
+    Interrupted,
+    Message,
+    NodesProgress,
+    NodeStarted,
+    Output,
+    PreviewFrame,
+    Started,
+    Stepped,
+    Succeeded,
+)
+from comfy_api_service.comfyui.views import Outcome, QueueView
+from comfy_api_service.domain.clock import Clock
+from comfy_api_service.domain.events import Progress
+from comfy_api_service.domain.graph import Graph
+from comfy_api_service.domain.job import State
+from comfy_api_service.worker.assignment import Assignment
+from comfy_api_service.worker.progress import ProgressMeter
+from comfy_api_service.worker.reporter import Reporter
+from comfy_api_service.worker.verdict import (
+    Broke,
+    Declined,
+    Fenced,
+    Lost,
+    Produced,
+    Stopped,
+    Verdict,
+    Why,
+    from_history,
+)
+
+log = structlog.get_logger()
+
+POST_GRACE_SECONDS: Final = 5.0
+"""How long a prompt whose POST got no answer may stay out of sight before it counts as never sent."""
+ASK_AGAIN_SECONDS: Final = 1.0
+"""An interrupt takes effect at the next sampling step: it is asked again until it did."""
+LOST_GRACE_LOOKS: Final = 2
+"""Looks in a row that must miss a prompt: its history is written just after it left the queue."""
+
+
+@dataclass(slots=True)
+class Watch:
+    """What is known of a prompt's stay on the backend; monotonic seconds."""
+
+    posted: bool = False
+    """The backend is known to have the prompt."""
+    sent_at: float | None = None
+    started_at: float | None = None
+    heard_at: float = 0.0
+    pending_since: float | None = None
+    missed: int = 0
+
+
+class Run:
+    """An attempt while a backend has it."""
+
+    def __init__(
+        self,
+        assignment: Assignment,
+        client: ComfyClient,
+        reporter: Reporter,
+        clock: Clock,
+        *,
+        promised: tuple[str, ...],
+        graph: Graph,
+        link: int | None,
+        already_executing: bool = False,
+    ) -> None:
+        """`link`: the socket connection that all of its events will come by; None for an adopted prompt."""
+        self.assignment = assignment
+        self.link = link
+        self.watch = Watch(heard_at=clock.monotonic())
+        self.verdict: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
+        self.why: Why | None = None
+        self.cached: frozenset[str] = frozenset()
+        self._client = client
+        self._reporter = reporter
+        self._clock = clock
+        self._graph = graph
+        self._promised = promised
+        self._outputs: list[Output] = []
+        self._meter = ProgressMeter(graph)
+        self._marked: asyncio.Task[None] | None = None
+        self._stopping: asyncio.Task[None] | None = None
+        if already_executing:
+            self.watch.posted = True
+            self.watch.started_at = clock.monotonic()
+
+    @property
+    def prompt_id(self) -> str:
+        return self.assignment.prompt_id
+
+    @property
+    def adopted(self) -> bool:
+        """Its events go to another client id: only queue and history tell of it."""
+        return self.link is None
+
+    def end(self, verdict: Verdict) -> None:
+        """The first verdict stands."""
+        if not self.verdict.done():
+            self.verdict.set_result(verdict)
+
+    async def post(self, body: bytes | None = None) -> None:
+        """Send the prompt. Ends the run if the backend declined or was never reached."""
+        self.watch.sent_at = self._clock.monotonic()
+        try:
+            await self._client.submit(
+                prompt_id=self.prompt_id,
+                client_id=self.assignment.client_id,
+                graph=self._graph,
+                body=body,
+            )
+        except PromptRefused as refused:
+            if refused.partly:
+                await self.remove()
+            self.end(Declined(job_error(refused)))
+        except DuplicatePrompt:
+            self.watch.posted = True
+        except Unreachable:
+            self.end(Lost("backend unreachable", unsent=True))
+        except BackendError as fault:
+            log.warning("prompt_unanswered", job_id=self.assignment.job_id, reason=type(fault).__name__)
+        else:
+            self.watch.posted = True
+
+    async def remove(self) -> None:
+        """Take the prompt off the backend, as far as it can be reached: out of the queue, or interrupted."""
+        with contextlib.suppress(BackendError):
+            if await self._client.cancel(self.prompt_id):
+                return
+            await self._client.delete_pending([self.prompt_id])
+            await self._client.interrupt(self.prompt_id)
+
+    # --- what the socket tells -------------------------------------------------------------------------
+
+    def on_message(self, message: Message) -> None:
+        """Take in a message of this prompt; synchronous, since the next one waits."""
+        now = self._clock.monotonic()
+        self.watch.heard_at = now
+        self.watch.posted = True
+        match message:
+            case Started():
+                self._started(now)
+            case Cached(nodes=nodes):
+                self.cached = frozenset(nodes)
+            case NodeStarted(node=node):
+                self._started(now)
+                self._tell(self._meter.node_started(node, now))
+            case Stepped(node=node, value=value, maximum=maximum):
+                self._tell(self._meter.stepped(node, value, maximum, now))
+            case NodesProgress():
+                pass
+            case Output():
+                self._outputs.append(message)
+            case PreviewFrame(media_type=media_type, picture=picture):
+                if self._announced:
+                    self._reporter.preview(self.assignment, media_type, picture)
+            case Succeeded():
+                self._succeeded(now)
+            case Failed():
+                self.end(Broke(message, self._seconds(now)))
+            case Interrupted():
+                self.end(Stopped(self._seconds(now)))
+            case _:
+                pass
+
+    def _started(self, now: float) -> None:
+        if self.watch.started_at is None:
+            self.watch.started_at = now
+        if self._marked is None:
+            self._marked = asyncio.create_task(self._mark_started())
+
+    async def _mark_started(self) -> None:
+        if self.assignment.state is State.DISPATCHED and not await self._reporter.started(self.assignment):
+            self.end(Fenced())
+
+    async def marked(self) -> None:
+        """Wait until the start is written, if one was seen; the end must not overtake it."""
+        if self._marked is not None:
+            await asyncio.wait((self._marked,))
+
+    def _succeeded(self, now: float) -> None:
+        """All outputs of an unbroken socket are the result; with any gap, `look` will find them in history."""
+        if self.adopted or not set(self._promised) <= {output.node for output in self._outputs}:
+            self.watch.heard_at = -1e9
+            return
+        self.end(Produced(tuple(self._outputs), self.cached, self._seconds(now)))
+
+    def gap(self) -> None:
+        """The socket broke: what it told until now may not be all."""
+        self.link = None
+
+    def _seconds(self, now: float) -> float | None:
+        return None if self.watch.started_at is None else now - self.watch.started_at
+
+    @property
+    def _announced(self) -> bool:
+        """Progress is told only after the start was: listeners first hear `running`."""
+        return self._marked is not None and self._marked.done()
+
+    def _tell(self, progress: Progress | None) -> None:
+        if progress is not None and self._announced:
+            self._reporter.progress(self.assignment, progress)
+
+    @property
+    def load_seconds(self) -> Mapping[str, float]:
+        """How long nodes took that load models, by node id."""
+        return self._meter.load_seconds
+
+    # --- what queue and history tell -------------------------------------------------------------------
+
+    async def look(self, queue: QueueView) -> None:
+        """Judge by a queue that was just read, then by history; in this order, or the end could be missed."""
+        now = self._clock.monotonic()
+        if self.verdict.done():
+            return
+        if any(item.prompt_id == self.prompt_id for item in queue.running):
+            self.watch.posted, self.watch.missed, self.watch.pending_since = True, 0, None
+            self._started(now)
+            return
+        if any(item.prompt_id == self.prompt_id for item in queue.pending):
+            self.watch.posted, self.watch.missed = True, 0
+            if queue.running:
+                self.watch.pending_since = None
+            elif self.watch.pending_since is None:
+                self.watch.pending_since = now
+            return
+        entry = await self._client.history(self.prompt_id)
+        if entry is not None:
+            if entry.outcome is Outcome.SUCCESS or entry.started_at is not None:
+                self._started(now)
+            self.end(from_history(entry, self._promised))
+            return
+        self._missing(now)
+
+    def _missing(self, now: float) -> None:
+        """Neither in the queue nor in history."""
+        if self.why is not None and self.why.kind in ("canceled", "deadline", "timeout"):
+            self.end(Stopped(self._seconds(now)))
+            return
+        if not self.watch.posted:
+            sent_at = self.watch.sent_at
+            if sent_at is None or now - sent_at >= POST_GRACE_SECONDS:
+                self.end(Lost("prompt never arrived", unsent=True))
+            return
+        self.watch.missed += 1
+        if self.watch.missed >= LOST_GRACE_LOOKS:
+            self.end(Lost("backend restarted", backend_died=self.watch.started_at is not None))
+
+    # --- stopping --------------------------------------------------------------------------------------
+
+    def stop(self, why: Why) -> None:
+        """Ask the backend to stop, again and again, until there is a verdict."""
+        if self.why is None:
+            self.why = why
+        if self._stopping is None:
+            self._stopping = asyncio.create_task(self._stop())
+
+    async def _stop(self) -> None:
+        while not self.verdict.done():
+            try:
+                await self.remove()
+                await self.look(await self._client.queue())
+            except BackendError:
+                pass
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.shield(self.verdict), ASK_AGAIN_SECONDS)
+
+    def abandon(self) -> None:
+        """Stop following; the prompt stays where it is."""
+        for task in (self._stopping, self._marked):
+            if task is not None:
+                task.cancel()
+
+
+def graph_from(data: bytes) -> Graph:
+    graph: Graph = orjson.loads(data)
+    return graph

@@ -1,0 +1,160 @@
+"""From a verdict to the job's state: the decisions that follow from how an attempt ended."""
+
+import asyncio
+import contextlib
+from collections.abc import Mapping
+from typing import Final
+
+import structlog
+
+from comfy_api_service.comfyui.client import ComfyClient
+from comfy_api_service.comfyui.errors import BackendError, OutputInvalid, OutputMissing
+from comfy_api_service.comfyui.job_errors import job_error
+from comfy_api_service.db.transitions import Ending, deadline_error
+from comfy_api_service.domain.clock import Clock
+from comfy_api_service.domain.errors import Code
+from comfy_api_service.domain.graph import Graph, pixel_steps
+from comfy_api_service.domain.job import CacheUse, JobError, State
+from comfy_api_service.media.errors import MediaError
+from comfy_api_service.storage.base import StorageError
+from comfy_api_service.worker.assignment import Assignment
+from comfy_api_service.worker.collect import Collected, Collector
+from comfy_api_service.worker.reporter import Reporter
+from comfy_api_service.worker.run import Run
+from comfy_api_service.worker.verdict import Broke, Declined, Lost, Produced, Stopped, Verdict
+
+log = structlog.get_logger()
+
+STORING_AFTER_SECONDS: Final = 0.1
+"""A result that is stored sooner spares the write that gives the account's slot back early."""
+
+
+class Settler:
+    def __init__(
+        self, collector: Collector, reporter: Reporter, clock: Clock, *, retention: float, job_timeout: float
+    ) -> None:
+        """`retention`: seconds that artifacts are kept."""
+        self._collector = collector
+        self._reporter = reporter
+        self._clock = clock
+        self._retention = retention
+        self._job_timeout = job_timeout
+
+    async def settle(self, run: Run, verdict: Verdict, client: ComfyClient, graph: Graph) -> None:
+        """Write what follows; where the attempt was replaced, remove what it left."""
+        await run.marked()
+        held = True
+        match verdict:
+            case Produced():
+                held = await self._produced(run, verdict, client, graph)
+            case Broke():
+                held = await self._broke(run.assignment, verdict, client)
+            case Stopped():
+                held = await self._stopped(run, verdict)
+            case Declined(error=error):
+                held = await self._fail(run.assignment, error, None)
+            case Lost():
+                held = await self._reporter.requeue(run.assignment, verdict)
+            case _:
+                held = False
+        if not held:
+            log.warning("attempt_replaced", job_id=run.assignment.job_id, attempt=run.assignment.attempt)
+            await run.remove()
+
+    async def _produced(self, run: Run, produced: Produced, client: ComfyClient, graph: Graph) -> bool:
+        assignment = run.assignment
+        collecting = asyncio.create_task(self._collector.collect(client, assignment, produced.outputs))
+        done, _ = await asyncio.wait((collecting,), timeout=STORING_AFTER_SECONDS)
+        if not done and not await self._reporter.storing(assignment):
+            collecting.cancel()
+            return False
+        try:
+            collected = await collecting
+        except OutputMissing:
+            return await self._reporter.requeue(assignment, Lost("output missing"))
+        except (OutputInvalid, MediaError) as fault:
+            error = JobError(Code.OUTPUT_INVALID, "The backend's output is not what it should be.")
+            log.warning("output_invalid", job_id=assignment.job_id, fault=type(fault).__name__)
+            return await self._fail(assignment, error, produced.seconds)
+        except BackendError:
+            return await self._reporter.requeue(assignment, Lost("output unreachable"))
+        except StorageError:
+            error = JobError(Code.STORAGE_FAILED, "The result could not be stored.")
+            return await self._fail(assignment, error, produced.seconds)
+        if not collected.artifacts and not collected.values:
+            error = JobError(Code.OUTPUT_INVALID, "The backend gave no output.")
+            return await self._fail(assignment, error, produced.seconds)
+        return await self._succeed(run, produced, collected, graph)
+
+    async def _succeed(self, run: Run, produced: Produced, collected: Collected, graph: Graph) -> bool:
+        assignment = run.assignment
+        pictures = sum(artifact.kind == "image" for artifact in collected.artifacts)
+        ending = Ending(
+            State.SUCCEEDED,
+            artifacts=collected.artifacts,
+            values=collected.values,
+            cache=_cache_use(produced, graph),
+            produced=pictures or assignment.images,
+            backend_seconds=produced.seconds,
+            expires_at=self._clock.now() + self._retention,
+        )
+        held = await self._reporter.finish(assignment, ending, _measured(run, produced, graph))
+        if not held:
+            await self._collector.discard(assignment, collected.artifacts)
+        return held
+
+    async def _broke(self, assignment: Assignment, broke: Broke, client: ComfyClient) -> bool:
+        error = job_error(broke.failure)
+        if not broke.failure.out_of_memory:
+            return await self._fail(assignment, error, broke.seconds)
+        with contextlib.suppress(BackendError):
+            await client.free()
+        return await self._reporter.requeue(assignment, Lost("out of memory"), out_of_memory=error)
+
+    async def _stopped(self, run: Run, stopped: Stopped) -> bool:
+        """Stopped by us, for a reason that is known; or by somebody beside us: then it runs again."""
+        why = run.why
+        if why is None:
+            return await self._reporter.requeue(run.assignment, Lost("interrupted"))
+        ran = run.watch.started_at is not None
+        if why.kind == "canceled":
+            charge = run.assignment.images if ran else 0
+            ending = Ending(
+                State.CANCELED, produced=charge, backend_seconds=stopped.seconds, outcome="canceled"
+            )
+            return await self._reporter.finish(run.assignment, ending)
+        error = (
+            deadline_error()
+            if why.kind == "deadline"
+            else JobError(Code.JOB_TIMEOUT, f"The job ran longer than {self._job_timeout:g} seconds.")
+        )
+        return await self._fail(run.assignment, error, stopped.seconds)
+
+    async def _fail(self, assignment: Assignment, error: JobError, seconds: float | None) -> bool:
+        ending = Ending(State.FAILED, error=error, backend_seconds=seconds, outcome=error.code.lower())
+        return await self._reporter.finish(assignment, ending)
+
+
+def _cache_use(produced: Produced, graph: Graph) -> CacheUse:
+    cached = produced.cached & graph.keys()
+    if not cached:
+        return CacheUse.NONE
+    return CacheUse.FULL if len(cached) == len(graph) else CacheUse.PARTIAL
+
+
+def _measured(run: Run, produced: Produced, graph: Graph) -> Mapping[str, float]:
+    """What to learn from a run: nothing from one that was answered from the cache."""
+    seconds = produced.seconds
+    samplers = [node for node, spec in graph.items() if "steps" in spec.get("inputs", {})]
+    if seconds is None or any(node in produced.cached for node in samplers or graph):
+        return {}
+    assignment = run.assignment
+    loading = sum(run.load_seconds.values())
+    working = max(seconds - loading, 0.001)
+    unit = working / max(pixel_steps(graph), 1.0)
+    measured = {assignment.timing_key: working, "unit": unit, "all": seconds}
+    if assignment.model is not None:
+        measured[f"unit:{assignment.model}"] = unit
+        if loading > 0.01:
+            measured[f"load:{assignment.model}"] = loading
+    return measured

@@ -1,0 +1,149 @@
+"""A worker's regular duties beside running jobs, each small and safe to repeat."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import structlog
+
+from comfy_api_service.db import counters, jobs, work
+from comfy_api_service.db.base import Database, Tx
+from comfy_api_service.db.requirements import forget_unused
+from comfy_api_service.db.submissions import KEY_SECONDS
+from comfy_api_service.db.transitions import Ending, deadline_error
+from comfy_api_service.domain.clock import Clock
+from comfy_api_service.domain.errors import Code, ServiceError
+from comfy_api_service.domain.job import JobError, State
+from comfy_api_service.storage.base import Storage, StorageError
+from comfy_api_service.telemetry import Metrics
+from comfy_api_service.worker.reporter import Reporter
+
+log = structlog.get_logger()
+
+CHUNK: Final = 500
+"""Rows a duty handles in one go."""
+ORPHAN_SECONDS: Final = 86_400.0
+"""A file without a row is removed when it is this old and its attempt is closed."""
+
+
+class Upkeep:
+    def __init__(
+        self,
+        db: Database,
+        storage: Storage,
+        reporter: Reporter,
+        clock: Clock,
+        metrics: Metrics,
+        *,
+        unservable_timeout: float,
+        job_retention: float,
+    ) -> None:
+        self._db = db
+        self._storage = storage
+        self._reporter = reporter
+        self._clock = clock
+        self._metrics = metrics
+        self._unservable_timeout = unservable_timeout
+        self._job_retention = job_retention
+
+    async def run(self) -> None:
+        """All duties, each at its own pace, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for seconds, duty in (
+                (1.0, self.fail_overdue),
+                (5.0, self.fail_unservable),
+                (60.0, self.delete_expired),
+                (60.0, self.reconcile),
+                (600.0, self.forget_old),
+                (3600.0, self.sweep_orphans),
+            ):
+                group.create_task(self._every(seconds, duty))
+
+    async def _every(self, seconds: float, duty: Callable[[], Awaitable[object]]) -> None:
+        while True:
+            await asyncio.sleep(seconds)
+            try:
+                await duty()
+            except (ServiceError, StorageError) as fault:
+                log.warning("duty_failed", duty=getattr(duty, "__name__", ""), fault=type(fault).__name__)
+            except Exception:
+                log.exception("duty_failed", duty=getattr(duty, "__name__", ""))
+
+    async def fail_overdue(self) -> int:
+        """Jobs that wait beyond their deadline."""
+        now = self._clock.now()
+        overdue = await self._db.read(lambda tx: work.overdue_ready(tx, now, limit=CHUNK))
+        for job_id in overdue:
+            await self._reporter.give_up(job_id, Ending(State.FAILED, error=deadline_error()))
+        return len(overdue)
+
+    async def fail_unservable(self) -> int:
+        """Jobs whose need no registered backend has satisfied for a long time."""
+        now = self._clock.now()
+        stranded = await self._db.write(
+            lambda tx: work.unservable(tx, now=now, timeout=self._unservable_timeout, limit=CHUNK)
+        )
+        for job_id in stranded:
+            error = JobError(
+                Code.NO_CAPABLE_BACKEND, "The backends that could run this job have been away too long."
+            )
+            await self._reporter.give_up(job_id, Ending(State.FAILED, error=error))
+        return len(stranded)
+
+    async def delete_expired(self) -> int:
+        """Artifacts beyond their retention: first the mark, so that no link is made any more, then the files."""
+        now = self._clock.now()
+        expired = await self._db.read(lambda tx: work.expired(tx, now, limit=CHUNK))
+        if not expired:
+            return 0
+
+        async def mark(tx: Tx) -> list[str]:
+            await jobs.mark_purged(tx, expired, now)
+            return await jobs.artifact_keys(tx, expired)
+
+        keys = await self._db.write(mark)
+        await self._storage.delete(keys)
+        log.info("expired_deleted", jobs=len(expired), files=len(keys))
+        return len(expired)
+
+    async def reconcile(self) -> int:
+        """Counters against counts; a difference is a bug, told loudly and mended."""
+        found = await self._db.read(counters.drift)
+        if found:
+            self._metrics.counter_drift.inc(len(found))
+            log.error("counter_drift", lanes=[(d.account_id, d.counter, d.says, d.counted) for d in found])
+            await self._db.write(counters.mend)
+        return len(found)
+
+    async def forget_old(self) -> int:
+        """Rows beyond their retention."""
+        now = self._clock.now()
+        before = now - self._job_retention
+        gone = await self._db.write(
+            lambda tx: work.forget(tx, before=before, keys_before=now - KEY_SECONDS, limit=CHUNK)
+        )
+        await self._db.write(lambda tx: forget_unused(tx, now - 3600))
+        return gone
+
+    async def sweep_orphans(self) -> int:
+        """Files that no row names: left by attempts that were replaced. Old ones only, never of an open job."""
+        before = self._clock.now() - ORPHAN_SECONDS
+        await self._storage.clear_unfinished(before)
+        swept = 0
+        chunk: list[str] = []
+        async for listed in self._storage.list_prefix("jobs/"):
+            if listed.modified_at < before:
+                chunk.append(listed.key)
+            if len(chunk) >= CHUNK:
+                swept += await self._sweep(chunk)
+                chunk = []
+        return swept + await self._sweep(chunk)
+
+    async def _sweep(self, keys: list[str]) -> int:
+        if not keys:
+            return 0
+        known = await self._db.read(lambda tx: work.known_artifact_keys(tx, keys))
+        open_jobs = await self._db.read(work.open_job_ids)
+        orphans = [key for key in keys if key not in known and key.split("/")[1] not in open_jobs]
+        await self._storage.delete(orphans)
+        return len(orphans)

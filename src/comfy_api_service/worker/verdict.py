@@ -1,0 +1,85 @@
+"""How an attempt's time on a backend ended. Values; what follows from each is decided in `settle.py`."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from comfy_api_service.comfyui.message_types import Failed, Output
+from comfy_api_service.comfyui.views import HistoryEntry, Outcome
+from comfy_api_service.domain.job import JobError
+
+
+@dataclass(frozen=True, slots=True)
+class Produced:
+    """The prompt ran to its end; `outputs` by node, in the order they came."""
+
+    outputs: Sequence[Output]
+    cached: frozenset[str] = frozenset()
+    seconds: float | None = None
+    """From start to end on the backend; None if nobody saw it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Broke:
+    """A node failed."""
+
+    failure: Failed
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """The prompt was interrupted, or taken out of the backend's queue."""
+
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Declined:
+    """The backend refused the graph; nothing ran."""
+
+    error: JobError
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """Nobody will tell what became of the prompt; the job may run again.
+
+    `unsent`: it never reached the backend. `backend_died`: the backend went down with it.
+    """
+
+    reason: str
+    unsent: bool = False
+    backend_died: bool = False
+    requirement_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fenced:
+    """Somebody replaced this attempt: change nothing, remove what was posted."""
+
+
+Verdict = Produced | Broke | Stopped | Declined | Lost | Fenced
+
+
+def from_history(entry: HistoryEntry, promised: Sequence[str]) -> Verdict:
+    """What a history entry says; an entry without all promised outputs is no success."""
+    seconds = None
+    if entry.started_at is not None and entry.ended_at is not None:
+        seconds = max(entry.ended_at - entry.started_at, 0.0)
+    if entry.outcome is Outcome.SUCCESS:
+        missing = set(promised) - set(entry.promised)
+        if missing:
+            return Lost("outputs missing")
+        return Produced(tuple(entry.outputs.values()), frozenset(entry.cached), seconds)
+    if entry.outcome is Outcome.INTERRUPTED or entry.error is None:
+        return Stopped(seconds)
+    return Broke(entry.error, seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Why:
+    """Why a prompt is being stopped; the first reason stands."""
+
+    kind: str
+    """canceled, deadline or timeout."""
+    details: Mapping[str, object] = field(default_factory=dict)

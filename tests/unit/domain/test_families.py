@@ -1,0 +1,42 @@
+import pytest
+
+from comfy_api_service.domain.families import Family, is_flux_2, named_family
+
+
+@pytest.mark.parametrize(
+    ("name", "family"),
+    [
+        ("v1-5-pruned-emaonly.safetensors", Family.SD15),
+        ("v2-1_768-ema-pruned.ckpt", Family.SD15),
+        ("sd-v1-4.ckpt", Family.SD15),
+        ("SD15/dreamshaper_8.safetensors", Family.SD15),
+        ("tiny_sd15.safetensors", Family.SD15),
+        ("stable-diffusion-2-1.safetensors", Family.SD15),
+        ("sd_xl_base_1.0.safetensors", Family.SDXL),
+        ("realvisxlV40.safetensors", Family.SDXL),
+        ("SDXL\\turbo.safetensors", Family.SDXL),
+        ("ponyDiffusionV6.safetensors", Family.SDXL),
+        ("Illustrious-v1.safetensors", Family.SDXL),
+        ("sd3.5_large.safetensors", Family.SD3),
+        ("sd3_medium_incl_clips.safetensors", Family.SD3),
+        ("SD_3_medium.safetensors", Family.SD3),
+        ("sd35_large.safetensors", Family.SD3),
+        ("stable-diffusion-3-medium.safetensors", Family.SD3),
+        ("FLUX1/flux1-dev-fp8.safetensors", Family.FLUX),
+        ("svd_xt.safetensors", None),
+        ("wan2.1_t2v_14B.safetensors", None),
+        ("mysd_300.safetensors", None),
+    ],
+)
+def test_families_by_name(name: str, family: Family | None) -> None:
+    assert named_family(name) is family
+
+
+@pytest.mark.parametrize("name", ["flux2-dev.safetensors", "FLUX.2-klein-4b.safetensors", "flux-2-dev.sft"])
+def test_flux_2_is_told_from_flux_1(name: str) -> None:
+    assert is_flux_2(name)
+
+
+@pytest.mark.parametrize("name", ["flux1-dev.safetensors", "jibMixFlux_v2.safetensors", "flux_dev2.sft"])
+def test_flux_1_is_not_flux_2(name: str) -> None:
+    assert not is_flux_2(name)

@@ -1,0 +1,20 @@
+"""A simulator without waiting times and a client of it."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from comfy_api_service.simulator import Simulator
+from tests.unit.simulator.client import FAST, Client
+
+
+@pytest.fixture
+async def simulator() -> AsyncIterator[Simulator]:
+    async with Simulator(FAST) as running:
+        yield running
+
+
+@pytest.fixture
+async def client(simulator: Simulator) -> AsyncIterator[Client]:
+    async with Client(simulator.url) as made:
+        yield made
