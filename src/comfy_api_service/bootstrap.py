@@ -68,6 +68,7 @@ class Service:
     app: ASGIApp
     services: ApiServices
     worker: Worker
+    pool: Pool
     db: Database
     grace: float
 
@@ -167,7 +168,7 @@ async def service(settings: Settings, *, clock: Clock | None = None) -> AsyncIte
         for coroutine in (worker.run(), watcher.run(), pool.run()):
             stack.push_async_callback(_stop, asyncio.create_task(coroutine))
         app = build_app(services, _api_options(settings))
-        ready = Service(app, services, worker, db, settings.shutdown_grace)
+        ready = Service(app, services, worker, pool, db, settings.shutdown_grace)
         stack.push_async_callback(ready.drain)
         yield ready
 

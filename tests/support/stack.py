@@ -13,14 +13,14 @@ from comfy_api_service.domain.generation import GenerationRequest
 from comfy_api_service.domain.job import TERMINAL, Job, State
 from comfy_api_service.domain.submission import Accepted, JobOptions, Order
 from comfy_api_service.settings import Settings
-from comfy_api_service.simulator import SimulatorSettings
+from comfy_api_service.simulator import Simulator, SimulatorSettings
 
 LIMIT = 30.0
 """Seconds after which a wait has failed; nothing waits that long when it works."""
 MODEL = "v1-5-pruned-emaonly.safetensors"
 
-FAST = SimulatorSettings(step_seconds=0.002, load_seconds=0.0, cleanup_seconds=0.0)
-SLOW = SimulatorSettings(step_seconds=0.25, load_seconds=0.0, cleanup_seconds=0.0)
+FAST = SimulatorSettings(seconds_per_step=0.002, seconds_per_load=0.0, cleanup_seconds=0.0)
+SLOW = SimulatorSettings(seconds_per_step=0.25, seconds_per_load=0.0, cleanup_seconds=0.0)
 
 
 @asynccontextmanager
@@ -91,3 +91,13 @@ async def until(condition: Callable[[], Awaitable[bool]] | Callable[[], bool], l
             if found if isinstance(found, bool) else await found:
                 return
             await asyncio.sleep(0.01)
+
+
+def queue_length(sim: Simulator) -> int:
+    """Prompts that the simulated backend has, running and pending."""
+    return len(sim.engine.queue)
+
+
+def interrupt(sim: Simulator) -> None:
+    """Stop whatever runs, as somebody at the backend's own page would."""
+    sim.engine.interrupt(None)

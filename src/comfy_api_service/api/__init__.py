@@ -1,0 +1,1 @@
+"""The HTTP role: parse, call one use case, shape the answer. It never talks to ComfyUI and never queries."""

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import socket
 import sqlite3
+import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,6 +17,7 @@ from comfy_api_service.cli.faults import Fault
 from comfy_api_service.cli.listening import BACKLOG
 from comfy_api_service.cli.output import say
 from comfy_api_service.cli.stopping import StopSignals
+from comfy_api_service.telemetry.logs import configure_logs
 
 if TYPE_CHECKING:
     from comfy_api_service.bootstrap import Service
@@ -26,6 +28,9 @@ WEBSOCKETS: Final = "websockets-sansio"
 FILES_WANTED: Final = 65_536
 LONGEST_MESSAGE: Final = 65_536
 """Bytes of a WebSocket message from a client; clients have next to nothing to say."""
+
+LAST_ANSWERS: Final = 3
+"""Seconds that answers and streams have after the drain, in which jobs ended and listeners heard of it."""
 
 Beside = Callable[[str], Coroutine[Any, Any, None]]
 
@@ -82,7 +87,7 @@ async def _serve(
     async with _started(settings) as service:
         if stopped.done():
             return
-        server = _Server(_config(service, settings))
+        server = _Server(_config(service))
         serving = asyncio.create_task(server.serve(sockets))
         ready = asyncio.create_task(server.listening.wait())
         await asyncio.wait({serving, ready}, return_when=asyncio.FIRST_COMPLETED)
@@ -125,28 +130,50 @@ async def _end(along: "asyncio.Task[None] | None") -> None:
 @contextlib.asynccontextmanager
 async def _started(settings: "Settings") -> "AsyncIterator[Service]":
     from comfy_api_service import bootstrap  # noqa: PLC0415 - loads the whole service
-    from comfy_api_service.db.migrate import SchemaTooNew  # noqa: PLC0415
 
+    configure_logs(level=settings.log_level, as_json=logs_as_json(settings.log_format))
     async with contextlib.AsyncExitStack() as stack:
-        try:
+        with start_faults(settings):
             service = await stack.enter_async_context(bootstrap.service(settings))
-        except SchemaTooNew as error:
-            raise Fault(
-                str(error), "Update this program, or give a folder of its own with --data-dir."
-            ) from None
-        except sqlite3.DatabaseError as error:
-            raise Fault(
-                f"The database cannot be used: {error}.", "`comfy-api doctor` says more."
-            ) from error
-        except OSError as error:
-            raise Fault(
-                f"The data folder cannot be used: {error.strerror or error}.",
-                f"Make {settings.data_dir.absolute()} writable, or give another folder with --data-dir.",
-            ) from error
         yield service
 
 
-def _config(service: "Service", settings: "Settings") -> uvicorn.Config:
+@contextlib.contextmanager
+def start_faults(settings: "Settings") -> Iterator[None]:
+    """What opening data folder and database can meet, as `Fault`."""
+    from comfy_api_service.bootstrap import DataFolderInUse, DataFolderUnusable  # noqa: PLC0415
+    from comfy_api_service.db.migrate import SchemaTooNew  # noqa: PLC0415
+
+    folder = settings.data_dir.absolute()
+    try:
+        yield
+    except DataFolderInUse:
+        raise Fault(
+            f"Another process of the service works in {folder}.",
+            "Stop that one, or give this one a folder of its own with --data-dir.",
+        ) from None
+    except SchemaTooNew as error:
+        raise Fault(
+            str(error), "Update this program, or give a folder of its own with --data-dir."
+        ) from None
+    except DataFolderUnusable as error:
+        raise Fault(
+            str(error), f"Make {folder} a folder that this user can write to, or give another with --data-dir."
+        ) from None
+    except sqlite3.DatabaseError as error:
+        raise Fault(f"The database in {folder} cannot be used: {error}.", "`comfy-api doctor` says more.") from error
+    except OSError as error:
+        raise Fault(
+            f"The data folder cannot be used: {error.strerror or error}.",
+            f"Make room in {folder} and make it writable, or give another folder with --data-dir.",
+        ) from error
+
+
+def logs_as_json(choice: str) -> bool:
+    return choice == "json" or (choice == "auto" and not sys.stderr.isatty())
+
+
+def _config(service: "Service") -> uvicorn.Config:
     return uvicorn.Config(
         service.app,
         http="httptools",
@@ -159,7 +186,7 @@ def _config(service: "Service", settings: "Settings") -> uvicorn.Config:
         log_level="warning",
         server_header=False,
         backlog=BACKLOG,
-        timeout_graceful_shutdown=max(1, int(settings.shutdown_grace)),
+        timeout_graceful_shutdown=LAST_ANSWERS,
     )
 
 

@@ -52,7 +52,7 @@ _ENCODERS_INSIDE: Final = re.compile(r"incl|fp8_scaled|all[ ._-]?in[ ._-]?one|ai
 """SD 3 checkpoints that bring their text encoders say so; `sd3.5_large_fp8_scaled` does bring them."""
 
 
-class MissingPart(Exception):  # noqa: N818 (a finding, answered by the caller)
+class MissingPart(Exception):
     """No backend has the part."""
 
     def __init__(self, part: _Part) -> None:

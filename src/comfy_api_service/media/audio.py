@@ -90,7 +90,7 @@ class WavCleaner(Sieve):
         self._emit(head)
         end = 8 + int.from_bytes(head[4:8], "little")
         seen = False
-        while self._position < end and (not seen or (yield from self._wait())):
+        while self._position + 1 < end:  # the last chunk's padding may be absent
             head = yield from self._take(8)
             name, length = head[:4], int.from_bytes(head[4:], "little")
             seen = seen or name == b"data"

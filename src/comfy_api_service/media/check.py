@@ -21,7 +21,7 @@ def verify_picture(data: bytes, size: tuple[int, int] | None = None) -> Picture:
     Costs about as much as a checksum of the bytes.
     """
     kind = sniff(data)
-    if kind.kind not in {"image", "animation"}:
+    if not kind.is_picture:
         raise MediaError("This is not a picture of a known kind.")
     cleaner = cleaner_for(kind, limit=len(data))
     cleaner.feed(data)
@@ -30,4 +30,4 @@ def verify_picture(data: bytes, size: tuple[int, int] | None = None) -> Picture:
         raise MediaError("This picture has no size.")
     if size is not None and cleaner.size != size:
         raise MediaError("This picture is not of the size that was stated.")
-    return Picture(kind.moving() if cleaner.animated else kind, cleaner.size)
+    return Picture(kind.moving(cleaner.animated), cleaner.size)

@@ -104,8 +104,7 @@ class Intake:
                 ready.append(cleaner.finish())
                 break
             ready.append(cleaner.feed(chunk))
-        if cleaner.animated:
-            kind = kind.moving()
+        kind = kind.moving(cleaner.animated)
         stream = _rest(ready, cleaner, source)
         if not _converts(kind, options):
             return Prepared(kind, cleaner, stream)

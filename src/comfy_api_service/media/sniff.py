@@ -20,9 +20,15 @@ class Kind:
     media_type: str
     extension: str
 
-    def moving(self) -> "Kind":
-        """The same, known to be animated."""
-        return Kind("animation", self.media_type, self.extension)
+    @property
+    def is_picture(self) -> bool:
+        return self.kind in {"image", "animation"}
+
+    def moving(self, animated: bool = True) -> "Kind":
+        """The same picture, known to be animated or not; other kinds stay what they are."""
+        if not self.is_picture:
+            return self
+        return Kind("animation" if animated else "image", self.media_type, self.extension)
 
 
 PNG: Final = Kind("image", "image/png", "png")

@@ -31,7 +31,7 @@ OOM_TIPS = (
 )
 
 
-class Interrupted(Exception):  # noqa: N818 - it is no error: somebody asked for it
+class Interrupted(Exception):
     """Somebody asked to stop the running prompt."""
 
 
@@ -154,7 +154,6 @@ class _Run:
 
     async def _run_node(self, node: str) -> None:
         self._node = node
-        self._report.started(node)
         if self._item.client_id is not None:
             self._x.life.current_node = node
         self._report.executing(node)

@@ -87,7 +87,9 @@ class Contact:
 
     def permits(self) -> bool:
         """Whether a prompt may be posted now."""
-        return self.state is BackendState.ONLINE and self.breaker.permits(self._clock.monotonic())
+        now = self._clock.monotonic()
+        trusted = now >= self._suspect_until
+        return trusted and self.state is BackendState.ONLINE and self.breaker.permits(now)
 
     def answered_badly(self) -> None:
         """A prompt could not be posted."""

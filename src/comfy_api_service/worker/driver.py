@@ -350,11 +350,14 @@ class Driver:
         return now - run.watch.heard_at >= SILENT_SECONDS
 
     def _bound(self, run: Run, now: float) -> None:
-        """No run lasts for ever: `JOB_TIMEOUT` for all, the stall watchdog for those that the socket tells of."""
+        """No run lasts for ever: `JOB_TIMEOUT` for all, the stall watchdog for those that the socket tells of,
+        and for those that wait behind a prompt that is none of ours."""
         started_at = run.watch.started_at
-        if started_at is None or run.verdict.done():
+        if run.verdict.done():
             return
-        if now - started_at >= self._job_timeout:
+        if started_at is None:
+            self._bound_waiting(run, now)
+        elif now - started_at >= self._job_timeout:
             run.stop(Why("timeout"))
             if now - started_at >= self._job_timeout + UNHEEDED_SECONDS:
                 self.contact.suspect("it does not stop")
@@ -363,6 +366,16 @@ class Driver:
             self.contact.suspect("it makes no progress")
             self._spawn(run.remove())
             run.end(Lost("stalled", backend_died=True))
+
+    def _bound_waiting(self, run: Run, now: float) -> None:
+        if any(other.watch.started_at is not None for other in self._runs.values()):
+            run.watch.blocked_since = None
+        elif run.watch.blocked_since is None:
+            run.watch.blocked_since = now
+        elif now - run.watch.blocked_since >= self._stall_timeout:
+            self.contact.suspect("it does not get to our prompts")
+            self._spawn(run.remove())
+            run.end(Lost("blocked"))
 
     def _give_up_all(self, reason: str) -> None:
         for run in tuple(self._runs.values()):

@@ -74,6 +74,9 @@ class Watch:
     started_at: float | None = None
     heard_at: float = 0.0
     pending_since: float | None = None
+    """Since when it waits in a queue where nothing runs."""
+    blocked_since: float | None = None
+    """Since when it waits behind prompts that are none of ours."""
     missed: int = 0
 
 

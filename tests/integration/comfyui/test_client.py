@@ -18,7 +18,10 @@ from comfy_api_service.comfyui.errors import (
 from comfy_api_service.comfyui.messages import FileRef
 
 PROMPT = "8ea8b101-f281-4e46-a911-7eba285a5539"
-GRAPH = {"2": {"class_type": "SaveImage", "inputs": {"seed": 2**64 - 1}}, "1": {"class_type": "X", "inputs": {}}}
+GRAPH = {
+    "2": {"class_type": "SaveImage", "inputs": {"seed": 2**64 - 1}},
+    "1": {"class_type": "X", "inputs": {}},
+}
 Connect = Callable[[str], ComfyClient]
 Serve = Callable[[Callable[[web.Request], Awaitable[web.StreamResponse]]], Awaitable[str]]
 Observed = list[tuple[str, str]]
@@ -38,7 +41,11 @@ async def scripted(connect: Connect, serve: Serve) -> Callable[..., Awaitable[tu
             found = answers.get(request.path.strip("/").split("/")[0], {})
             if isinstance(found, tuple):
                 status, content = found
-                return web.json_response(content, status=status) if content is not None else web.Response(status=status)
+                return (
+                    web.json_response(content, status=status)
+                    if content is not None
+                    else web.Response(status=status)
+                )
             return web.json_response(found)
 
         return connect(await serve(handle)), asked
@@ -247,11 +254,14 @@ async def test_what_the_reader_raises_passes_unchanged(connect: Connect, serve: 
     async def handle(_: web.Request) -> web.Response:
         return web.Response(body=b"x" * 10_000_000)
 
-    client = connect(await serve(handle))
-    with pytest.raises(OSError, match="disk full"):
+    async def read(client: ComfyClient) -> None:
         async with client.view(FileRef("a.png", "", "output")) as stream:
             async for _ in stream.chunks():
                 raise OSError("disk full")
+
+    client = connect(await serve(handle))
+    with pytest.raises(OSError, match="disk full"):
+        await read(client)
 
 
 @pytest.mark.parametrize("streamed", [False, True])

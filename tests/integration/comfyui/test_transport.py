@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 from aiohttp import web
 
-from comfy_api_service.comfyui import transport
+from comfy_api_service.comfyui import transport, wire
 from comfy_api_service.comfyui.client import ComfyClient
 from comfy_api_service.comfyui.errors import BadAnswer, NoAnswer, Unreachable
 
@@ -104,7 +104,7 @@ async def test_silence_is_no_answer(connect: Connect, serve: Serve) -> None:
 
 HALF = [
     b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{",
-    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{\"a\":\r\n",
+    b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{"a":\r\n',
     b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nhtml",
     b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
     b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]",
@@ -214,7 +214,7 @@ async def test_large_answers_are_parsed_off_the_loop(
     connect: Connect, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads: list[str] = []
-    read = transport.wire.loads
+    read = wire.loads
 
     def loads(raw: bytes) -> object:
         import threading  # noqa: PLC0415
@@ -222,7 +222,7 @@ async def test_large_answers_are_parsed_off_the_loop(
         threads.append(threading.current_thread().name)
         return read(raw)
 
-    monkeypatch.setattr(transport.wire, "loads", loads)
+    monkeypatch.setattr(wire, "loads", loads)
     size = 10
 
     async def answer(_: web.Request) -> web.Response:

@@ -184,9 +184,7 @@ FAILED: dict[str, Code] = {
 def test_every_recorded_failure_has_its_code(
     recordings: dict[str, Recording], version: str, scenario: str
 ) -> None:
-    (data,) = [
-        e["data"] for e in recordings[f"{version}/{scenario}"] if e.get("type") == "execution_error"
-    ]
+    (data,) = [e["data"] for e in recordings[f"{version}/{scenario}"] if e.get("type") == "execution_error"]
     failure = parse_text(json.dumps({"type": "execution_error", "data": data}))
     assert isinstance(failure, Failed)
     error = job_error(failure)

@@ -68,7 +68,7 @@ def of_progress_state(data: dict[str, Any]) -> Message:
     nodes = list(data["nodes"].values())
     running = [node for node in nodes if node["state"] == "running"]
     finished = len([node for node in nodes if node["state"] == "finished"])
-    last = running[-1] if running else {"display_node_id": None, "value": 0, "max": 0}
+    last: dict[str, Any] = running[-1] if running else {"display_node_id": None, "value": 0, "max": 0}
     return NodesProgress(
         data["prompt_id"], last["display_node_id"], last["value"], last["max"], finished, len(nodes)
     )

@@ -58,5 +58,6 @@ def never() -> int:
 
 
 def resolved(model: str, catalogue: Catalogue | None = None, **options: Any) -> Resolved:
-    request = GenerationRequest(**({"prompt": "a quiet harbour", "seed": 7, "model": model} | options))
+    asked: dict[str, Any] = {"prompt": "a quiet harbour", "seed": 7, "model": model} | options
+    request = GenerationRequest(**asked)
     return resolve(request, pool() if catalogue is None else catalogue, None, never)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import comfy_api_service.simulator as simulator
+from comfy_api_service import simulator
 
 _DATA: Final = Path(next(iter(simulator.__path__))) / "data"
 VERSIONS: Final = ("0.3.64", "0.8.0")
@@ -98,11 +98,15 @@ def _of_value(where: str, name: str, value: Any, kind: Any, extra: Mapping[str, 
     if type(value) is not wanted:
         yield f"{where}: {type(value).__name__} where {kind} is taken"
         return
-    if value is not True and isinstance(value, int | float):
-        if "min" in extra and value < extra["min"]:
-            yield f"{where}: {value} < {extra['min']}"
-        if "max" in extra and value > extra["max"]:
-            yield f"{where}: {value} > {extra['max']}"
-        # ComfyUI checks no steps; for numbers of pixels they are what the node's arithmetic takes.
-        if kind == "INT" and "step" in extra and (value - extra.get("min", 0)) % extra["step"]:
-            yield f"{where}: {value} is not in steps of {extra['step']}"
+    if wanted in (int, float):
+        yield from _of_number(where, value, kind, extra)
+
+
+def _of_number(where: str, value: float, kind: str, extra: Mapping[str, Any]) -> Iterator[str]:
+    if "min" in extra and value < extra["min"]:
+        yield f"{where}: {value} < {extra['min']}"
+    if "max" in extra and value > extra["max"]:
+        yield f"{where}: {value} > {extra['max']}"
+    # ComfyUI checks no steps; for numbers of pixels they are what the node's arithmetic takes.
+    if kind == "INT" and "step" in extra and (value - extra.get("min", 0)) % extra["step"]:
+        yield f"{where}: {value} is not in steps of {extra['step']}"

@@ -23,6 +23,7 @@ from comfy_api_service.domain.families import Family, is_flux_2, named_family
         ("sd35_large.safetensors", Family.SD3),
         ("stable-diffusion-3-medium.safetensors", Family.SD3),
         ("FLUX1/flux1-dev-fp8.safetensors", Family.FLUX),
+        ("jibMixFlux_v8.safetensors", Family.FLUX),
         ("svd_xt.safetensors", None),
         ("wan2.1_t2v_14B.safetensors", None),
         ("mysd_300.safetensors", None),

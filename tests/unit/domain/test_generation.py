@@ -1,10 +1,10 @@
 import pytest
+from tests.unit.domain.generation_pools import FORMS, MODELS, inventory, never, pool, resolved
 
 from comfy_api_service.domain.errors import Code, Refused, ValidationFailed
 from comfy_api_service.domain.families import Family
 from comfy_api_service.domain.generation import GenerationRequest, Lora, Upscale, resolve
 from comfy_api_service.domain.inventory import Catalogue
-from tests.unit.domain.generation_pools import FORMS, MODELS, inventory, never, pool, resolved
 
 SECRET = "a prompt that no message may hold"
 
@@ -18,7 +18,7 @@ def refusal(model: str | None = None, catalogue: Catalogue | None = None, **opti
 
 
 def without(kind: str, *parts: str) -> Catalogue:
-    left = [name for name in MODELS[kind] if not any(part in name for part in parts)]
+    left = [name for name in MODELS[kind] if not name.startswith(parts)]
     return pool({**MODELS, kind: left})
 
 
@@ -114,6 +114,20 @@ def test_parts_are_taken_from_the_backends_that_have_the_model() -> None:
             "b": inventory({**flux, "text_encoders": ("clip_l.safetensors", "t5xxl_b.safetensors")}),
             "c": inventory({**flux, "text_encoders": ("clip_l.safetensors", "t5xxl_b.safetensors")}),
             "d": inventory({**flux, "text_encoders": ("clip_l.safetensors", "t5xxl_a.safetensors")}),
+        }
+    )
+    done = resolved("flux1-dev.safetensors", catalogue)
+    assert done.plan is not None
+    assert done.plan.parts.clips == ("clip_l.safetensors", "t5xxl_b.safetensors")
+
+
+def test_each_part_narrows_where_the_next_is_sought() -> None:
+    flux = {"diffusion_models": ("flux1-dev.safetensors",), "vae": ("ae.safetensors",)}
+    catalogue = Catalogue.of(
+        {
+            "a": inventory({**flux, "text_encoders": ("clip_l.safetensors", "t5xxl_b.safetensors")}),
+            "b": inventory({**flux, "text_encoders": ("t5xxl_a.safetensors",)}),
+            "c": inventory({**flux, "text_encoders": ("t5xxl_a.safetensors",)}),
         }
     )
     done = resolved("flux1-dev.safetensors", catalogue)

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.unit.domain.graph_check import VERSIONS, object_info
 
 from comfy_api_service.comfyui.inventory import parse
 from comfy_api_service.domain.graph import (
@@ -23,7 +24,6 @@ from comfy_api_service.domain.graph import (
     pixel_steps,
     requirement_of,
 )
-from tests.unit.domain.graph_check import VERSIONS, object_info
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=True) | st.text(max_size=8),
@@ -132,7 +132,7 @@ class TestRequirement:
         assert requirement_of(other).id != requirement_of(txt2img()).id
 
     def test_the_id_is_stable_between_processes(self) -> None:
-        assert ANY_REQUIREMENT == requirement_of({})
+        assert requirement_of({}) == ANY_REQUIREMENT
         assert ANY_REQUIREMENT.id == "9cfdcabb5da867dc4c7b0aab519ba48f"
 
     def test_of_several_big_models_one_is_always_the_primary(self) -> None:
@@ -179,7 +179,9 @@ class TestOutputs:
             "Mine": {"input": {}, "output_node": True},
             "SaveImage": {"input": {}, "output_node": False},
         }
-        graph = {str(n): {"class_type": name} for n, name in enumerate(("Mine", "SaveImage", "SaveVideo"))}
+        graph: dict[str, Any] = {
+            str(n): {"class_type": name} for n, name in enumerate(("Mine", "SaveImage", "SaveVideo"))
+        }
         assert output_nodes(graph, parse(raw)) == ("0", "2")
         assert output_nodes(graph, None) == ("1", "2")
 

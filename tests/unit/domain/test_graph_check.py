@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-
 from tests.unit.domain.graph_check import VERSIONS, faults, object_info
 
 GOOD: dict[str, Any] = {

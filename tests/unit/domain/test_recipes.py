@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.unit.domain.generation_pools import FORMS, MODELS, never, pool, resolved
+from tests.unit.domain.graph_check import VERSIONS, faults, object_info
 
 from comfy_api_service.domain import generation_request as bounds
 from comfy_api_service.domain.families import Family
@@ -13,8 +15,6 @@ from comfy_api_service.domain.generation import GenerationRequest, Lora, Upscale
 from comfy_api_service.domain.graph import Graph, canonical, pictures_in, pixel_steps, requirement_of
 from comfy_api_service.domain.recipes import compile_graph
 from comfy_api_service.domain.sampling import Sampler, Scheduler
-from tests.unit.domain.generation_pools import FORMS, MODELS, never, pool, resolved
-from tests.unit.domain.graph_check import VERSIONS, faults, object_info
 
 LORAS = tuple(Lora(name, weight) for name, weight in zip(MODELS["loras"], (0.8, -1.0, 2), strict=True))
 UPSCALES = (
@@ -23,6 +23,7 @@ UPSCALES = (
     Upscale(None, 1.37),
     Upscale("4x-UltraSharp.pth", 1.37),
     Upscale("4x-UltraSharp.pth", bounds.UPSCALE_FACTOR_MAX),
+    Upscale(None, 2),
 )
 SIZES = ((64, 64), (72, 2048), (1000, 520), (2048, 2048), (2040, 2040))
 

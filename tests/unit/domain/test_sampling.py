@@ -1,7 +1,9 @@
+from typing import Any
+
 import pytest
+from tests.unit.domain.graph_check import VERSIONS, object_info
 
 from comfy_api_service.domain.sampling import SAMPLERS, Sampler, Scheduler, choose
-from tests.unit.domain.graph_check import VERSIONS, object_info
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -65,7 +67,7 @@ def test_scheduler_variants() -> None:
 
 
 @pytest.mark.parametrize("value", ["plms", "", "k_", None, 3])
-def test_what_is_no_sampler_is_refused(value: object) -> None:
+def test_what_is_no_sampler_is_refused(value: Any) -> None:
     with pytest.raises(ValueError, match="is not a valid"):
         Sampler(value)
     with pytest.raises(ValueError, match="is not a valid"):

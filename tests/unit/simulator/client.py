@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 import json
 import uuid
+from collections.abc import Callable
 from typing import Any, Self
 
 import aiohttp
@@ -128,6 +129,13 @@ class Client:
 async def _content(answer: aiohttp.ClientResponse) -> Any:
     content = await answer.read()
     return json.loads(content) if answer.content_type == "application/json" else content
+
+
+async def eventually(condition: Callable[[], object]) -> None:
+    """Poll until the condition holds."""
+    async with asyncio.timeout(LIMIT):
+        while not condition():  # noqa: ASYNC110 - what is waited for has no event
+            await asyncio.sleep(0.001)
 
 
 async def run(simulator: Simulator, client: Client, graph: dict[str, Any], **more: Any) -> str:

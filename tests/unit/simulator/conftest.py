@@ -3,9 +3,9 @@
 from collections.abc import AsyncIterator
 
 import pytest
+from tests.unit.simulator.client import FAST, Client
 
 from comfy_api_service.simulator import Simulator
-from tests.unit.simulator.client import FAST, Client
 
 
 @pytest.fixture

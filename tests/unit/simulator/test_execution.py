@@ -6,13 +6,13 @@ from typing import Any
 import filetype  # type: ignore[import-untyped]
 import pytest
 from PIL import Image
+from tests.unit.simulator import graphs
+from tests.unit.simulator.client import Client, fast, run
+from tests.unit.simulator.graphs import SDXL, Graph, flat, node, text_to_image
 
 from comfy_api_service.simulator import Simulator
 from comfy_api_service.simulator.inventory import Inventory
 from comfy_api_service.simulator.nodes import REGISTRY
-from tests.unit.simulator import graphs
-from tests.unit.simulator.client import Client, fast, run
-from tests.unit.simulator.graphs import SDXL, Graph, flat, node, text_to_image
 
 
 def picture(content: bytes) -> Image.Image:

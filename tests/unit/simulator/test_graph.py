@@ -1,7 +1,8 @@
 import copy
 
-from comfy_api_service.simulator.graph import Schedule, signatures
 from tests.unit.simulator.graphs import Graph, flat, node, text_to_image
+
+from comfy_api_service.simulator.graph import Schedule, signatures
 
 
 def order(graph: Graph, outputs: list[str], cached: frozenset[str] = frozenset()) -> list[str]:

@@ -1,11 +1,11 @@
 from typing import Any
 
 import pytest
+from tests.unit.simulator.graphs import Graph, flat, flux, node, text_to_image
 
 from comfy_api_service.simulator.inventory import Inventory
 from comfy_api_service.simulator.settings import SimulatorSettings
 from comfy_api_service.simulator.validation import Verdict, validate
-from tests.unit.simulator.graphs import Graph, flat, flux, node, text_to_image
 
 INVENTORY = Inventory(SimulatorSettings(), ["example.png"])
 

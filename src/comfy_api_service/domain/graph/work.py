@@ -105,7 +105,7 @@ def _shapes(graph: Graph) -> dict[str, _Shape]:
                 continue
             before = _sources(graph, graph[node_id])
             missing = [source for source in before.values() if source not in shapes and source not in opened]
-            if missing and node_id not in opened:
+            if missing:
                 opened.add(node_id)
                 waiting.extend(missing)
                 continue

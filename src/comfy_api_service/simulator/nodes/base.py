@@ -16,7 +16,7 @@ from comfy_api_service.simulator.values import Conditioning, Images, Latent, Mas
 T = TypeVar("T")
 
 
-class NodeFailure(Exception):  # noqa: N818 - it fails as it was told to
+class NodeFailure(Exception):
     """A node fails in the way a real one does: with this class name and message."""
 
     def __init__(self, exception_type: str, message: str) -> None:

@@ -1,0 +1,35 @@
+"""Cursors of lists: opaque to callers, checked when they come back."""
+
+import base64
+import binascii
+from typing import Final
+
+from comfy_api_service.domain.errors import FieldError, ValidationFailed
+from comfy_api_service.domain.ids import JOB_ID
+
+JOBS: Final = "j"
+MODELS: Final = "m"
+LONGEST: Final = 1024
+"""Characters of a cursor."""
+
+
+def encode(kind: str, place: str | None) -> str | None:
+    """None, the end of the list, stays None."""
+    if place is None:
+        return None
+    return base64.urlsafe_b64encode(f"{kind}:{place}".encode()).decode().rstrip("=")
+
+
+def decode(kind: str, cursor: str | None) -> str | None:
+    """The place; raises `ValidationFailed` for anything that this service did not give for this list."""
+    if cursor is None:
+        return None
+    try:
+        text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
+    except (binascii.Error, ValueError):
+        text = ""
+    found, _, place = text.partition(":")
+    known = found == kind and encode(kind, place) == cursor
+    if not known or (JOB_ID.fullmatch(place) is None if kind == JOBS else "/" not in place):
+        raise ValidationFailed([FieldError("cursor", "is not a cursor of this list")])
+    return place

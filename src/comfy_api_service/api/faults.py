@@ -1,0 +1,103 @@
+"""Faults of fields, as pydantic finds them, in the words of this API: field, message, value, bound.
+
+A value is shown shortened, and never a prompt's, nor that of a field that should not be there.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from comfy_api_service.domain.errors import FieldError, ValidationFailed
+
+NOT_YET: Final = frozenset(
+    {"image", "strength", "mask", "controlnets", "workflow", "workflow_id", "inputs", "webhook_url"}
+)
+"""Fields of the API that this version does not have: refused by name, never ignored."""
+_NEVER_SHOWN: Final = frozenset({"prompt", "negative_prompt"})
+_SHOWN_CHARACTERS: Final = 64
+_FAULTS_SHOWN: Final = 100
+
+_MESSAGES: Final[Mapping[str, str]] = {
+    "missing": "is required",
+    "extra_forbidden": "is not a field of this request",
+    "greater_than_equal": "must be at least {ge}",
+    "greater_than": "must be greater than {gt}",
+    "less_than_equal": "must be at most {le}",
+    "less_than": "must be less than {lt}",
+    "multiple_of": "must be a multiple of {multiple_of}",
+    "string_too_short": "must have at least {min_length} characters",
+    "string_too_long": "must have at most {max_length} characters",
+    "too_short": "must have at least {min_length} entries",
+    "too_long": "must have at most {max_length} entries",
+    "int_type": "must be an integer",
+    "int_from_float": "must be an integer",
+    "int_parsing": "must be an integer",
+    "int_parsing_size": "is too large",
+    "float_type": "must be a number",
+    "finite_number": "must be a finite number",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "string_type": "must be a string",
+    "string_unicode": "must be valid Unicode",
+    "dict_type": "must be an object",
+    "model_type": "must be an object",
+    "list_type": "must be a list",
+    "tuple_type": "must be a list",
+    "enum": "must be one of {expected}",
+    "literal_error": "must be one of {expected}",
+    "string_pattern_mismatch": "must match {pattern}",
+}
+_BOUNDS: Final = (
+    "ge",
+    "gt",
+    "le",
+    "lt",
+    "multiple_of",
+    "min_length",
+    "max_length",
+    "expected",
+    "pattern",
+)
+
+
+def validation_failed(errors: Iterable[Mapping[str, Any]], *, skip: int = 0) -> ValidationFailed:
+    """From pydantic's `errors()`; the first `skip` parts of each location are not shown."""
+    faults = [fault_of(error, skip=skip) for error in errors]
+    return ValidationFailed(faults[:_FAULTS_SHOWN])
+
+
+def fault_of(error: Mapping[str, Any], *, skip: int = 0) -> FieldError:
+    location = error["loc"][skip:]
+    kind = error["type"]
+    context = error.get("ctx") or {}
+    field = ".".join(str(part)[:_SHOWN_CHARACTERS] for part in location) or "body"
+    leaf = location[-1] if location else None
+    if kind == "extra_forbidden" and leaf in NOT_YET:
+        return FieldError(field, "is not supported by this version yet")
+    hidden = kind in ("missing", "extra_forbidden") or any(part in _NEVER_SHOWN for part in location)
+    return FieldError(
+        field,
+        _message(kind, leaf, context, str(error.get("msg", ""))),
+        None if hidden else shown(error.get("input")),
+        next((shown(context[name], limit=2000) for name in _BOUNDS if name in context), None),
+    )
+
+
+def _message(kind: str, leaf: object, context: Mapping[str, Any], otherwise: str) -> str:
+    if kind == "string_pattern_mismatch" and leaf in _NEVER_SHOWN:
+        return "must have a visible character, and no NUL"
+    template = _MESSAGES.get(kind)
+    if template is None:
+        return otherwise.removeprefix("Value error, ")
+    return template.format_map(context)
+
+
+def shown(value: Any, *, limit: int = _SHOWN_CHARACTERS) -> Any:
+    """A value as an error may show it: scalars only, and short."""
+    if isinstance(value, bool | float):
+        return value
+    if isinstance(value, int):
+        return value if -(2**63) <= value < 2**64 else str(value)[:limit] + "…"
+    if isinstance(value, str):
+        text = value if len(value) <= limit else value[:limit] + "…"
+        return text.encode("utf-8", "replace").decode()
+    return None

@@ -1,0 +1,41 @@
+"""What the models of requests and of answers have in common."""
+
+from typing import Annotated, Any, Final
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from comfy_api_service.domain.ids import CROCKFORD
+from comfy_api_service.domain.job import Status
+
+JOB_ID_PATTERN: Final = "^job_[0-9A-HJKMNP-TV-Z]{26}$"
+BATCH_ID_PATTERN: Final = "^batch_[0-9A-HJKMNP-TV-Z]{26}$"
+EXAMPLE_JOB: Final = f"job_{CROCKFORD[:26]}"
+EXAMPLE_BATCH: Final = f"batch_{CROCKFORD[:26]}"
+EXAMPLE_TIME: Final = "2026-01-31T12:00:00.000Z"
+
+JobId = Annotated[str, Field(pattern=JOB_ID_PATTERN, examples=[EXAMPLE_JOB])]
+BatchId = Annotated[str, Field(pattern=BATCH_ID_PATTERN, examples=[EXAMPLE_BATCH])]
+Time = Annotated[
+    str,
+    Field(
+        pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$",
+        json_schema_extra={"format": "date-time"},
+        examples=[EXAMPLE_TIME],
+    ),
+]
+JobStatus = Status
+Document = dict[str, Any]
+
+
+class Request(BaseModel):
+    """A body: closed, and strict about types. Its values never stand in the text of an exception."""
+
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, allow_inf_nan=False, hide_input_in_errors=True
+    )
+
+
+class Answer(BaseModel):
+    """An answer: every field is always there."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_serialization_defaults_required=True)

@@ -1,0 +1,28 @@
+"""What the routes call. Built by the composition root, handed to `build_app`, read through `services_of`."""
+
+from dataclasses import dataclass
+
+from comfy_api_service.domain.clock import Clock
+from comfy_api_service.services.batches import Batches
+from comfy_api_service.services.health import Health
+from comfy_api_service.services.jobs import Jobs
+from comfy_api_service.services.models import Models
+from comfy_api_service.services.results import Results
+from comfy_api_service.services.submit import Submitter
+from comfy_api_service.services.watch import Watcher
+from comfy_api_service.telemetry import Metrics
+
+
+@dataclass(frozen=True, slots=True)
+class ApiServices:
+    """One field a use case."""
+
+    submitter: Submitter
+    jobs: Jobs
+    results: Results
+    watcher: Watcher
+    batches: Batches
+    models: Models
+    health: Health
+    metrics: Metrics
+    clock: Clock

@@ -1,0 +1,20 @@
+"""Times as callers see them: ISO 8601 in UTC, with milliseconds and a `Z`."""
+
+from datetime import UTC, datetime, timedelta
+
+
+def iso(seconds: float) -> str:
+    """From seconds since the epoch."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
+
+
+def iso_or_none(seconds: float | None) -> str | None:
+    return None if seconds is None else iso(seconds)
+
+
+def seconds_of(text: str) -> float:
+    """Seconds since the epoch of an ISO 8601 time; without a zone it is UTC. Raises ValueError."""
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return (moment - datetime(1970, 1, 1, tzinfo=UTC)) / timedelta(seconds=1)

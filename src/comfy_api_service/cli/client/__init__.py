@@ -1,0 +1,1 @@
+"""The client: speaks to a running service over HTTP, knows nothing of its inside."""

@@ -1,0 +1,71 @@
+"""Stands between the service and a local ComfyUI, and stops it when the service is gone, however it went.
+
+Run as a script by the supervisor: `keeper.py GRACE COMMAND …`. Its standard input is a pipe that only the
+service holds open. The end of that pipe means "stop", whether the service closed it or was killed by
+`kill -9`; this needs nothing of the operating system but pipes. On Linux the kernel also kills ComfyUI if the
+keeper itself is killed (PR_SET_PDEATHSIG). ComfyUI has a process group of its own, so what it starts is
+stopped with it. Standard library only, and few parts of it: it starts in an instant.
+"""
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from typing import Final
+
+PR_SET_PDEATHSIG: Final = 1
+CANNOT_START: Final = 127
+
+
+def main(grace: float, command: list[str]) -> int:
+    """Run `command` until it ends or nobody holds standard input; its exit status, as a shell tells it."""
+    try:
+        child = subprocess.Popen(  # noqa: S603 - the operator's own command
+            command, stdin=subprocess.DEVNULL, process_group=0, preexec_fn=_die_with(os.getpid())
+        )
+    except OSError as error:
+        print(f"cannot start {command[0]}: {error.strerror}", flush=True)
+        return CANNOT_START
+    ended = threading.Event()
+    threading.Thread(target=_stop_when_alone, args=(child.pid, ended, grace), daemon=True).start()
+    status = child.wait()
+    ended.set()
+    _signal_group(child.pid, signal.SIGKILL)
+    return 128 - status if status < 0 else status
+
+
+def _stop_when_alone(group: int, ended: threading.Event, grace: float) -> None:
+    while os.read(0, 4096):
+        pass
+    _signal_group(group, signal.SIGTERM)
+    if not ended.wait(grace):
+        _signal_group(group, signal.SIGKILL)
+
+
+def _signal_group(group: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, number)
+
+
+def _die_with(keeper: int) -> Callable[[], None] | None:
+    """What the child runs before it becomes ComfyUI; nothing where the kernel offers nothing."""
+    if sys.platform != "linux":
+        return None
+    library = ctypes.CDLL(None)
+
+    def prepare() -> None:
+        library.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != keeper:
+            os._exit(CANNOT_START)
+
+    return prepare
+
+
+if __name__ == "__main__":
+    for ignored in (signal.SIGINT, signal.SIGHUP):  # a terminal's; the service decides
+        signal.signal(ignored, lambda *_: None)
+    sys.exit(main(float(sys.argv[1]), sys.argv[2:]))

@@ -1,0 +1,41 @@
+"""`migrate`, `openapi` and `version`: small commands without a server."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from comfy_api_service import __version__
+from comfy_api_service.cli.configuration import effective
+from comfy_api_service.cli.output import examples, run
+
+MIGRATE_EXAMPLES = examples("comfy-api migrate", "comfy-api migrate --data-dir /srv/comfy")
+OPENAPI_EXAMPLES = examples("comfy-api openapi > openapi.json", "comfy-api openapi | jq '.paths | keys'")
+VERSION_EXAMPLES = examples("comfy-api version")
+
+
+def migrate(
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Folder of the database.  [dim]\\[DATA_DIR, ./data][/dim]")
+    ] = None,
+) -> None:
+    """Bring the database's schema up to date, and print its revision. Every start does it too."""
+    settings = effective(data_dir=data_dir)
+    from comfy_api_service import bootstrap  # noqa: PLC0415 - loads the whole service
+    from comfy_api_service.cli.server import start_faults  # noqa: PLC0415
+
+    with start_faults(settings):
+        print(run(bootstrap.migrate(settings)))
+
+
+def openapi() -> None:
+    """Print the OpenAPI document of the HTTP API."""
+    from comfy_api_service.api.openapi import document  # noqa: PLC0415 - loads the whole API
+
+    sys.stdout.write(document().rstrip("\n") + "\n")
+
+
+def version() -> None:
+    """Print the version."""
+    print(f"comfy-api-service {__version__}")

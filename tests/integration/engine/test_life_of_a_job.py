@@ -1,0 +1,247 @@
+"""One job's way, from submission to stored picture, and what its rows say afterwards."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from support.checker import check
+from support.stack import FAST, SLOW, ended, job, online, order, queue_length, reached, running, submit, until
+
+from comfy_api_service.domain.account import LOCAL
+from comfy_api_service.domain.errors import Code, Conflict, ServiceError
+from comfy_api_service.domain.job import CacheUse, State
+from comfy_api_service.services.views import Done, Durable, Moved, Snapshot
+from comfy_api_service.simulator import Simulator
+
+
+async def test_a_job_succeeds_with_verified_bytes_and_one_prompt(tmp_path: Path) -> None:
+    async with Simulator(FAST) as sim, running(tmp_path, sim.url) as service:
+        await online(service)
+        accepted = await submit(service, order(batch_size=2))
+        done = await ended(service, accepted.job.id)
+        assert done.state is State.SUCCEEDED
+        assert done.attempt == 1
+        assert [(a.kind, a.media_type, a.width, a.height) for a in done.artifacts] == [
+            ("image", "image/png", 64, 64)
+        ] * 2
+        assert done.params["seed"] is not None
+        assert done.generation_time is not None
+        assert sim.record.executions == 1
+    check(tmp_path, [accepted.job.id])
+
+
+async def test_a_listener_gets_snapshot_start_progress_and_the_end(tmp_path: Path) -> None:
+    async with Simulator(SLOW) as sim, running(tmp_path, sim.url) as service:
+        await online(service)
+        accepted = await submit(service, order(steps=5))
+        told = [notice async for notice in service.services.watcher.job(LOCAL, accepted.job.id)]
+    assert isinstance(told[0], Snapshot)
+    assert [n.event.seq for n in told if isinstance(n, Durable | Done)] == [2, 3, 4]
+    percents = [n.progress.percent for n in told if isinstance(n, Moved)]
+    assert percents == sorted(percents)
+    assert percents[-1] >= 90
+    last = told[-1]
+    assert isinstance(last, Done)
+    assert last.view.job.state is State.SUCCEEDED
+    assert last.view.links
+
+
+async def test_a_listener_that_comes_back_gets_what_it_missed(tmp_path: Path) -> None:
+    async with Simulator(FAST) as sim, running(tmp_path, sim.url) as service:
+        await online(service)
+        accepted = await submit(service)
+        await ended(service, accepted.job.id)
+        watch = service.services.watcher
+        for after, expected in ((0, [1, 2, 3, 4]), (2, [3, 4]), (4, [4]), (99, [4])):
+            told = [n async for n in watch.job(LOCAL, accepted.job.id, after=after)]
+            assert isinstance(told[0], Snapshot)
+            assert [n.event.seq for n in told if isinstance(n, Durable | Done)] == expected
+
+
+async def test_two_prompts_are_kept_in_the_backends_queue_and_never_more(tmp_path: Path) -> None:
+    async with Simulator(FAST) as sim, running(tmp_path, sim.url) as service:
+        await online(service)
+        jobs = [(await submit(service, order(seed=n))).job.id for n in range(12)]
+        for one in jobs:
+            await ended(service, one)
+        assert sim.record.max_queue == 2
+    check(tmp_path, jobs)
+
+
+async def test_the_same_request_again_is_answered_from_the_backends_cache(tmp_path: Path) -> None:
+    async with Simulator(FAST) as sim, running(tmp_path, sim.url) as service:
+        await online(service)
+        first = await ended(service, (await submit(service, order(seed=7))).job.id)
+        again = await ended(service, (await submit(service, order(seed=7))).job.id)
+        assert first.cache is CacheUse.NONE
+        assert again.cache is CacheUse.FULL
+        assert again.artifacts[0].sha256 == first.artifacts[0].sha256
+    check(tmp_path)
+
+
+async def test_a_cached_file_that_is_gone_makes_the_job_run_again(tmp_path: Path) -> None:
+    async with Simulator(FAST) as sim, running(tmp_path, sim.url) as service:
+        await online(service)
+        await ended(service, (await submit(service, order(seed=7))).job.id)
+        await sim.faults.delete_outputs()
+        again = await ended(service, (await submit(service, order(seed=7))).job.id)
+        assert again.state is State.SUCCEEDED
+        assert again.attempt == 2
+    check(tmp_path)
+
+
+async def test_jobs_that_wait_are_canceled_at_once_and_not_charged(tmp_path: Path) -> None:
+    async with running(tmp_path, "http://127.0.0.1:9") as service:
+        accepted = await submit(service)
+        view = await service.services.jobs.cancel(LOCAL, accepted.job.id)
+        assert view.job.state is State.CANCELED
+        with pytest.raises(Conflict):
+            await service.services.jobs.cancel(LOCAL, accepted.job.id)
+    check(tmp_path, [accepted.job.id])
+
+
+async def test_a_running_job_is_canceling_until_the_backend_stopped(tmp_path: Path) -> None:
+    async with Simulator(SLOW) as sim, running(tmp_path, sim.url) as service:
+        await online(service)
+        accepted = await submit(service, order(steps=100))
+        await reached(service, accepted.job.id, State.EXECUTING)
+        view = await service.services.jobs.cancel(LOCAL, accepted.job.id)
+        assert view.job.canceling
+        done = await ended(service, accepted.job.id)
+        assert done.state is State.CANCELED
+        await until(lambda: not queue_length(sim))
+    check(tmp_path)
+
+
+async def test_a_dispatched_job_is_taken_out_of_the_backends_queue(tmp_path: Path) -> None:
+    async with Simulator(SLOW) as sim, running(tmp_path, sim.url) as service:
+        await online(service)
+        first = await submit(service, order(steps=60, seed=1))
+        await reached(service, first.job.id, State.EXECUTING)
+        second = await submit(service, order(steps=4, seed=2))
+        await until(lambda: queue_length(sim) == 2)
+        await service.services.jobs.cancel(LOCAL, second.job.id)
+        assert (await ended(service, second.job.id)).state is State.CANCELED
+        assert (await job(service, first.job.id)).state is State.EXECUTING
+        assert sim.record.executions == 1
+        await service.services.jobs.cancel(LOCAL, first.job.id)
+        await ended(service, first.job.id)
+    check(tmp_path)
+
+
+async def test_a_deadline_ends_a_job_that_waits_and_one_that_runs(tmp_path: Path) -> None:
+    async with Simulator(SLOW) as sim, running(tmp_path, sim.url) as service:
+        await online(service)
+        runs = await submit(service, order(steps=100, seed=1, deadline=1.5))
+        await reached(service, runs.job.id, State.EXECUTING)
+        await submit(service, order(steps=100, seed=2))
+        waits = await submit(service, order(seed=3, deadline=0.5))
+        for accepted in (waits, runs):
+            done = await ended(service, accepted.job.id)
+            assert done.error is not None
+            assert done.error.code is Code.DEADLINE_EXCEEDED
+    check(tmp_path, all_ended=False)
+
+
+async def test_a_prompt_that_runs_too_long_is_stopped(tmp_path: Path) -> None:
+    async with Simulator(SLOW) as sim, running(tmp_path, sim.url, job_timeout=1.0, stall_timeout=5) as service:
+        await online(service)
+        done = await ended(service, (await submit(service, order(steps=100))).job.id)
+        assert done.error is not None
+        assert done.error.code is Code.JOB_TIMEOUT
+        await until(lambda: not queue_length(sim))
+    check(tmp_path)
+
+
+async def test_the_limit_on_waiting_jobs_refuses_the_next(tmp_path: Path) -> None:
+    async with running(tmp_path, "http://127.0.0.1:9", queue_limit=2) as service:
+        accepted = [await submit(service, order(seed=n)) for n in range(2)]
+        with pytest.raises(ServiceError) as refused:
+            await submit(service, order(seed=3))
+        assert refused.value.code is Code.QUEUE_LIMIT_EXCEEDED
+        assert refused.value.retry_after
+        await service.services.jobs.cancel(LOCAL, accepted[0].job.id)
+        await submit(service, order(seed=3))
+    check(tmp_path, all_ended=False)
+
+
+async def test_two_hundred_senders_with_a_hundred_keys_make_a_hundred_jobs(tmp_path: Path) -> None:
+    async with running(tmp_path, "http://127.0.0.1:9") as service:
+        sent = [submit(service, order(seed=n % 100, key=f"key-{n % 100}")) for n in range(200)]
+        answers = await asyncio.gather(*sent)
+        ids = {accepted.job.id for accepted in answers}
+        assert len(ids) == 100
+        assert sum(accepted.replayed for accepted in answers) == 100
+        with pytest.raises(ServiceError) as refused:
+            await submit(service, order(seed=12345, key="key-1"))
+        assert refused.value.code is Code.IDEMPOTENCY_KEY_REUSED
+    check(tmp_path, ids, all_ended=False)
+
+
+async def test_dedupe_gives_the_identical_job_and_requests_without_it_are_not_merged(tmp_path: Path) -> None:
+    async with running(tmp_path, "http://127.0.0.1:9") as service:
+        first = await submit(service, order(seed=1))
+        merged = await submit(service, order(seed=1, dedupe=True))
+        apart = await submit(service, order(seed=1))
+        other = await submit(service, order(seed=2, dedupe=True))
+        assert merged.job.id == first.job.id
+        assert merged.deduplicated
+        assert len({first.job.id, apart.job.id, other.job.id}) == 3
+        await service.services.jobs.cancel(LOCAL, first.job.id)
+        await service.services.jobs.cancel(LOCAL, apart.job.id)
+        anew = await submit(service, order(seed=1, dedupe=True))
+        assert anew.job.id not in (first.job.id, apart.job.id)
+    check(tmp_path, all_ended=False)
+
+
+async def test_an_unknown_model_is_refused_with_the_nearest_names(tmp_path: Path) -> None:
+    async with Simulator(FAST) as sim, running(tmp_path, sim.url) as service:
+        await online(service)
+        with pytest.raises(ServiceError) as refused:
+            await submit(service, order(model="v1-5-pruned-emaonly.safetensor"))
+        assert refused.value.code is Code.MODEL_NOT_FOUND
+        assert "v1-5-pruned-emaonly.safetensors" in refused.value.details["nearest"]
+    check(tmp_path)
+
+
+async def test_jobs_accepted_before_any_inventory_is_known_are_checked_when_taken(tmp_path: Path) -> None:
+    async with Simulator(FAST) as sim:
+        await sim.faults.die()
+        async with running(tmp_path, sim.url) as service:
+            good = await submit(service, order(model=None))
+            bad = await submit(service, order(model="flux-nonsense.safetensors"))
+            await sim.faults.restart()
+            assert (await ended(service, good.job.id)).state is State.SUCCEEDED
+            failed = await ended(service, bad.job.id)
+            assert failed.error is not None
+            assert failed.error.code is Code.MODEL_NOT_FOUND
+    check(tmp_path)
+
+
+async def test_higher_priority_goes_first(tmp_path: Path) -> None:
+    async with Simulator(FAST) as sim:
+        await sim.faults.die()
+        async with running(tmp_path, sim.url) as service:
+            low = [await submit(service, order(seed=n, priority=-1)) for n in range(5)]
+            high = [await submit(service, order(seed=10 + n, priority=5)) for n in range(5)]
+            await sim.faults.restart()
+            ends = {}
+            for accepted in (*low, *high):
+                done = await ended(service, accepted.job.id)
+                ends[accepted.job.id] = done.started_at or 0
+            assert max(ends[a.job.id] for a in high) < min(ends[a.job.id] for a in low)
+    check(tmp_path)
+
+
+async def test_retry_makes_a_new_job_with_the_same_seed(tmp_path: Path) -> None:
+    async with Simulator(FAST) as sim, running(tmp_path, sim.url) as service:
+        await online(service)
+        first = await submit(service)
+        with pytest.raises(Conflict):
+            await service.services.submitter.retry(LOCAL, first.job.id)
+        done = await ended(service, first.job.id)
+        again = await service.services.submitter.retry(LOCAL, first.job.id)
+        assert again.job.id != first.job.id
+        assert again.job.params["seed"] == done.params["seed"]
+        await ended(service, again.job.id)
+    check(tmp_path)

@@ -1,0 +1,246 @@
+"""Backends that die, lie, stall or fall silent: no job is lost, none is done twice."""
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from support.checker import check
+from support.stack import FAST, SLOW, ended, interrupt, job, online, order, reached, running, submit, until
+
+from comfy_api_service.domain.account import LOCAL
+from comfy_api_service.domain.errors import Code
+from comfy_api_service.domain.job import State
+from comfy_api_service.simulator import Simulator
+from comfy_api_service.worker import driver
+
+MIDDLING = replace(FAST, seconds_per_step=0.05)
+
+
+async def test_a_backend_that_dies_in_mid_job_runs_it_again_when_it_is_back(tmp_path: Path) -> None:
+    async with Simulator(MIDDLING) as sim, running(tmp_path, sim.url) as service:
+        await online(service)
+        accepted = await submit(service, order(steps=20))
+        await reached(service, accepted.job.id, State.EXECUTING)
+        await sim.faults.die()
+        await sim.faults.restart(after=1.0)
+        done = await ended(service, accepted.job.id)
+        assert done.state is State.SUCCEEDED
+        assert done.attempt == 2
+    check(tmp_path, [accepted.job.id])
+
+
+async def test_another_backend_takes_the_job_within_fifteen_seconds(tmp_path: Path) -> None:
+    async with Simulator(MIDDLING) as one, Simulator(MIDDLING) as two:
+        async with running(tmp_path, one.url, two.url) as service:
+            await online(service, 2)
+            accepted = await submit(service, order(steps=20))
+            first = await reached(service, accepted.job.id, State.EXECUTING)
+            dying = one if one.record.executions else two
+            await dying.faults.die()
+            done = await ended(service, accepted.job.id, limit=15)
+            assert done.state is State.SUCCEEDED
+            assert done.attempt == 2
+            assert done.backend_id != first.backend_id
+    check(tmp_path, [accepted.job.id])
+
+
+async def test_a_job_that_took_two_backends_down_is_not_run_again(tmp_path: Path) -> None:
+    async with Simulator(SLOW) as sim, running(tmp_path, sim.url) as service:
+        await online(service)
+        accepted = await submit(service, order(steps=50))
+        for _ in range(2):
+            await reached(service, accepted.job.id, State.EXECUTING)
+            await sim.faults.die()
+            await sim.faults.restart()
+            await until(lambda: _left(service, accepted.job.id, State.EXECUTING))
+        done = await ended(service, accepted.job.id)
+        assert done.error is not None
+        assert done.error.code is Code.POISON_JOB
+    check(tmp_path)
+
+
+async def _left(service: object, job_id: str, state: State) -> bool:
+    return (await job(service, job_id)).state is not state  # type: ignore[arg-type]
+
+
+async def test_a_post_whose_answer_never_came_is_looked_up_not_repeated(tmp_path: Path) -> None:
+    async with Simulator(FAST) as sim, running(tmp_path, sim.url) as service:
+        await online(service)
+        sim.faults.drop_answer_after_accepting()
+        done = await ended(service, (await submit(service)).job.id)
+        assert done.state is State.SUCCEEDED
+        assert done.attempt == 1
+        assert sim.record.executions == 1
+    check(tmp_path)
+
+
+async def test_a_silent_socket_is_overruled_by_history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(driver, "SILENT_SECONDS", 0.5)
+    async with Simulator(FAST) as sim, running(tmp_path, sim.url) as service:
+        await online(service)
+        sim.faults.silence_socket()
+        done = await ended(service, (await submit(service)).job.id)
+        assert done.state is State.SUCCEEDED
+        assert sim.record.executions == 1
+    check(tmp_path)
+
+
+@pytest.mark.parametrize("types", [("executed",), ("execution_start",), ("execution_success",), ()])
+async def test_lost_frames_lose_no_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, types: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(driver, "SILENT_SECONDS", 0.5)
+    async with Simulator(FAST) as sim, running(tmp_path, sim.url) as service:
+        await online(service)
+        sim.faults.lose_frames(types=types)
+        done = await ended(service, (await submit(service, order(batch_size=2))).job.id)
+        assert done.state is State.SUCCEEDED
+        assert len(done.artifacts) == 2
+    check(tmp_path)
+
+
+async def test_repeated_and_reordered_frames_change_nothing(tmp_path: Path) -> None:
+    async with Simulator(FAST) as sim, running(tmp_path, sim.url) as service:
+        await online(service)
+        sim.faults.repeat_frames()
+        sim.faults.reorder_frames()
+        jobs = [(await submit(service, order(seed=n))).job.id for n in range(5)]
+        for one in jobs:
+            assert (await ended(service, one)).state is State.SUCCEEDED
+        assert sim.record.executions == 5
+    check(tmp_path, jobs)
+
+
+async def test_a_cut_socket_is_opened_again_and_nothing_is_run_twice(tmp_path: Path) -> None:
+    async with Simulator(MIDDLING) as sim, running(tmp_path, sim.url) as service:
+        await online(service)
+        accepted = await submit(service, order(steps=20))
+        await reached(service, accepted.job.id, State.EXECUTING)
+        sim.faults.close_sockets()
+        done = await ended(service, accepted.job.id)
+        assert done.state is State.SUCCEEDED
+        assert done.attempt == 1
+        assert sim.record.executions == 1
+    check(tmp_path)
+
+
+async def test_a_node_that_fails_fails_the_job_by_name(tmp_path: Path) -> None:
+    async with Simulator(FAST) as sim, running(tmp_path, sim.url) as service:
+        await online(service)
+        sim.faults.fail_node("KSampler", "could not open /opt/models/secret/x.ckpt")
+        done = await ended(service, (await submit(service)).job.id)
+        assert done.error is not None
+        assert done.error.code is Code.EXECUTION_FAILED
+        assert done.error.node_id is not None
+        assert "/opt" not in done.error.message
+    check(tmp_path)
+
+
+async def test_out_of_memory_is_tried_once_more_after_freeing(tmp_path: Path) -> None:
+    async with Simulator(FAST) as sim, running(tmp_path, sim.url) as service:
+        await online(service)
+        sim.faults.out_of_memory(times=1)
+        done = await ended(service, (await submit(service, order(seed=1))).job.id)
+        assert done.state is State.SUCCEEDED
+        assert done.attempt == 2
+        assert any(request.path == "/free" for request in sim.record.requests)
+        sim.faults.out_of_memory(times=None)
+        failed = await ended(service, (await submit(service, order(seed=2))).job.id)
+        assert failed.error is not None
+        assert failed.error.code is Code.OUT_OF_MEMORY
+        assert failed.attempt == 2
+    check(tmp_path)
+
+
+async def test_a_half_answer_to_view_is_asked_again(tmp_path: Path) -> None:
+    async with Simulator(FAST) as sim, running(tmp_path, sim.url) as service:
+        await online(service)
+        sim.faults.halve_responses(1, "/view")
+        done = await ended(service, (await submit(service)).job.id)
+        assert done.state is State.SUCCEEDED
+        assert done.attempt == 1
+    check(tmp_path)
+
+
+async def test_a_backend_that_accepts_and_runs_nothing_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver, "ZOMBIE_SECONDS", 1.0)
+    monkeypatch.setattr(driver, "SILENT_SECONDS", 0.3)
+    async with Simulator(FAST) as zombie, Simulator(FAST) as sound:
+        zombie.faults.accept_and_run_nothing()
+        async with running(tmp_path, zombie.url, sound.url) as service:
+            await online(service, 2)
+            jobs = [(await submit(service, order(seed=n))).job.id for n in range(6)]
+            for one in jobs:
+                assert (await ended(service, one)).state is State.SUCCEEDED
+            assert not zombie.record.executions
+    check(tmp_path, jobs)
+
+
+async def test_a_prompt_that_stalls_goes_on_elsewhere(tmp_path: Path) -> None:
+    async with Simulator(FAST) as one, Simulator(FAST) as two:
+        async with running(tmp_path, one.url, two.url, stall_timeout=1.0) as service:
+            await online(service, 2)
+            one.faults.stall()
+            two.faults.stall()
+            accepted = await submit(service, order(steps=10))
+            first = await reached(service, accepted.job.id, State.EXECUTING)
+            for sim in (one, two):
+                if not sim.record.executions:
+                    sim.faults.stall(on=False)
+            done = await ended(service, accepted.job.id)
+            assert done.state is State.SUCCEEDED
+            assert done.backend_id != first.backend_id
+    check(tmp_path)
+
+
+async def test_an_interrupt_by_somebody_beside_us_runs_the_job_again(tmp_path: Path) -> None:
+    async with Simulator(MIDDLING) as sim, running(tmp_path, sim.url) as service:
+        await online(service)
+        accepted = await submit(service, order(steps=20))
+        await reached(service, accepted.job.id, State.EXECUTING)
+        interrupt(sim)
+        done = await ended(service, accepted.job.id)
+        assert done.state is State.SUCCEEDED
+        assert done.attempt == 2
+    check(tmp_path)
+
+
+async def test_a_backend_that_is_away_for_a_while_loses_no_waiting_job(tmp_path: Path) -> None:
+    async with Simulator(FAST) as sim, running(tmp_path, sim.url) as service:
+        await online(service)
+        jobs = [(await submit(service, order(seed=n))).job.id for n in range(20)]
+        await asyncio.sleep(0.05)
+        await sim.faults.die()
+        await sim.faults.restart(after=0.5)
+        for one in jobs:
+            assert (await ended(service, one)).state is State.SUCCEEDED
+    check(tmp_path, jobs)
+
+
+async def test_attempts_run_out(tmp_path: Path) -> None:
+    async with Simulator(MIDDLING) as sim, running(tmp_path, sim.url) as service:
+        await online(service)
+        accepted = await submit(service, order(steps=100, max_attempts=2))
+        for _ in range(2):
+            await reached(service, accepted.job.id, State.EXECUTING)
+            interrupt(sim)
+            await until(lambda: _left(service, accepted.job.id, State.EXECUTING))
+        done = await ended(service, accepted.job.id)
+        assert done.error is not None
+        assert done.error.code is Code.ATTEMPTS_EXHAUSTED
+    check(tmp_path)
+
+
+async def test_cancel_wins_over_a_lost_attempt(tmp_path: Path) -> None:
+    async with Simulator(SLOW) as sim, running(tmp_path, sim.url) as service:
+        await online(service)
+        accepted = await submit(service, order(steps=100))
+        await reached(service, accepted.job.id, State.EXECUTING)
+        await sim.faults.die()
+        await service.services.jobs.cancel(LOCAL, accepted.job.id)
+        await sim.faults.restart()
+        assert (await ended(service, accepted.job.id)).state is State.CANCELED
+    check(tmp_path)

@@ -1,0 +1,230 @@
+"""What the policy promises of a whole pool, shown in the model of one: 4 backends, 8 models, 20 accounts.
+
+Jobs of 3 s, loads of 8 s, one model loaded at a time, two prompts on each backend.
+"""
+
+import random
+from collections import Counter
+from math import inf
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from comfy_api_service.domain.scheduling import QUANTUM_LOADS, WINDOW_JOBS
+from unit.domain.pool_model import (
+    MODELS,
+    POPULARITY,
+    Account,
+    Claim,
+    Pool,
+    backlog,
+    first_come,
+    least_lane,
+    offer,
+    twenty,
+)
+
+JOB = 3.0
+LOAD = 8.0
+WINDOW = WINDOW_JOBS * JOB
+WEIGHTS = (1.0, 2.0, 4.0, 8.0)
+
+
+# At 0.7 of capacity.
+
+
+@pytest.mark.parametrize("seed", [5, 17])
+def test_under_load_few_models_are_loaded_and_everything_is_done(seed: int) -> None:
+    pool = Pool(twenty())
+    last = offer(pool, seed=seed, load=0.7, jobs=10_000)
+    pool.run()
+    assert len(pool.ended) == 10_000
+    assert pool.now - last < 60
+    assert pool.loads_of_100() <= 18
+    assert pool.wait(0.99) <= 60 * JOB
+
+
+def test_weights_make_no_light_account_fall_behind_at_that_load() -> None:
+    pool = Pool(twenty(WEIGHTS))
+    last = offer(pool, seed=1, load=0.7, jobs=10_000)
+    pool.run()
+    assert pool.now - last < 120
+    assert pool.loads_of_100() <= 18
+
+
+@pytest.mark.parametrize("policy", [first_come, least_lane])
+def test_without_affinity_the_same_load_is_too_much(policy: type[first_come]) -> None:
+    pool = Pool(twenty(), policy=policy)
+    last = offer(pool, seed=5, load=0.7, jobs=2_000)
+    pool.run()
+    assert pool.now - last > 0.5 * last
+    assert pool.throughput() < 0.4
+    assert pool.loads_of_100() > 70
+
+
+# With full queues.
+
+
+@pytest.mark.parametrize("weights", [(1.0,), WEIGHTS])
+def test_full_queues_cost_few_loads_and_shares_stay_within_the_window(weights: tuple[float, ...]) -> None:
+    pool = Pool(twenty(weights), watch=lambda claim: _within_the_window(pool, claim))
+    backlog(pool, seed=1, jobs=1_500)
+    pool.run(jobs=10_000)
+    assert all(account.queued for account in pool.accounts.values())
+    assert pool.loads_of_100() <= 6
+    assert pool.throughput() >= 0.88
+
+
+def test_shares_follow_the_weights() -> None:
+    pool = Pool([Account(f"acc_{weight:g}", weight) for weight in WEIGHTS])
+    backlog(pool, seed=3, jobs=7_000)
+    pool.run(jobs=10_000)
+    assert all(account.queued for account in pool.accounts.values())
+    assert all(share == pytest.approx(1, abs=0.02) for share in pool.shares().values())
+
+
+def test_no_model_waits_longer_than_the_quanta_of_all_others() -> None:
+    """A wait: work in every backend's window and no claim for it, in the time of a backend."""
+    since = dict.fromkeys(MODELS, 0.0)
+    waits: list[float] = []
+
+    def note(claim: Claim) -> None:
+        assert claim.choice.model is not None
+        waits.append(claim.at - since[claim.choice.model])
+        since[claim.choice.model] = claim.at
+
+    pool = Pool(twenty(), watch=note)
+    backlog(pool, seed=1, jobs=1_500)
+    pool.run(jobs=10_000)
+    assert set(since) == set(MODELS)
+    others = len(MODELS) - 1
+    assert max(waits) <= others * (QUANTUM_LOADS * LOAD + LOAD) + JOB + LOAD
+
+
+# Nobody is further behind than the window.
+
+
+def _within_the_window(pool: Pool, claim: Claim, slots: float = 0.0) -> None:
+    """V is at most the window ahead of each ready lane, but for what corrections give back (`slots`, seconds)."""
+    for lane in claim.snapshot.lanes:
+        assert pool.v - lane.vtime <= pool.window + slots / lane.weight + 1e-6, lane
+
+
+@given(
+    seed=st.integers(0, 2**32),
+    weights=st.lists(st.sampled_from([0.5, 1.0, 2.0, 8.0]), min_size=2, max_size=8),
+    load=st.floats(0.2, 3.0),
+    exact=st.booleans(),
+)
+@settings(max_examples=40, deadline=None)
+def test_at_no_moment_is_anybody_further_behind(
+    seed: int, weights: list[float], load: float, *, exact: bool
+) -> None:
+    """With estimates that are wrong, further by one job's cost for each of the account's slots, no more."""
+    chance = random.Random(seed)
+    slots = 0 if exact else 3
+    accounts = [Account(f"acc_{number}", weight, slots or inf) for number, weight in enumerate(weights)]
+    seen = 0
+
+    def check(claim: Claim) -> None:
+        nonlocal seen
+        seen += 1
+        _within_the_window(pool, claim, slots * 5.0)
+
+    pool = Pool(accounts, backends=3, load_seconds=1.0, watch=check)
+    when = 0.0
+    for _ in range(200):
+        when += chance.expovariate(load * 3 / JOB)
+        real = chance.uniform(0.1, 5.0)
+        pool.submit(
+            when,
+            chance.choice(accounts).name,
+            chance.choice([*MODELS[:5], None]),
+            seconds=real,
+            estimated=real if exact else chance.uniform(0.1, 5.0),
+            priority=chance.choice([0, 0, 1]),
+        )
+    pool.run()
+    assert seen == len(pool.ended) == 200
+
+
+# Who comes, and who comes back.
+
+
+@pytest.mark.parametrize("weights", [(1.0,), WEIGHTS])
+def test_a_newcomers_first_job_starts_before_anybody_elses_next_but_one(weights: tuple[float, ...]) -> None:
+    """Running quanta aside: those in which the backends were when he came."""
+    for seed in range(16):
+        claims: list[Claim] = []
+        crowd = twenty(weights)
+        pool = Pool([*crowd, Account("new")], watch=claims.append)
+        chance = random.Random(seed)
+        for account in crowd:
+            for model in chance.choices(MODELS, POPULARITY, k=200):
+                pool.submit(0.0, account.name, model)
+        came = chance.uniform(600, 1800)
+        pool.submit(came, "new", MODELS[seed % len(MODELS)])
+        pool.run(until=came - 1e-6)
+        known, running = len(claims), set(range(len(pool.backends)))
+        pool.run(until=came + QUANTUM_LOADS * LOAD * 2)
+        before: Counter[str] = Counter()
+        for claim in claims[known:]:
+            if claim.job.account == "new":
+                break
+            memory = claim.snapshot.residency
+            if claim.choice.residency.spent <= memory.spent or claim.choice.model != memory.model:
+                running.discard(claim.backend)
+            if claim.backend not in running:
+                before[claim.job.account] += 1
+        else:
+            pytest.fail("the newcomer never came to his turn")
+        assert max(before.values(), default=0) <= 1
+
+
+def test_an_account_with_a_long_queue_hardly_makes_others_wait() -> None:
+    def others_wait(queue: int) -> float:
+        pool = Pool(twenty())
+        chance = random.Random(1)
+        for model in chance.choices(MODELS, POPULARITY, k=queue):
+            pool.submit(0.0, "acc_00", model)
+        when, names = 0.0, list(pool.accounts)[1:]
+        chance = random.Random(2)
+        for _ in range(3_000):
+            when += chance.expovariate(0.65 * 4 / JOB)
+            pool.submit(when, chance.choice(names), chance.choices(MODELS, POPULARITY)[0])
+        pool.run(until=when)
+        waits = [run.waited for run in pool.runs if run.job.account != "acc_00"]
+        return sum(waits) / len(waits)
+
+    assert others_wait(10_000) <= 1.2 * others_wait(0)
+
+
+def test_an_account_capped_for_an_hour_takes_nothing_from_others_afterwards() -> None:
+    """Once its cap is raised it gets its share, and no arrears: nobody else waits longer for that."""
+
+    def work_of_others(*, capped: bool) -> Counter[str]:
+        claims: list[Claim] = []
+        pool = Pool([Account(f"acc_{number}") for number in range(4)], backends=2, watch=claims.append)
+        chance = random.Random(4)
+        for name in pool.accounts:
+            for model in chance.choices(MODELS[:3], k=2_000):
+                pool.submit(0.0, name, model)
+        if capped:
+            pool.at(0.0, lambda: pool.set_cap("acc_0", 0))
+            pool.at(3600.0, lambda: pool.set_cap("acc_0", inf))
+        pool.run(until=4200)
+        return Counter(claim.job.account for claim in claims if claim.at >= 3600)
+
+    free, after = work_of_others(capped=False), work_of_others(capped=True)
+    assert all(after[name] >= free[name] - WINDOW_JOBS for name in free)
+    assert after["acc_0"] <= free["acc_0"] + 2 * WINDOW_JOBS
+
+
+def test_an_account_at_its_cap_leaves_the_pool_to_others() -> None:
+    pool = Pool([Account("capped", cap=1), Account("free")], backends=2, load_seconds=0.0)
+    for name in pool.accounts:
+        for _ in range(500):
+            pool.submit(0.0, name, MODELS[0])
+    pool.run(jobs=600)
+    assert pool.throughput() > 0.99
