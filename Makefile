@@ -36,7 +36,7 @@ lint: $(STAMP) ## ruff, mypy --strict, import-linter
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/mypy
-	@$(BIN)/lint-imports --no-timing
+	@$(BIN)/lint-imports --no-logo
 
 fmt: $(STAMP) ## format the code and mend what can be mended
 	@$(BIN)/ruff format .
@@ -49,7 +49,7 @@ openapi: $(STAMP) ## rewrite openapi.json from the code
 	@$(BIN)/comfy-api openapi > openapi.json
 
 docs: $(STAMP) ## rewrite the lists of errors and settings from the code
-	@$(BIN)/python -m docs.generate
+	@$(BIN)/python docs/generate.py
 
 lock: $(UV) ## resolve the dependencies anew
 	@$(UV) pip compile pyproject.toml --universal --generate-hashes --python-version 3.11 --quiet --no-header -o requirements.lock

@@ -40,26 +40,56 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_file=".env", env_file_encoding="utf-8", extra="ignore", frozen=True)
 
-    host: str = Field("127.0.0.1", description="Address to listen on. Without authentication only loopback is allowed, unless `--insecure`.")  # fmt: skip
+    host: str = Field(
+        "127.0.0.1",
+        description="Address to listen on. Without authentication only loopback is allowed, unless "
+        "`--insecure`.",
+    )
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
-    public_url: str | None = Field(None, description="Address under which callers reach the service; put before links. Default: that of the request.")  # fmt: skip
+    public_url: str | None = Field(
+        None,
+        description="Address under which callers reach the service; put before links. Default: that of the "
+        "request.",
+    )
     data_dir: Path = Field(
         Path("data"), description="Folder for database, artifacts and the service's own key."
     )
-    node_id: str = Field(default_factory=socket.gethostname, description="Name of this machine; tells loopback backends of several machines apart.")  # fmt: skip
+    node_id: str = Field(
+        default_factory=socket.gethostname,
+        description="Name of this machine; tells loopback backends of several machines apart.",
+    )
 
-    comfyui_url: CommaSeparated = Field(("http://127.0.0.1:8188",), description="ComfyUI servers, comma-separated.")  # fmt: skip
+    comfyui_url: CommaSeparated = Field(
+        ("http://127.0.0.1:8188",),
+        description="ComfyUI servers, comma-separated.",
+    )
     comfyui_dir: Path | None = Field(None, description="Folder of a local ComfyUI to start and supervise.")
-    default_model: str | None = Field(None, description="Model of requests that name none. Default: the first checkpoint there is.")  # fmt: skip
+    default_model: str | None = Field(
+        None,
+        description="Model of requests that name none. Default: the first checkpoint there is.",
+    )
 
     database_url: str | None = Field(None, description="Default: SQLite in `DATA_DIR`.")
     redis_url: str | None = Field(None, description="Default: none, signals stay in the process.")
 
     jobs_enabled: bool = Field(True, description="False: the jobs paths answer 503, `generate` works.")
-    queue_limit: int = Field(100_000, ge=1, description="Most jobs that may wait, over all accounts; beyond, 429.")  # fmt: skip
+    queue_limit: int = Field(
+        100_000,
+        ge=1,
+        description="Most jobs that may wait, over all accounts; beyond, 429.",
+    )
     job_timeout: float = Field(600, gt=0, le=86_400, description="Longest run of a prompt on a backend.")
-    stall_timeout: float = Field(300, gt=0, le=86_400, description="Longest silence of a running prompt before its backend is taken for stuck.")  # fmt: skip
-    unservable_timeout: float = Field(3600, gt=0, description="How long a job waits for a need that no registered backend satisfies any more.")  # fmt: skip
+    stall_timeout: float = Field(
+        300,
+        gt=0,
+        le=86_400,
+        description="Longest silence of a running prompt before its backend is taken for stuck.",
+    )
+    unservable_timeout: float = Field(
+        3600,
+        gt=0,
+        description="How long a job waits for a need that no registered backend satisfies any more.",
+    )
     job_retention: float = Field(90 * 86_400, gt=0, description="How long rows of finished jobs are kept.")
     worker_concurrency: int | None = Field(
         None,
@@ -68,14 +98,33 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("worker_concurrency", "arq_worker_concurrency"),
         description="Most prompts open at once in a worker. Default: two a backend.",
     )
-    shutdown_grace: float = Field(25, ge=0, le=3600, description="How long running jobs may finish after a stop signal.")  # fmt: skip
-    artifact_limit: int = Field(2 * 1024**3, ge=1024, description="Largest single output file that is stored.")  # fmt: skip
-    max_body_size: int = Field(1024**2, ge=1024, le=64 * 1024**2, description="Largest JSON body that is accepted.")  # fmt: skip
-    max_upload_size: int = Field(10 * 1024**2, ge=1024, description="Largest upload that is accepted.")
+    shutdown_grace: float = Field(
+        25,
+        ge=0,
+        le=3600,
+        description="How long running jobs may finish after a stop signal.",
+    )
+    artifact_limit: int = Field(
+        2 * 1024**3,
+        ge=1024,
+        description="Largest single output file that is stored.",
+    )
+    max_body_size: int = Field(
+        1024**2,
+        ge=1024,
+        le=64 * 1024**2,
+        description="Largest JSON body that is accepted.",
+    )
 
-    auth_enabled: bool = Field(False, description="True: every path but the public ones needs a credential.")
+    auth_enabled: bool = Field(
+        False,
+        description="True: every path but the public ones needs a credential.",
+    )
     rate_limit_enabled: bool = Field(False, description="True: token buckets and quotas are enforced.")
-    secret_key: SecretStr | None = Field(None, description="Signs links and tokens. Default: made at first start, kept in `DATA_DIR`.")  # fmt: skip
+    secret_key: SecretStr | None = Field(
+        None,
+        description="Signs links and tokens. Default: made at first start, kept in `DATA_DIR`.",
+    )
     metrics_token: SecretStr | None = Field(
         None, description="If set, `/metrics` needs it as a bearer token."
     )
@@ -83,8 +132,14 @@ class Settings(BaseSettings):
     cors_methods: CommaSeparated = Field((), description="Methods that those origins may use.")
     cors_headers: CommaSeparated = Field((), description="Headers that those origins may send.")
 
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level that is logged.")  # fmt: skip
-    log_format: Literal["auto", "json", "console"] = Field("auto", description="`auto`: console in a terminal, else JSON.")  # fmt: skip
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO",
+        description="Least level that is logged.",
+    )
+    log_format: Literal["auto", "json", "console"] = Field(
+        "auto",
+        description="`auto`: console in a terminal, else JSON.",
+    )
 
     @field_validator("comfyui_url", "cors_origins", "cors_methods", "cors_headers", mode="before")
     @classmethod

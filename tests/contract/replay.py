@@ -16,7 +16,7 @@ from tests.contract.recordings import Event, Session, load
 
 from comfy_api_service.simulator import Simulator, SimulatorSettings
 
-LIMIT = 20.0
+LIMIT = 8.0
 STALLS = {
     # A real step takes so long that the recorder's requests fall between two of them. Here the prompt is held
     # at the same place: before its first step, or after the one that was seen last.

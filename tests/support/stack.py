@@ -6,6 +6,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from support.schema import lay
+
 from comfy_api_service import bootstrap
 from comfy_api_service.bootstrap import Service
 from comfy_api_service.domain.account import LOCAL
@@ -26,6 +28,7 @@ SLOW = SimulatorSettings(seconds_per_step=0.25, seconds_per_load=0.0, cleanup_se
 @asynccontextmanager
 async def running(folder: Path, *urls: str, **settings: Any) -> AsyncIterator[Service]:
     """The service; its drain is cut short, since tests leave jobs behind on purpose."""
+    lay(folder)
     given = {"data_dir": folder, "comfyui_url": urls, "shutdown_grace": 0, **settings}
     async with bootstrap.service(Settings(_env_file=None, **given)) as service:
         yield service

@@ -42,7 +42,9 @@ def demo(
     ] = None,
     port: Annotated[
         int | None,
-        typer.Option(min=0, max=65535, help="Port.  [dim]\\[PORT, 8000, or a free one if that is in use][/dim]"),
+        typer.Option(
+            min=0, max=65535, help="Port.  [dim]\\[PORT, 8000, or a free one if that is in use][/dim]"
+        ),
     ] = None,
     data_dir: Annotated[Path, typer.Option(help="Folder for database and results.")] = Path("data/demo"),
 ) -> None:
@@ -68,9 +70,7 @@ def demo(
         run_fast(_demo(settings, sockets, order))
 
 
-async def _demo(
-    settings: "Settings", sockets: list[socket.socket], order: tuple[str, Path] | None
-) -> None:
+async def _demo(settings: "Settings", sockets: list[socket.socket], order: tuple[str, Path] | None) -> None:
     from comfy_api_service.cli import server  # noqa: PLC0415 - loads the web server
     from comfy_api_service.simulator import Simulator, SimulatorSettings  # noqa: PLC0415
 

@@ -25,7 +25,10 @@ def main(grace: float, command: list[str]) -> int:
     """Run `command` until it ends or nobody holds standard input; its exit status, as a shell tells it."""
     try:
         child = subprocess.Popen(  # noqa: S603 - the operator's own command
-            command, stdin=subprocess.DEVNULL, process_group=0, preexec_fn=_die_with(os.getpid())
+            command,
+            stdin=subprocess.DEVNULL,
+            process_group=0,
+            preexec_fn=_die_with(os.getpid()),  # noqa: PLW1509 - there is no other thread yet
         )
     except OSError as error:
         print(f"cannot start {command[0]}: {error.strerror}", flush=True)

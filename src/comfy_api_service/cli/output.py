@@ -1,6 +1,7 @@
 """How commands speak: results on stdout, everything said about them on stderr, plain where nobody looks."""
 
 import asyncio
+import json
 import sys
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -48,6 +49,10 @@ def tell(fault: Fault) -> None:
     if fault.remedy:
         console.print("  [bold]fix:[/bold]", end=" ")
         console.print(fault.remedy, markup=False)
+
+
+def as_json_text(document: Any) -> str:
+    return json.dumps(document, indent=2, ensure_ascii=False)
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:

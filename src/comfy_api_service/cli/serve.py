@@ -27,7 +27,8 @@ LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 
 def serve(
     host: Annotated[
-        str | None, typer.Option(help="Address to listen on.  [dim]\\[HOST, 127.0.0.1][/dim]", show_default=False)
+        str | None,
+        typer.Option(help="Address to listen on.  [dim]\\[HOST, 127.0.0.1][/dim]", show_default=False),
     ] = None,
     port: Annotated[
         int | None,
@@ -52,7 +53,8 @@ def serve(
         ),
     ] = None,
     comfyui_args: Annotated[
-        str, typer.Option(metavar="ARGS", help="More options for it, quoted as in a shell.", show_default=False)
+        str,
+        typer.Option(metavar="ARGS", help="More options for it, quoted as in a shell.", show_default=False),
     ] = "",
     data_dir: Annotated[
         Path | None, typer.Option(help="Folder for database and results.  [dim]\\[DATA_DIR, ./data][/dim]")
@@ -61,11 +63,14 @@ def serve(
         bool, typer.Option("--insecure", help="Listen beyond this machine although authentication is off.")
     ] = False,
     log_format: Annotated[
-        LogFormat | None, typer.Option(help="How events are logged, on stderr.  [dim]\\[LOG_FORMAT, auto][/dim]")
+        LogFormat | None,
+        typer.Option(help="How events are logged, on stderr.  [dim]\\[LOG_FORMAT, auto][/dim]"),
     ] = None,
     log_level: Annotated[
         LogLevel | None,
-        typer.Option(case_sensitive=False, help="Least level that is logged.  [dim]\\[LOG_LEVEL, INFO][/dim]"),
+        typer.Option(
+            case_sensitive=False, help="Least level that is logged.  [dim]\\[LOG_LEVEL, INFO][/dim]"
+        ),
     ] = None,
 ) -> None:
     """Run the service: API and worker in one process, SQLite, files in ./data.

@@ -153,15 +153,16 @@ def start_faults(settings: "Settings") -> Iterator[None]:
             "Stop that one, or give this one a folder of its own with --data-dir.",
         ) from None
     except SchemaTooNew as error:
-        raise Fault(
-            str(error), "Update this program, or give a folder of its own with --data-dir."
-        ) from None
+        raise Fault(str(error), "Update this program, or give a folder of its own with --data-dir.") from None
     except DataFolderUnusable as error:
         raise Fault(
-            str(error), f"Make {folder} a folder that this user can write to, or give another with --data-dir."
+            str(error),
+            f"Make {folder} a folder that this user can write to, or give another with --data-dir.",
         ) from None
     except sqlite3.DatabaseError as error:
-        raise Fault(f"The database in {folder} cannot be used: {error}.", "`comfy-api doctor` says more.") from error
+        raise Fault(
+            f"The database in {folder} cannot be used: {error}.", "`comfy-api doctor` says more."
+        ) from error
     except OSError as error:
         raise Fault(
             f"The data folder cannot be used: {error.strerror or error}.",

@@ -34,7 +34,9 @@ def simulate(
     ] = None,
     checkpoint: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="A checkpoint there is, instead of the usual ones; may be repeated."),
+        typer.Option(
+            metavar="NAME", help="A checkpoint there is, instead of the usual ones; may be repeated."
+        ),
     ] = None,
     folder: Annotated[
         Path | None, typer.Option(help="Keep files here instead of in a temporary folder.")

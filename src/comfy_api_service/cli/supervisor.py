@@ -32,7 +32,12 @@ PREFIX: Final = "comfyui | "
 LONGEST_LINE: Final = 8192
 CANNOT_START: Final = 127
 _KEEPER: Final = Path(__file__).with_name("keeper.py")
-_PYTHONS: Final = ("venv/bin/python", ".venv/bin/python", "venv/Scripts/python.exe", ".venv/Scripts/python.exe")
+_PYTHONS: Final = (
+    "venv/bin/python",
+    ".venv/bin/python",
+    "venv/Scripts/python.exe",
+    ".venv/Scripts/python.exe",
+)
 
 
 @dataclass(frozen=True, slots=True)

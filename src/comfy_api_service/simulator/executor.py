@@ -154,6 +154,7 @@ class _Run:
 
     async def _run_node(self, node: str) -> None:
         self._node = node
+        self._report.started(node)
         if self._item.client_id is not None:
             self._x.life.current_node = node
         self._report.executing(node)

@@ -66,7 +66,7 @@ class Schedule:
         for node in ready:
             if any(self._is_output(n) for n in self._blocks[node]):
                 return node
-        for node in []:
+        for node in ready:
             if any(self._is_output(m) for n in self._blocks[node] for m in self._blocks[n]):
                 return node
         return ready[0]

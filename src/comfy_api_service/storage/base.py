@@ -20,7 +20,7 @@ KEY_LIMIT: Final = 512
 
 _SEGMENT: Final = r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,126}"
 _KEY: Final = re.compile(rf"{_SEGMENT}(?:/{_SEGMENT}){{0,7}}")
-_PREFIX: Final = re.compile(rf"(?:{_SEGMENT}/){{0,8}}(?:{_SEGMENT})?")
+_PREFIX: Final = re.compile(rf"(?:{_SEGMENT}/){{0,7}}(?:{_SEGMENT})?")
 
 
 class StorageError(Exception):

@@ -29,6 +29,7 @@ from comfy_api_service.storage.base import (
     checked_prefix,
 )
 from comfy_api_service.storage.links import LinkSigner
+from comfy_api_service.storage.tree import Tree
 
 PIECE: Final = 1 << 20
 """Bytes that are gathered before a thread is asked to write them, or read in one go."""
@@ -48,7 +49,7 @@ class LocalStorage:
     """
 
     def __init__(self, folder: Path, signer: LinkSigner, *, threads: int = 8) -> None:
-        self._tree = files.Tree(folder)
+        self._tree = Tree(folder)
         self._signer = signer
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="storage")
         self._probe: Future[None] | None = None

@@ -21,7 +21,7 @@ KEY = "jobs/job_01ABC/1/image_0.png"
 SIZES = [0, 1, 1000, (1 << 20) - 1, 1 << 20, (1 << 20) + 1, 5_000_000]
 
 
-class LinkRefused(Exception):  # noqa: N818 - the answer of a store that does not honour a link
+class LinkRefused(Exception):
     pass
 
 
@@ -98,7 +98,9 @@ async def test_what_was_put_is_there_with_its_size_and_sum(storage: Storage, siz
 
 
 @pytest.mark.parametrize("size", [1000, 3_000_000])
-@pytest.mark.parametrize("part", [(0, 10), (10, None), (500, 500), (990, 5_000_000), (5_000_000, None), (700, 800)])
+@pytest.mark.parametrize(
+    "part", [(0, 10), (10, None), (500, 500), (990, 5_000_000), (5_000_000, None), (700, 800)]
+)
 async def test_a_part_is_read_as_a_slice(storage: Storage, size: int, part: tuple[int, int | None]) -> None:
     await put(storage, KEY, noise(size))
     start, end = part
@@ -116,7 +118,7 @@ async def test_the_same_key_again_replaces(storage: Storage, size: int) -> None:
     assert await listed(storage, "") == [KEY]
 
 
-class Broke(Exception):  # noqa: N818
+class Broke(Exception):
     pass
 
 
@@ -167,7 +169,9 @@ async def test_deleting_takes_those_named_and_no_other(storage: Storage) -> None
     for name in ("a", "b", "c"):
         await put(storage, f"jobs/job_1/1/{name}.png", b"x")
     await put(storage, "jobs/job_2/1/a.png", b"x")
-    await storage.delete(["jobs/job_1/1/a.png", "jobs/job_1/1/c.png", "jobs/none", "jobs/job_1", "jobs/job_2/1/a.png/b"])
+    await storage.delete(
+        ["jobs/job_1/1/a.png", "jobs/job_1/1/c.png", "jobs/none", "jobs/job_1", "jobs/job_2/1/a.png/b"]
+    )
     assert await listed(storage, "") == ["jobs/job_1/1/b.png", "jobs/job_2/1/a.png"]
     await storage.delete(["jobs/job_1/1/b.png", "jobs/job_2/1/a.png"])
     await storage.delete(["jobs/job_1/1/b.png"])

@@ -20,9 +20,13 @@ def made(signer: LinkSigner = SIGNER) -> dict[str, str]:
 
 def test_a_link_says_what_it_grants() -> None:
     link = SIGNER.link(KEY, expires_at=999.2, media_type="image/png", filename="a b.png")
-    assert link.startswith(f"https://api.example/base/artifacts/{KEY}?expires=1000&type=image/png&name=a%20b.png&")
+    assert link.startswith(
+        f"https://api.example/base/artifacts/{KEY}?expires=1000&type=image/png&name=a%20b.png&"
+    )
     assert SIGNER.verify(KEY, query_of(link), 999.9) == Grant(KEY, "image/png", "a b.png", 1000.0)
-    assert LinkSigner(b"s", "").link("a", expires_at=1, media_type="", filename="").startswith("/artifacts/a?")
+    assert (
+        LinkSigner(b"s", "").link("a", expires_at=1, media_type="", filename="").startswith("/artifacts/a?")
+    )
 
 
 def test_an_expired_link_says_what_to_do() -> None:
@@ -44,7 +48,9 @@ def test_any_other_word_of_the_link_is_refused(name: str, change: str | None) ->
     assert caught.value.code is Code.FORBIDDEN
 
 
-@pytest.mark.parametrize("key", ["", "jobs/job_1/1/image_1.png", "../x", f"{KEY}?expires=1", "\ud800", KEY + "\n"])
+@pytest.mark.parametrize(
+    "key", ["", "jobs/job_1/1/image_1.png", "../x", f"{KEY}?expires=1", "\ud800", KEY + "\n"]
+)
 def test_any_other_key_is_refused(key: str) -> None:
     with pytest.raises(Refused, match="signature"):
         SIGNER.verify(key, made(), 0)
@@ -81,7 +87,11 @@ def test_signing_takes_microseconds() -> None:
         ("image/png", "a.png", "inline; filename=\"a.png\"; filename*=UTF-8''a.png"),
         ("image/svg+xml", "a.svg", "attachment; filename=\"a.svg\"; filename*=UTF-8''a.svg"),
         ("text/plain; charset=utf-8", "a.txt", "attachment; filename=\"a.txt\"; filename*=UTF-8''a.txt"),
-        ("video/mp4", 'ü"\r\nX: y', "inline; filename=\"____X_ y\"; filename*=UTF-8''%C3%BC%22%0D%0AX%3A%20y"),
+        (
+            "video/mp4",
+            'ü"\r\nX: y',
+            "inline; filename=\"____X_ y\"; filename*=UTF-8''%C3%BC%22%0D%0AX%3A%20y",
+        ),
         ("application/octet-stream", "", "attachment; filename=\"file\"; filename*=UTF-8''"),
     ],
 )

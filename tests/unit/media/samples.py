@@ -67,9 +67,7 @@ def png() -> bytes:
     info = PngInfo()
     info.add_text("prompt", CANARY)
     info.add(b"comf", b"workflow\0" + WORD, after_idat=True)
-    plain = saved(
-        picture("RGBA"), "PNG", pnginfo=info, exif=exif(), icc_profile=icc(), dpi=(72, 72)
-    )
+    plain = saved(picture("RGBA"), "PNG", pnginfo=info, exif=exif(), icc_profile=icc(), dpi=(72, 72))
     told = after_header(plain, b"".join(png_chunk(*item) for item in PNG_METADATA.items()))
     return told + b"PK\x03\x04" + WORD
 
@@ -127,7 +125,16 @@ def gif(*, frames: int = 1) -> bytes:
     first = picture("L", (37, 23))
     rest = [first.rotate(90 * n) for n in range(1, frames)]
     plain = saved(first, "GIF", save_all=True, append_images=rest, loop=0, comment=WORD)
-    told = b"!\xfe" + bytes((len(WORD),)) + WORD + b"\0" + b"!\xff\x0bXMP DataXMP" + bytes((len(WORD),)) + WORD + b"\0"
+    told = (
+        b"!\xfe"
+        + bytes((len(WORD),))
+        + WORD
+        + b"\0"
+        + b"!\xff\x0bXMP DataXMP"
+        + bytes((len(WORD),))
+        + WORD
+        + b"\0"
+    )
     return plain[:-1] + told + b";" + WORD
 
 
@@ -165,7 +172,9 @@ def webm(kind: bytes = b"webm", *, live: bool = False) -> bytes:
         (
             element(0x114D9B74, b"seek" * 4),
             element(0xEC, WORD, 1),
-            element(0x1549A966, element(0xBF, b"sum!", 1) + element(0x7BA9, WORD, 1) + element(0x4D80, b"muxer")),
+            element(
+                0x1549A966, element(0xBF, b"sum!", 1) + element(0x7BA9, WORD, 1) + element(0x4D80, b"muxer")
+            ),
             element(0x1654AE6B, element(0xAE, element(0x536E, WORD, 1) + video)),
             element(0x1043A770, WORD),
             element(0x1941A469, WORD, 8),
@@ -239,7 +248,9 @@ def ogg(kind: str = "opus") -> bytes:
     comments = start + struct.pack("<I", 12) + WORD + struct.pack("<I", 1) + WORD * 50
     tail = comments[510:]
     setup = b"\x05vorbis" + bytes(30) if kind == "vorbis" else b""
-    third = bytes((len(tail) - len(tail) % 255 and 255, len(tail) % 255)) + (bytes((len(setup),)) if setup else b"")
+    third = bytes((len(tail) - len(tail) % 255 and 255, len(tail) % 255)) + (
+        bytes((len(setup),)) if setup else b""
+    )
     return b"".join(
         (
             ogg_page(0, 2, bytes((len(first),)), first),

@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageSequence
 from PIL.PngImagePlugin import PngImageFile
+from tests.unit.media import samples
+from tests.unit.media.samples import ALL, CANARY, PICTURES, WORD
 
 from comfy_api_service.media import sniff
 from comfy_api_service.media.clean import Cleaner, clean, cleaner_for
 from comfy_api_service.media.errors import MediaError, TooLarge
-from tests.unit.media import samples
-from tests.unit.media.samples import ALL, CANARY, PICTURES, WORD
 
 
 def frames(data: bytes) -> list[bytes]:
@@ -186,7 +186,16 @@ def test_told_parameters_can_be_read_in_a_png() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["jpeg", "progressive jpeg", "webp", "lossless webp", "animated webp", "plain webp", "plain lossless webp"]
+    "name",
+    [
+        "jpeg",
+        "progressive jpeg",
+        "webp",
+        "lossless webp",
+        "animated webp",
+        "plain webp",
+        "plain lossless webp",
+    ],
 )
 def test_told_parameters_can_be_read_in_jpeg_and_webp(name: str) -> None:
     if name.startswith("plain"):  # without an extended header, which must then be made
@@ -225,15 +234,24 @@ def test_a_keyword_that_a_png_cannot_carry_is_refused(keyword: str) -> None:
     "data",
     [
         pytest.param(samples.png()[:33] + samples.png_chunk(b"IEND", b""), id="no picture data"),
-        pytest.param(samples.after_header(samples.png(), samples.png_chunk(b"XXXX", b"")), id="unknown critical"),
+        pytest.param(
+            samples.after_header(samples.png(), samples.png_chunk(b"XXXX", b"")), id="unknown critical"
+        ),
         pytest.param(samples.after_header(samples.png(), b"\xff\xff\xff\xffIDAT"), id="absurd length"),
         pytest.param(samples.after_header(samples.png(), b"\0\0\0\0ID4T\0\0\0\0"), id="absurd name"),
-        pytest.param(samples.after_header(samples.png(), samples.png_chunk(b"acTL", bytes(7))), id="odd animation"),
         pytest.param(
-            samples.after_header(samples.png(), samples.png_chunk(b"acTL", b"\0\0\0\x03\0\0\0\0")), id="frames absent"
+            samples.after_header(samples.png(), samples.png_chunk(b"acTL", bytes(7))), id="odd animation"
         ),
-        pytest.param(samples.after_header(samples.png(), samples.png_chunk(b"iCCP", bytes(9 << 20))), id="huge profile"),
-        pytest.param(samples.after_header(samples.png(), samples.png_chunk(b"tEXt", b"") * 200_000), id="tiny chunks"),
+        pytest.param(
+            samples.after_header(samples.png(), samples.png_chunk(b"acTL", b"\0\0\0\x03\0\0\0\0")),
+            id="frames absent",
+        ),
+        pytest.param(
+            samples.after_header(samples.png(), samples.png_chunk(b"iCCP", bytes(9 << 20))), id="huge profile"
+        ),
+        pytest.param(
+            samples.after_header(samples.png(), samples.png_chunk(b"tEXt", b"") * 200_000), id="tiny chunks"
+        ),
         pytest.param(b"\xff\xd8" + samples.jpeg_segment(0xFE, b"") * 200_000, id="tiny segments"),
         pytest.param(b"\xff\xd8" + b"\xff" * 1_000_000, id="padding without end"),
         pytest.param(b"\xff\xd8\xff\xd9", id="empty jpeg"),
@@ -340,4 +358,6 @@ def test_noise_behind_any_beginning_is_refused_or_cleaned(noise: bytes, name: st
 
 def test_a_bomb_of_text_is_not_unpacked() -> None:
     bomb = b"x\0\0" + zlib.compress(bytes(50 << 20))
-    assert clean(samples.after_header(samples.png(), samples.png_chunk(b"zTXt", bomb))) == clean(samples.png())
+    assert clean(samples.after_header(samples.png(), samples.png_chunk(b"zTXt", bomb))) == clean(
+        samples.png()
+    )

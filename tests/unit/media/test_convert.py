@@ -4,14 +4,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from PIL import Image
+from tests.unit.media import samples
+from tests.unit.media.samples import PICTURES, WORD
 
 from comfy_api_service.domain.job import OutputFormat, OutputOptions
 from comfy_api_service.media.check import verify_picture
 from comfy_api_service.media.clean import clean
 from comfy_api_service.media.convert import convert, thumbnail
 from comfy_api_service.media.errors import CannotConvert, MediaError, TooLarge
-from tests.unit.media import samples
-from tests.unit.media.samples import PICTURES, WORD
 
 FORMATS = [OutputFormat.PNG, OutputFormat.JPEG, OutputFormat.WEBP]
 STILL = ["png", "jpeg", "webp", "gif"]
@@ -107,7 +107,12 @@ async def test_picture_data_that_cannot_be_decoded_are_an_error_of_the_picture(
     executor: ThreadPoolExecutor,
 ) -> None:
     header = samples.png_chunk(b"IHDR", (60).to_bytes(4) * 2 + b"\x08\x02\0\0\0")
-    odd = b"\x89PNG\r\n\x1a\n" + header + samples.png_chunk(b"IDAT", b"x" * 90) + samples.png_chunk(b"IEND", b"")
+    odd = (
+        b"\x89PNG\r\n\x1a\n"
+        + header
+        + samples.png_chunk(b"IDAT", b"x" * 90)
+        + samples.png_chunk(b"IEND", b"")
+    )
     verify_picture(odd)
     with pytest.raises(MediaError, match="decoded"):
         await convert(odd, OutputOptions(OutputFormat.JPEG), executor=executor)

@@ -2,14 +2,14 @@ from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from tests.unit.media import samples
+from tests.unit.media.samples import ALL, PICTURES, WORD
 
 from comfy_api_service.domain.job import OutputFormat, OutputOptions
 from comfy_api_service.media.check import verify_picture
 from comfy_api_service.media.clean import clean
 from comfy_api_service.media.errors import MediaError, TooLarge
 from comfy_api_service.media.pipeline import Intake, Prepared
-from tests.unit.media import samples
-from tests.unit.media.samples import ALL, PICTURES, WORD
 
 AS_IT_IS = OutputOptions()
 LIMIT = 1 << 20
@@ -137,7 +137,10 @@ async def test_what_is_no_single_picture_keeps_its_format(name: str, intake: Int
 @pytest.mark.parametrize("wanted", OutputFormat)
 async def test_what_shall_be_told_is_told_in_every_format(wanted: OutputFormat, intake: Intake) -> None:
     prepared = await intake.intake(
-        aiter(Source(samples.png())), options=OutputOptions(wanted), embed={"parameters": "haus"}, limit_bytes=LIMIT
+        aiter(Source(samples.png())),
+        options=OutputOptions(wanted),
+        embed={"parameters": "haus"},
+        limit_bytes=LIMIT,
     )
     made = b"".join([piece async for piece in prepared])
     assert (b"haus" if prepared.extension == "png" else "haus".encode("utf-16-be")) in made
@@ -145,10 +148,11 @@ async def test_what_shall_be_told_is_told_in_every_format(wanted: OutputFormat, 
 
 async def test_a_fault_of_the_source_passes_through(intake: Intake) -> None:
     async def failing() -> AsyncIterator[bytes]:
-        yield samples.png()[:5000]
+        yield samples.saved(samples.picture("RGB", (90, 90)), "PNG", compress_level=0)[:-20]
         raise ConnectionResetError
 
-    prepared = None
+    prepared = await intake.intake(failing(), options=AS_IT_IS, embed=None, limit_bytes=LIMIT)
     with pytest.raises(ConnectionResetError):
-        prepared = await intake.intake(failing(), options=AS_IT_IS, embed=None, limit_bytes=LIMIT)
         [_ async for _ in prepared]
+    with pytest.raises(MediaError):
+        prepared.finish_check()

@@ -288,3 +288,15 @@ async def test_the_record_tells_what_was_seen(simulator: Simulator, client: Clie
     assert simulator.record.times_executed(prompt_id) == 1
     assert simulator.record.accepted[prompt_id] == 1
     assert simulator.record.max_queue == 1
+
+
+async def test_deleting_the_only_pending_prompt_tells_the_status_twice(
+    simulator: Simulator, client: Client
+) -> None:
+    simulator.faults.accept_and_run_nothing()
+    await client.connect()
+    prompt_id = await client.submit(flat())
+    await client.post("/queue", {"delete": [prompt_id]})
+    await client.drain()
+    remaining = [s["status"]["exec_info"]["queue_remaining"] for s in client.told("status")]
+    assert remaining == [0, 1, 0, 0]

@@ -2,7 +2,7 @@
 
 import asyncio
 import ipaddress
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Final, Self
@@ -25,8 +25,12 @@ Document = Mapping[str, Any]
 class Refused(Fault):
     """The service answered with an error; `code` is one of its own list, or "" from something else."""
 
-    def __init__(self, status: int, code: str, message: str, details: Document, retry_after: str | None) -> None:
-        super().__init__(f"{code}: {message}" if code else message, _remedy(code, retry_after), lines=_lines(details))
+    def __init__(
+        self, status: int, code: str, message: str, details: Document, retry_after: str | None
+    ) -> None:
+        super().__init__(
+            f"{code}: {message}" if code else message, _remedy(code, retry_after), lines=_lines(details)
+        )
         self.status = status
         self.code = code
 
@@ -99,7 +103,7 @@ class Api:
                 break
         return found[:limit]
 
-    async def events(self, job_id: str) -> AsyncIterator[Document]:
+    async def events(self, job_id: str) -> AsyncGenerator[Document]:
         """Events until `done`; broken connections are taken up again where they ended."""
         last, broken = "", 0
         while True:
@@ -119,7 +123,7 @@ class Api:
                 raise Unreachable(self.server, why)
             await asyncio.sleep(min(self._pause * 2 ** (broken - 1), 5.0))
 
-    async def download(self, url: str) -> AsyncIterator[bytes]:
+    async def download(self, url: str) -> AsyncGenerator[bytes]:
         """A file's bytes; the credential goes to the service alone, never to a store elsewhere."""
         whole = str(httpx2.URL(self.server + "/").join(url))
         headers = self._credential if _origin(whole) == self._origin else {}
@@ -152,20 +156,24 @@ class Api:
             yield source
 
     async def _json(self, method: str, path: str, *, again: bool, **options: Any) -> Document:
-        headers = {**self._credential, **options.pop("headers", {})}
-        for attempt in (1, 2, 3):
-            try:
-                answer = await self._http.request(method, self.server + path, headers=headers, **options)
-                break
-            except httpx2.ConnectError as error:
-                raise Unreachable(self.server, _why(error)) from None
-            except httpx2.TransportError as error:
-                if attempt == 3 or not again:
-                    raise Unreachable(self.server, _why(error)) from None
-                await asyncio.sleep(self._pause * attempt)
+        answer = await self._answer(method, path, again=again, **options)
         if answer.status_code >= 400:
             raise _refused(answer)
         return _document(answer)
+
+    async def _answer(self, method: str, path: str, *, again: bool, **options: Any) -> httpx2.Response:
+        headers = {**self._credential, **options.pop("headers", {})}
+        attempt = 1
+        while True:
+            try:
+                return await self._http.request(method, self.server + path, headers=headers, **options)
+            except httpx2.ConnectError as error:
+                raise Unreachable(self.server, _why(error)) from None
+            except httpx2.TransportError as error:
+                if not again or attempt == 3:
+                    raise Unreachable(self.server, _why(error)) from None
+            await asyncio.sleep(self._pause * attempt)
+            attempt += 1
 
 
 class _Passing(Exception):
@@ -211,7 +219,9 @@ def _remedy(code: str, retry_after: str | None) -> str:
     if code == Code.VALIDATION_ERROR:
         return "Correct what is named above."
     remedy = remedy_of(code).replace("`Retry-After` says", f"{retry_after} s" if retry_after else "told")
-    return remedy if retry_after is None or retry_after in remedy else f"{remedy} Try again in {retry_after} s."
+    return (
+        remedy if retry_after is None or retry_after in remedy else f"{remedy} Try again in {retry_after} s."
+    )
 
 
 def _lines(details: Document) -> tuple[str, ...]:

@@ -1,0 +1,79 @@
+"""Writes docs/ERRORS.md and docs/SETTINGS.md from the code: `python docs/generate.py`."""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic_core import PydanticUndefined
+
+from comfy_api_service.domain.errors import TABLE
+from comfy_api_service.settings import SECRET_FILES, Settings
+
+HERE = Path(__file__).parent
+SHOWN_DEFAULTS = {"node_id": "the host's name"}
+
+
+def errors() -> str:
+    """The list of error codes, in the table's order."""
+    lines = [
+        "# Errors",
+        "",
+        "Every error answers with the same envelope, whatever raised it:",
+        "",
+        "```json",
+        '{"error": {"code": "…", "message": "…", "details": {}, "request_id": "…", "timestamp": "…"}}',
+        "```",
+        "",
+        "Codes are stable; messages may change. 429 and 503 carry `Retry-After`. Codes marked *job* are met in a",
+        "job's `error`; `generate` answers with the status beside them. *Again* says whether the same request may",
+        "succeed later.",
+        "",
+        "| code | status | job | again | means | what to do |",
+        "|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| `{code}` | {info.http} | {'job' if info.of_job else ''} | {'yes' if info.retryable else ''} "
+        f"| {info.means} | {info.remedy} |"
+        for code, info in TABLE.items()
+    ]
+    return "\n".join([*lines, ""])
+
+
+def settings() -> str:
+    """The list of settings, in the order of the class."""
+    lines = [
+        "# Settings",
+        "",
+        "Environment variables, or lines in a `.env` file. They are checked at start, every fault named at once;",
+        "`comfy-api doctor` shows the effective ones with secrets hidden. Durations are in seconds, sizes in bytes,",
+        f"lists comma-separated. {' and '.join(f'`{name}_FILE`' for name in SECRET_FILES)} name files to read the",
+        "secrets from.",
+        "",
+        "| name | default | what it does |",
+        "|---|---|---|",
+    ]
+    for name, field in Settings.model_fields.items():
+        aliases = getattr(field.validation_alias, "choices", [])
+        others = [alias.upper() for alias in aliases if alias != name]
+        also = f" Also read as `{'`, `'.join(others)}`." if others else ""
+        lines.append(f"| `{name.upper()}` | {_default(name, field)} | {field.description}{also} |")
+    return "\n".join([*lines, ""])
+
+
+def _default(name: str, field: Any) -> str:
+    if name in SHOWN_DEFAULTS:
+        return SHOWN_DEFAULTS[name]
+    default = field.default
+    if default is None or default == () or default is PydanticUndefined:
+        return ""
+    if isinstance(default, tuple):
+        return f"`{','.join(default)}`"
+    if isinstance(default, bool):
+        return f"`{str(default).lower()}`"
+    return f"`{default}`"
+
+
+PAGES = {"ERRORS.md": errors, "SETTINGS.md": settings}
+
+if __name__ == "__main__":
+    for file, page in PAGES.items():
+        (HERE / file).write_text(page(), encoding="utf-8")

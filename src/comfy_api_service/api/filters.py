@@ -1,0 +1,61 @@
+"""Which jobs a list shows: from a query's text to the filters of the use case."""
+
+import re
+from typing import Annotated, Final
+
+from fastapi import Depends, Query
+
+from comfy_api_service.api.schemas.base import BATCH_ID_PATTERN
+from comfy_api_service.api.schemas.submission import LABEL_KEY
+from comfy_api_service.api.times import seconds_of
+from comfy_api_service.db.jobs import JobFilters
+from comfy_api_service.domain.errors import FieldError, ValidationFailed
+from comfy_api_service.domain.job import Status
+
+_TIME: Final = {"format": "date-time"}
+
+
+def job_filters(
+    status: Annotated[list[Status] | None, Query(max_length=5, description="Any of these.")] = None,
+    batch_id: Annotated[str | None, Query(pattern=BATCH_ID_PATTERN)] = None,
+    since: Annotated[
+        str | None, Query(json_schema_extra=_TIME, description="Queued then or later; UTC if it has no zone.")
+    ] = None,
+    until: Annotated[str | None, Query(json_schema_extra=_TIME, description="Queued before.")] = None,
+    label: Annotated[
+        str | None,
+        Query(max_length=400, pattern=f"{LABEL_KEY[:-1]}:", description="`key:value`, both exactly."),
+    ] = None,
+    workflow: Annotated[str | None, Query(include_in_schema=False)] = None,
+    workflow_id: Annotated[str | None, Query(include_in_schema=False)] = None,
+) -> JobFilters:
+    if workflow is not None or workflow_id is not None:
+        field = "workflow" if workflow is not None else "workflow_id"
+        raise ValidationFailed([FieldError(field, "is not supported by this version yet")])
+    return JobFilters(
+        statuses=frozenset(status or ()),
+        batch_id=batch_id,
+        since=_moment("since", since),
+        until=_moment("until", until),
+        label=_pair(label),
+    )
+
+
+def _moment(field: str, text: str | None) -> float | None:
+    if text is None:
+        return None
+    try:
+        # a plus sign of a zone that was not quoted arrives as a blank
+        return seconds_of(re.sub(r" (\d\d:?\d\d)$", r"+\1", text))
+    except (ValueError, OverflowError):
+        raise ValidationFailed([FieldError(field, "must be an ISO 8601 time")]) from None
+
+
+def _pair(text: str | None) -> tuple[str, str] | None:
+    if text is None:
+        return None
+    key, _, value = text.partition(":")
+    return key, value
+
+
+Filters = Annotated[JobFilters, Depends(job_filters)]

@@ -1,0 +1,183 @@
+"""The outermost layer, one plain ASGI class for all that every request needs: request id, size limit,
+security headers, HEAD, trailing slash, metrics, access log, and an envelope for what nobody caught.
+"""
+
+import re
+import time
+from typing import Any, Final
+
+import structlog
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from comfy_api_service.api.errors import error_answer, internal_error, too_large
+from comfy_api_service.api.linger import linger
+from comfy_api_service.api.measures import Measures
+from comfy_api_service.domain.errors import NotFound
+from comfy_api_service.domain.ids import new_request_id
+
+_SANE: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+_DIGITS: Final = re.compile(rb"[0-9]{1,18}")
+SECURITY: Final = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+)
+API_ONLY: Final = (
+    (b"cache-control", b"no-store"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+)
+"""For answers that say nothing of their own about it."""
+QUIET: Final = frozenset({"/", "/ping", "/health", "/health/live", "/health/ready", "/metrics"})
+"""Paths that are asked all the time: logged at debug."""
+log = structlog.get_logger()
+
+
+class Gate:
+    def __init__(self, app: ASGIApp, *, measures: Measures, max_body_size: int) -> None:
+        self._app = app
+        self._measures = measures
+        self._limit = max_body_size
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        scope = _canonical(scope)
+        exchange = Exchange(scope, receive, send, self._limit)
+        scope["comfy_request_id"] = exchange.request_id
+        tokens = structlog.contextvars.bind_contextvars(request_id=exchange.request_id)
+        started = time.perf_counter()
+        self._measures.entered()
+        try:
+            await self._answer(exchange, scope)
+        finally:
+            self._measures.left()
+            self._note(exchange, scope, time.perf_counter() - started)
+            structlog.contextvars.reset_contextvars(**tokens)
+
+    async def _answer(self, exchange: "Exchange", scope: Scope) -> None:
+        if exchange.announced > self._limit:
+            response = error_answer(too_large(self._limit), scope)
+            await linger(response, scope, exchange.unlimited_receive, exchange.send)
+            return
+        try:
+            await self._app(scope, exchange.receive, exchange.send)
+        except ClientDisconnect:
+            exchange.status = exchange.status or 499
+        except Exception:
+            log.exception("unhandled_error", path=_template(scope))
+            if exchange.status == 0:
+                await error_answer(internal_error(), scope)(scope, exchange.receive, exchange.send)
+            elif not exchange.complete:
+                raise  # the server cuts the connection: half an answer must not look whole
+
+    def _note(self, exchange: "Exchange", scope: Scope, seconds: float) -> None:
+        template = _template(scope)
+        if scope["type"] == "websocket":
+            log.info("websocket", path=template, code=exchange.status, seconds=round(seconds, 6))
+            return
+        method = exchange.method
+        self._measures.answered(method, template, exchange.status, seconds)
+        say = log.debug if template in QUIET else log.info
+        job_id = scope.get("comfy_job_id") or scope.get("path_params", {}).get("job_id")
+        known: dict[str, Any] = {} if job_id is None else {"job_id": job_id}
+        say(
+            "request",
+            method=method,
+            path=template,
+            status=exchange.status,
+            seconds=round(seconds, 6),
+            **known,
+        )
+
+
+class Exchange:
+    """One request and its answer, as they pass."""
+
+    __slots__ = ("_limit", "_read", "_receive", "_send", "announced", "complete", "is_head", "method", "request_id", "status", "unlimited_receive", "upgraded", "_scope")  # fmt: skip
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, limit: int) -> None:
+        self._scope = scope
+        self._receive = self.unlimited_receive = receive
+        self._send = send
+        self._limit = limit
+        self._read = 0
+        self.status = 0
+        self.complete = False
+        self.announced = 0
+        self.request_id = ""
+        self.method = scope.get("comfy_method") or scope.get("method", "GET")
+        self.is_head = self.method == "HEAD"
+        self.upgraded = False
+        for name, value in scope["headers"]:
+            if name == b"x-request-id" and _SANE.fullmatch(value):
+                self.request_id = value.decode()
+            elif name == b"content-length" and _DIGITS.fullmatch(value):
+                self.announced = int(value)
+        if not self.request_id:
+            self.request_id = new_request_id()
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "http.request":
+            self._read += len(message.get("body", b""))
+            if self._read > self._limit:
+                raise too_large(self._limit)
+        return message
+
+    async def send(self, message: Message) -> None:
+        kind = message["type"]
+        if kind in ("http.response.start", "websocket.http.response.start"):
+            self.status = message["status"]
+            message["headers"] = self._completed(message["headers"])
+        elif kind == "http.response.body":
+            self.complete = not message.get("more_body", False)
+            if self.is_head:
+                message = {"type": kind, "body": b"", "more_body": message.get("more_body", False)}
+        elif kind == "websocket.accept":
+            self.upgraded = True
+            self.status = 101
+            message["headers"] = [*message.get("headers", ()), (b"x-request-id", self.request_id.encode())]
+        elif kind == "websocket.close":
+            if not self.upgraded:
+                await self._deny()
+                return
+            self.status = message.get("code", 1000)
+        await self._send(message)
+
+    def _completed(self, headers: Any) -> list[tuple[bytes, bytes]]:
+        """With what every answer carries."""
+        given = {name for name, _ in headers}
+        return [
+            *headers,
+            (b"x-request-id", self.request_id.encode()),
+            *SECURITY,
+            *(header for header in API_ONLY if header[0] not in given),
+        ]
+
+    async def _deny(self) -> None:
+        """An upgrade that nobody took: no such path."""
+        if "websocket.http.response" not in self._scope.get("extensions", {}):
+            await self._send({"type": "websocket.close", "code": 1008})
+            return
+        response = error_answer(NotFound("path"), self._scope)
+        await response(self._scope, self._receive, self.send)
+
+
+def _canonical(scope: Scope) -> Scope:
+    """A trailing slash is accepted, and HEAD is a GET whose body is not sent."""
+    path = scope["path"]
+    changed: dict[str, Any] = {}
+    if path.endswith("/") and path != "/":
+        changed["path"] = path[:-1]
+    if scope.get("method") == "HEAD":
+        changed["method"] = "GET"
+        changed["comfy_method"] = "HEAD"
+    return {**scope, **changed} if changed else scope
+
+
+def _template(scope: Scope) -> str:
+    route = scope.get("route")
+    path = getattr(route, "path", None)
+    return path if isinstance(path, str) else "unmatched"

@@ -1,0 +1,121 @@
+"""One listener of a stream: told in order, paced, never waited for by anybody else.
+
+Only the listener's own tasks wait for it: a slow one fills its own bounded mailbox, and one that takes
+nothing for `SEND_SECONDS` is let go.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from enum import Enum, auto
+from typing import Final
+
+from starlette.websockets import WebSocketDisconnect
+
+from comfy_api_service.api.draining import Draining
+from comfy_api_service.api.pacing import Pacing
+from comfy_api_service.services.views import Notice
+
+SEND_SECONDS: Final = 30.0
+"""How long one message may take to leave before its listener is let go."""
+
+
+class End(Enum):
+    """Why a listener is no longer told anything."""
+
+    DONE = auto()
+    LEFT = auto()
+    DRAINING = auto()
+    TOO_SLOW = auto()
+
+
+class Listener:
+    """Tells notices until their end, or until something stops it. Used once, by one task."""
+
+    __slots__ = ("_end", "_flusher", "_lock", "_loop", "_main", "_pacing", "_tell", "_timer")
+
+    def __init__(self, tell: Callable[[Notice], Awaitable[None]]) -> None:
+        self._tell = tell
+        self._pacing = Pacing()
+        self._lock = asyncio.Lock()
+        self._loop = asyncio.get_running_loop()
+        self._main: asyncio.Task[object] | None = None
+        self._end: End | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._flusher: asyncio.Task[None] | None = None
+
+    async def run(
+        self,
+        notices: AsyncGenerator[Notice, None],
+        *,
+        left: Callable[[], Awaitable[object]],
+        draining: Draining,
+    ) -> End:
+        """`left` returns when the caller has gone. Raises what `notices` raises."""
+        self._main = asyncio.current_task()
+        watch = self._loop.create_task(self._watch(left))
+        forget = draining.on_begin(self._drain)
+        try:
+            if self._end is None:
+                await self._tell_all(notices)
+        except asyncio.CancelledError:
+            if self._end is None or self._main is None or self._main.uncancel() > 0:
+                raise
+        finally:
+            self._main = None
+            forget()
+            for pending in (self._timer, self._flusher, watch):
+                if pending is not None:
+                    pending.cancel()
+            await notices.aclose()
+        return self._end or End.DONE
+
+    async def say(self, telling: Awaitable[None]) -> None:
+        """Send something in between, in its turn."""
+        async with self._lock:
+            try:
+                async with asyncio.timeout(SEND_SECONDS):
+                    await telling
+            except TimeoutError:
+                self._stop(End.TOO_SLOW)
+            except (OSError, WebSocketDisconnect):
+                self._stop(End.LEFT)
+
+    async def _tell_all(self, notices: AsyncGenerator[Notice, None]) -> None:
+        async with aclosing(notices):
+            async for notice in notices:
+                if self._pacing.admit(notice, self._loop.time()):
+                    await self.say(self._tell(notice))
+                    if self._end is not None:
+                        return
+                else:
+                    self._flush_later()
+
+    def _stop(self, end: End) -> None:
+        if self._end is not None:
+            return
+        self._end = end
+        if self._main is not None and self._main is not asyncio.current_task():
+            self._main.cancel()
+
+    def _drain(self) -> None:
+        self._stop(End.DRAINING)
+
+    async def _watch(self, left: Callable[[], Awaitable[object]]) -> None:
+        await left()
+        self._stop(End.LEFT)
+
+    def _flush_later(self) -> None:
+        wait = self._pacing.wait(self._loop.time())
+        if wait is not None and self._timer is None and self._flusher is None:
+            self._timer = self._loop.call_later(wait, self._begin_flush)
+
+    def _begin_flush(self) -> None:
+        self._timer = None
+        self._flusher = self._loop.create_task(self._flush())
+
+    async def _flush(self) -> None:
+        for notice in self._pacing.due(self._loop.time()):
+            await self.say(self._tell(notice))
+        self._flusher = None
+        self._flush_later()

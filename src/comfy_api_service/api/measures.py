@@ -1,0 +1,48 @@
+"""Figures of HTTP requests, by method, route and status; series are kept at hand, since finding one costs."""
+
+from collections.abc import Iterable
+from typing import Final
+
+from prometheus_client import Counter, Histogram
+
+from comfy_api_service.telemetry import Metrics
+
+METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+UNMATCHED: Final = "unmatched"
+
+
+class Measures:
+    """Bounded: methods that nobody knows count as OTHER, paths that nobody knows as `unmatched`."""
+
+    def __init__(self, metrics: Metrics, routes: Iterable[tuple[str, str, Iterable[int]]]) -> None:
+        """`routes`: method, template and documented statuses; their series exist from the start."""
+        self._requests = metrics.http_requests
+        self._duration = metrics.http_duration
+        self._in_progress = metrics.http_in_progress
+        self._series: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+        for method, template, statuses in routes:
+            for status in statuses:
+                self._find(method, template, status)
+        self._find("GET", UNMATCHED, 404)
+
+    def entered(self) -> None:
+        self._in_progress.inc()
+
+    def left(self) -> None:
+        self._in_progress.dec()
+
+    def answered(self, method: str, template: str, status: int, seconds: float) -> None:
+        found = self._series.get((method, template, status))
+        if found is None:
+            found = self._find(method if method in METHODS else "OTHER", template, status)
+        found[0].inc()
+        found[1].observe(seconds)
+
+    def _find(self, method: str, template: str, status: int) -> tuple[Counter, Histogram]:
+        key = (method, template, status)
+        if key not in self._series:
+            self._series[key] = (
+                self._requests.labels(method, template, str(status)),
+                self._duration.labels(method, template),
+            )
+        return self._series[key]

@@ -1,0 +1,49 @@
+"""Parameters of paths, queries and headers that several operations share."""
+
+from typing import Annotated, Any, Final, TypeVar
+
+from fastapi import Header, Path, Query
+from pydantic import BeforeValidator, WithJsonSchema
+
+from comfy_api_service.api.cursors import LONGEST
+from comfy_api_service.api.reading import truth, whole_number
+from comfy_api_service.api.schemas.base import BATCH_ID_PATTERN, EXAMPLE_BATCH, EXAMPLE_JOB, JOB_ID_PATTERN
+from comfy_api_service.domain.errors import NotFound
+from comfy_api_service.domain.ids import BATCH_ID, JOB_ID
+
+PAGE_MAX: Final = 100
+PAGE_DEFAULT: Final = 20
+T = TypeVar("T")
+
+
+def _known_job(value: str) -> str:
+    if not JOB_ID.fullmatch(value):
+        raise NotFound("job")
+    return value
+
+
+def _known_batch(value: str) -> str:
+    if not BATCH_ID.fullmatch(value):
+        raise NotFound("batch")
+    return value
+
+
+def _id(pattern: str, example: str) -> dict[str, Any]:
+    return {"type": "string", "pattern": pattern, "examples": [example]}
+
+
+JobPath = Annotated[
+    str, Path(), BeforeValidator(_known_job), WithJsonSchema(_id(JOB_ID_PATTERN, EXAMPLE_JOB))
+]
+BatchPath = Annotated[
+    str, Path(), BeforeValidator(_known_batch), WithJsonSchema(_id(BATCH_ID_PATTERN, EXAMPLE_BATCH))
+]
+Flag = Annotated[bool, BeforeValidator(truth), Query()]
+Limit = Annotated[int, BeforeValidator(whole_number), Query(ge=1, le=PAGE_MAX, description="Most entries.")]
+Cursor = Annotated[
+    str | None,
+    Query(max_length=LONGEST, description="`next_cursor` of the page before; absent: the first page."),
+]
+Index = Annotated[
+    int, BeforeValidator(whole_number), Query(ge=0, le=999_999, description="Which file of the result.")
+]

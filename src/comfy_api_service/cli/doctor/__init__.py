@@ -1,0 +1,1 @@
+"""The check of every dependency: small functions, each giving a `Finding` with a remedy."""

@@ -1,0 +1,158 @@
+"""Claims, fences and counters, on the real tables."""
+
+from support.rows import add_backend, claim, new_job, put
+
+from comfy_api_service.db import accounts, claims, counters, lanes, transitions, work
+from comfy_api_service.db.base import Tx
+from comfy_api_service.db.sqlite import SqliteDatabase
+from comfy_api_service.db.transitions import Ending, Fence
+from comfy_api_service.domain.account import Account
+from comfy_api_service.domain.job import State
+from comfy_api_service.domain.scheduling import entering
+from comfy_api_service.domain.submission import JobOptions
+
+
+async def drift(db: SqliteDatabase) -> list[counters.Drift]:
+    return await db.read(counters.drift)
+
+
+async def test_a_claim_takes_priority_then_age_and_raises_the_attempt(db: SqliteDatabase) -> None:
+    claimant = await add_backend(db)
+    old, new, urgent = await put(
+        db, new_job(at=1.0), new_job(at=2.0), new_job(at=3.0, options=JobOptions(priority=5))
+    )
+    for expected in (urgent, old, new):
+        claimed = await claim(db, claimant)
+        assert claimed is not None
+        assert (claimed.job_id, claimed.attempt) == (expected, 1)
+    assert await claim(db, claimant) is None
+    assert await drift(db) == []
+
+
+async def test_only_a_backend_that_has_the_model_claims_the_job(db: SqliteDatabase) -> None:
+    one = await add_backend(db, "one.safetensors", backend_id="bck_1")
+    two = await add_backend(db, "two.safetensors", backend_id="bck_2")
+    (job_id,) = await put(db, new_job(model="two.safetensors"))
+    assert await claim(db, one) is None
+    claimed = await claim(db, two)
+    assert claimed is not None
+    assert claimed.job_id == job_id
+
+
+async def test_a_need_that_comes_before_its_backend_is_found_by_it(db: SqliteDatabase) -> None:
+    (job_id,) = await put(db, new_job(model="late.safetensors"))
+    claimant = await add_backend(db, "late.safetensors")
+    claimed = await claim(db, claimant)
+    assert claimed is not None
+    assert claimed.job_id == job_id
+
+
+async def test_an_account_at_its_cap_waits_and_goes_on_when_it_has_room(db: SqliteDatabase) -> None:
+    claimant = await add_backend(db)
+    await put(db, new_job(), new_job())
+    await db.write(lambda tx: tx.run("UPDATE lanes SET cap = 1"))
+    first = await claim(db, claimant)
+    assert first is not None
+    assert await claim(db, claimant) is None
+    fence = Fence(first.job_id, first.attempt)
+    assert await db.write(lambda tx: transitions.storing(tx, fence))
+    assert await claim(db, claimant) is not None, "storing gives the slot back"
+    assert await drift(db) == []
+
+
+async def test_jobs_for_an_offline_model_hold_up_nobody(db: SqliteDatabase) -> None:
+    claimant = await add_backend(db)
+    await put(db, *(new_job(model="gone.safetensors") for _ in range(5)))
+    (job_id,) = await put(db, new_job())
+    claimed = await claim(db, claimant)
+    assert claimed is not None
+    assert claimed.job_id == job_id
+
+
+async def test_a_replaced_attempt_changes_nothing(db: SqliteDatabase) -> None:
+    claimant = await add_backend(db)
+    (job_id,) = await put(db, new_job())
+    first = await claim(db, claimant)
+    assert first is not None
+    stale = Fence(job_id, 1)
+    assert await db.write(lambda tx: transitions.requeue(tx, stale, reason="worker lost", now=2.0))
+    second = await claim(db, claimant)
+    assert second is not None
+    assert second.attempt == 2
+    assert second.prompt_id != first.prompt_id
+    late = Ending(State.SUCCEEDED, values={"1": ["x"]})
+    assert await db.write(lambda tx: transitions.started(tx, stale, now=3.0)) is None
+    assert await db.write(lambda tx: transitions.finish(tx, stale, late, now=3.0)) is None
+    assert await db.write(lambda tx: transitions.requeue(tx, stale, reason="again", now=3.0)) is None
+    assert not await db.write(lambda tx: transitions.storing(tx, stale))
+    current = Fence(job_id, 2)
+    assert await db.write(lambda tx: transitions.finish(tx, current, late, now=4.0)) is not None
+    assert await db.write(lambda tx: transitions.finish(tx, current, late, now=5.0)) is None, "ends once"
+    assert await db.read(lambda tx: work.superseded(tx, [first.prompt_id, second.prompt_id])) != []
+    assert await drift(db) == []
+
+
+async def test_a_lost_attempt_gives_its_virtual_time_back(db: SqliteDatabase) -> None:
+    claimant = await add_backend(db)
+    await put(db, new_job(cost=30.0), new_job(cost=30.0))
+    claimed = await claim(db, claimant)
+    assert claimed is not None
+
+    async def vtime(tx: Tx) -> float:
+        row = await tx.one("SELECT vtime FROM lanes")
+        assert row is not None
+        return float(row["vtime"])
+
+    charged = await db.write(vtime)
+    assert charged == 30.0
+    await db.write(
+        lambda tx: transitions.requeue(tx, Fence(claimed.job_id, 1), reason="lost", now=2.0, unsent=True)
+    )
+    assert await db.write(vtime) == 0.0
+
+
+async def test_the_least_served_account_goes_first(db: SqliteDatabase) -> None:
+    claimant = await add_backend(db)
+    for name in ("a", "b"):
+        await db.write(lambda tx, one=name: accounts.ensure(tx, Account(one, one, "free"), 0.0))  # type: ignore[misc]
+    await put(db, *(new_job(account="a") for _ in range(3)), *(new_job(account="b") for _ in range(3)))
+    taken = [await claim(db, claimant) for _ in range(6)]
+    assert [one.account_id for one in taken if one] == ["a", "b", "a", "b", "a", "b"]
+
+
+async def test_nothing_is_saved_up_while_a_lane_is_empty(db: SqliteDatabase) -> None:
+    claimant = await add_backend(db)
+    await db.write(lambda tx: accounts.ensure(tx, Account("late", "late", "free"), 0.0))
+    await db.write(lambda tx: tx.run("UPDATE workers SET start_tag = 100000"))
+    await put(db, new_job(account="late"))
+    row = await db.read(lambda tx: tx.one("SELECT vtime FROM lanes WHERE account_id = 'late'"))
+    assert row is not None
+    window = await db.read(lanes.window)
+    assert row["vtime"] == entering(0.0, 100_000.0, window) > 99_000
+    assert await claim(db, claimant) is not None
+
+
+async def test_the_reconciler_sees_and_mends_a_wrong_counter(db: SqliteDatabase) -> None:
+    await put(db, new_job(), new_job(model="other.safetensors"))
+    await db.write(lambda tx: tx.run("UPDATE lanes SET queued = 7"))
+    await db.write(lambda tx: tx.run("DELETE FROM lane_needs"))
+    assert {d.counter for d in await drift(db)} >= {"queued"}
+    await db.write(counters.mend)
+    assert await drift(db) == []
+
+
+async def test_the_claims_queries_use_their_indexes(db: SqliteDatabase) -> None:
+    """A plan that walks over jobs would cost more the more of them wait."""
+    for sql in (claims._LANES, claims._HEADS.format(among="n.account_id IN ('a')")):
+        plan = await db.read(lambda tx, one=sql: tx.all("EXPLAIN QUERY PLAN " + one, _any(one)))  # type: ignore[misc]
+        steps = [row["detail"] for row in plan]
+        assert not [step for step in steps if step.startswith(("SCAN j", "SCAN h", "SCAN l USE TEMP"))], steps
+    heads = " ".join(steps)
+    assert "ix_jobs_ready" in heads
+    lanes_plan = await db.read(lambda tx: tx.all("EXPLAIN QUERY PLAN " + claims._LANES, _any(claims._LANES)))
+    assert "ix_lanes_eligible" in " ".join(row["detail"] for row in lanes_plan)
+
+
+def _any(sql: str) -> dict[str, object]:
+    values = {"inventory": "x", "lanes": 64, "needs": 10, "accounts": "[]"}
+    return {name: value for name, value in values.items() if f":{name}" in sql}

@@ -1,0 +1,89 @@
+"""Submissions that arrive together commit together, each answered and failing alone."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+from support.rows import new_job
+
+from comfy_api_service.db.sqlite import SqliteDatabase
+from comfy_api_service.db.submissions import KeyReused, QueueFull, Replay, Submissions, Written
+from comfy_api_service.domain.submission import JobOptions
+
+
+async def count(db: SqliteDatabase) -> int:
+    row = await db.read(lambda tx: tx.one("SELECT count(*) AS n FROM jobs"))
+    assert row is not None
+    return int(row["n"])
+
+
+async def test_what_arrives_together_is_one_transaction(db: SqliteDatabase) -> None:
+    submissions = Submissions(db, queue_limit=1000)
+    outcomes = await asyncio.gather(*(submissions.add(new_job()) for _ in range(50)))
+    places = [outcome.ordinal for outcome in outcomes if isinstance(outcome, Written)]
+    assert places == list(range(1, 51))
+    assert await count(db) == 50
+
+
+async def test_a_row_that_breaks_its_group_fails_alone(db: SqliteDatabase) -> None:
+    submissions = Submissions(db, queue_limit=1000)
+    broken = new_job(account="nobody")
+    answers = await asyncio.gather(
+        *(submissions.add(job) for job in (new_job(), broken, new_job())), return_exceptions=True
+    )
+    assert [type(answer) for answer in answers] == [Written, LookupError, Written]
+    assert await count(db) == 2
+
+
+async def test_a_caller_that_leaves_cancels_nothing(db: SqliteDatabase) -> None:
+    submissions = Submissions(db, queue_limit=1000)
+    task = asyncio.create_task(submissions.add(new_job()))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await submissions.add(new_job())
+    assert await count(db) == 2
+
+
+async def test_the_same_key_twice_in_a_group_is_one_job(db: SqliteDatabase) -> None:
+    submissions = Submissions(db, queue_limit=1000)
+    first, again, other = await asyncio.gather(
+        submissions.add(new_job(key="k")),
+        submissions.add(new_job(key="k")),
+        submissions.add(new_job(key="k", fingerprint="another body")),
+    )
+    assert isinstance(first, Written)
+    assert isinstance(again, Replay)
+    assert isinstance(other, KeyReused)
+    assert await count(db) == 1
+
+
+async def test_a_key_is_forgotten_after_a_day(db: SqliteDatabase) -> None:
+    submissions = Submissions(db, queue_limit=1000)
+    job = new_job(key="k", at=1_000.0)
+    await submissions.add(job)
+    late = replace(new_job(key="k", fingerprint="another", at=1_000.0 + 86_401))
+    assert isinstance(await submissions.add(late), Written)
+
+
+async def test_the_queue_limit_counts_within_a_group(db: SqliteDatabase) -> None:
+    submissions = Submissions(db, queue_limit=3)
+    outcomes = await asyncio.gather(*(submissions.add(new_job()) for _ in range(5)))
+    assert [type(outcome) for outcome in outcomes] == [Written] * 3 + [QueueFull] * 2
+
+
+async def test_dedupe_within_a_group(db: SqliteDatabase) -> None:
+    submissions = Submissions(db, queue_limit=10)
+    merged = JobOptions(dedupe=True)
+    first, again = await asyncio.gather(
+        submissions.add(new_job(options=merged)), submissions.add(new_job(options=merged))
+    )
+    assert isinstance(first, Written)
+    assert again == Replay(await _only(db), by_key=False)
+
+
+async def _only(db: SqliteDatabase) -> str:
+    row = await db.read(lambda tx: tx.one("SELECT id FROM jobs"))
+    assert row is not None
+    return str(row["id"])

@@ -1,0 +1,83 @@
+"""Jobs, backends and claims straight in the database, for tests of the queries."""
+
+from comfy_api_service.db import backends, claims, workers
+from comfy_api_service.db.base import Database, Tx
+from comfy_api_service.db.claims import Claimant, Claimed
+from comfy_api_service.db.requirements import store_inventory
+from comfy_api_service.db.submissions import insert
+from comfy_api_service.domain.backend import BackendState
+from comfy_api_service.domain.graph import ModelRef, Requirement
+from comfy_api_service.domain.ids import LOCAL_ACCOUNT, new_job_id, new_prompt_id
+from comfy_api_service.domain.inventory import Inventory, NodeClass
+from comfy_api_service.domain.submission import JobOptions, NewJob
+
+
+def need(model: str = "one.safetensors") -> Requirement:
+    return Requirement(
+        id=f"need-{model}",
+        nodes=("CheckpointLoaderSimple",),
+        models=(ModelRef("checkpoints", model),),
+        primary=f"checkpoints/{model}",
+    )
+
+
+def new_job(
+    *,
+    account: str = LOCAL_ACCOUNT,
+    model: str = "one.safetensors",
+    at: float = 1_000.0,
+    cost: float = 1.0,
+    key: str | None = None,
+    fingerprint: str = "print",
+    options: JobOptions | None = None,
+) -> NewJob:
+    return NewJob(
+        id=new_job_id(),
+        account_id=account,
+        requirement=need(model),
+        graph=b"{}",
+        params={"seed": 1},
+        options=options or JobOptions(),
+        images=1,
+        cost=cost,
+        timing_key="kind",
+        queued_at=at,
+        fingerprint=fingerprint,
+        idempotency_key=key,
+    )
+
+
+async def put(db: Database, *jobs: NewJob) -> list[str]:
+    await db.write(lambda tx: insert(tx, jobs, queue_limit=10**9))
+    return [job.id for job in jobs]
+
+
+async def add_backend(db: Database, *models: str, backend_id: str = "bck_1") -> Claimant:
+    """A backend that has these checkpoints, and who claims for it."""
+    inventory = Inventory(
+        classes={"CheckpointLoaderSimple": NodeClass("CheckpointLoaderSimple", {}, ("MODEL",), False)},
+        models={"checkpoints": models or ("one.safetensors",)},
+    )
+
+    async def write(tx: Tx) -> None:
+        await store_inventory(tx, inventory, 0.0)
+        await workers.register(tx, f"wrk-{backend_id}", node_id="node", now=0.0, alone=False)
+        await backends.register(
+            tx,
+            backend_id=backend_id,
+            url=f"http://{backend_id}",
+            name=backend_id,
+            node_id="node",
+            worker_id=f"wrk-{backend_id}",
+            now=0.0,
+        )
+        await backends.describe(
+            tx, backend_id, state=BackendState.ONLINE, now=0.0, inventory_hash=inventory.hash
+        )
+
+    await db.write(write)
+    return Claimant(backend_id, f"wrk-{backend_id}", "client", inventory.hash)
+
+
+async def claim(db: Database, claimant: Claimant, now: float = 1_001.0) -> Claimed | None:
+    return await db.write(lambda tx: claims.claim(tx, claimant, prompt_id=new_prompt_id(), now=now))
