@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-from starlette.types import ASGIApp
 
 from comfy_api_service import __version__
-from comfy_api_service.api.app import build_app
-from comfy_api_service.api.services import ApiOptions, ApiServices
+from comfy_api_service.api.app import Api, build_app
+from comfy_api_service.api.options import ApiOptions
+from comfy_api_service.api.services import ApiServices
 from comfy_api_service.comfyui.transport import open_http
 from comfy_api_service.db import accounts
 from comfy_api_service.db.base import Database
@@ -65,7 +65,7 @@ class DataFolderUnusable(Exception):
 class Service:
     """The service in one process: its HTTP application, and its worker running beside it."""
 
-    app: ASGIApp
+    app: Api
     services: ApiServices
     worker: Worker
     pool: Pool
@@ -73,7 +73,8 @@ class Service:
     grace: float
 
     async def drain(self) -> None:
-        """Stop taking work and let running jobs finish, for the grace time at most."""
+        """Stop taking work, end streams and sockets with a reason, let running jobs finish for the grace time."""
+        self.app.drain()
         await self.worker.drain(self.grace)
 
 

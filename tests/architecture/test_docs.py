@@ -29,9 +29,9 @@ def test_generated_lists_are_current(page: str) -> None:
 
 def test_the_picture_of_the_states_shows_every_move_and_no_other() -> None:
     text = (DOCS / "ARCHITECTURE.md").read_text(encoding="utf-8")
-    picture = re.search(r"```mermaid\nstateDiagram-v2\n(.*?)```", text, re.S)
+    picture = re.search(r"```mermaid\nstateDiagram-v2\n(.*?)```", text, re.DOTALL)
     assert picture is not None
-    drawn = set(re.findall(r"^\s*(\w+) --> (\w+)", picture.group(1), re.M))
+    drawn = set(re.findall(r"^\s*(\w+) --> (\w+)", picture.group(1), re.MULTILINE))
     assert drawn == {(str(a), str(b)) for a, targets in MOVES.items() for b in targets}
 
 

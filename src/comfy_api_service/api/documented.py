@@ -50,9 +50,15 @@ def answers(
     }
 
 
-def gives(status: int, media_types: tuple[str, ...], says: str, headers: Mapping[str, Any] | None = None) -> Responses:
+def gives(
+    status: int, media_types: tuple[str, ...], says: str, headers: Mapping[str, Any] | None = None
+) -> Responses:
     """An answer that is not JSON."""
-    schema = {"type": "string", "format": "binary"} if media_types[0] != "text/event-stream" else {"type": "string"}
+    schema = (
+        {"type": "string", "format": "binary"}
+        if media_types[0] != "text/event-stream"
+        else {"type": "string"}
+    )
     return {
         status: {
             "description": says,
@@ -91,7 +97,9 @@ def _error(status: int, codes: list[Code]) -> dict[str, Any]:
 def _example(code: Code) -> dict[str, Any]:
     details: dict[str, Any] = {}
     if code is Code.VALIDATION_ERROR:
-        details = {"errors": [{"field": "width", "message": "must be at most 2048", "value": 4096, "bound": 2048}]}
+        details = {
+            "errors": [{"field": "width", "message": "must be at most 2048", "value": 4096, "bound": 2048}]
+        }
     return {
         "error": {
             "code": code,

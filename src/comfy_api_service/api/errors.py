@@ -9,13 +9,16 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import orjson
+from fastapi.exceptions import RequestValidationError, WebSocketRequestValidationError
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.types import Scope
+from starlette.websockets import WebSocket
 
 from comfy_api_service.api.answers import JSON
+from comfy_api_service.api.faults import validation_failed
 from comfy_api_service.api.times import iso
 from comfy_api_service.domain.errors import Code, Refused, ServiceError
 
@@ -84,7 +87,20 @@ def _add_headers(headers: MutableHeaders, error: ServiceError) -> None:
         headers["WWW-Authenticate"] = "Bearer"
 
 
-async def handle_service_error(connection: HTTPConnection, error: Exception) -> Response:
-    if not isinstance(error, ServiceError):
-        error = internal_error()
-    return error_answer(error, connection.scope)
+async def handle_error(connection: HTTPConnection, error: Exception) -> Response:
+    """For every exception that is told to a caller; one before a WebSocket's upgrade denies the upgrade."""
+    if isinstance(error, HTTPException):
+        refusal, headers = of_http_exception(error), error.headers
+    else:
+        refusal, headers = error if isinstance(error, ServiceError) else internal_error(), None
+    response = error_answer(refusal, connection.scope, headers)
+    if isinstance(connection, WebSocket):
+        await connection.send_denial_response(response)
+    return response
+
+
+async def handle_validation(connection: HTTPConnection, error: Exception) -> Response:
+    """Parameters of path, query and headers."""
+    if not isinstance(error, RequestValidationError | WebSocketRequestValidationError):
+        return await handle_error(connection, error)
+    return await handle_error(connection, validation_failed(error.errors(), skip=1))

@@ -95,7 +95,21 @@ class Gate:
 class Exchange:
     """One request and its answer, as they pass."""
 
-    __slots__ = ("_limit", "_read", "_receive", "_send", "announced", "complete", "is_head", "method", "request_id", "status", "unlimited_receive", "upgraded", "_scope")  # fmt: skip
+    __slots__ = (
+        "_limit",
+        "_read",
+        "_receive",
+        "_scope",
+        "_send",
+        "announced",
+        "complete",
+        "is_head",
+        "method",
+        "request_id",
+        "status",
+        "unlimited_receive",
+        "upgraded",
+    )
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, limit: int) -> None:
         self._scope = scope

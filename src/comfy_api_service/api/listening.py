@@ -5,8 +5,7 @@ nothing for `SEND_SECONDS` is let go.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from enum import Enum, auto
 from typing import Final
 
@@ -46,7 +45,7 @@ class Listener:
 
     async def run(
         self,
-        notices: AsyncGenerator[Notice, None],
+        notices: AsyncIterator[Notice],
         *,
         left: Callable[[], Awaitable[object]],
         draining: Draining,
@@ -67,7 +66,7 @@ class Listener:
             for pending in (self._timer, self._flusher, watch):
                 if pending is not None:
                     pending.cancel()
-            await notices.aclose()
+            await close(notices)
         return self._end or End.DONE
 
     async def say(self, telling: Awaitable[None]) -> None:
@@ -81,15 +80,14 @@ class Listener:
             except (OSError, WebSocketDisconnect):
                 self._stop(End.LEFT)
 
-    async def _tell_all(self, notices: AsyncGenerator[Notice, None]) -> None:
-        async with aclosing(notices):
-            async for notice in notices:
-                if self._pacing.admit(notice, self._loop.time()):
-                    await self.say(self._tell(notice))
-                    if self._end is not None:
-                        return
-                else:
-                    self._flush_later()
+    async def _tell_all(self, notices: AsyncIterator[Notice]) -> None:
+        async for notice in notices:
+            if not self._pacing.admit(notice, self._loop.time()):
+                self._flush_later()
+                continue
+            await self.say(self._tell(notice))
+            if self._end is not None:
+                return
 
     def _stop(self, end: End) -> None:
         if self._end is not None:
@@ -119,3 +117,9 @@ class Listener:
             await self.say(self._tell(notice))
         self._flusher = None
         self._flush_later()
+
+
+async def close(notices: AsyncIterator[Notice]) -> None:
+    """Give back what the notices hold, the mailbox above all, without waiting for a collector."""
+    if isinstance(notices, AsyncGenerator):
+        await notices.aclose()

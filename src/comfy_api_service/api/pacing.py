@@ -65,9 +65,7 @@ class Pacing:
 
     def _forget(self, notice: Notice) -> None:
         """A job that changed has nothing to say of the time before."""
-        if isinstance(notice, Done):
-            job_id = notice.event.job_id
-        elif isinstance(notice, Durable):
+        if isinstance(notice, Durable | Done):
             job_id = notice.event.job_id
         elif isinstance(notice, Snapshot):
             job_id = notice.view.job.id

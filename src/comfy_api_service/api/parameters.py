@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Final, TypeVar
 
-from fastapi import Header, Path, Query
+from fastapi import Path, Query
 from pydantic import BeforeValidator, WithJsonSchema
 
 from comfy_api_service.api.cursors import LONGEST

@@ -14,7 +14,9 @@ M = TypeVar("M", bound=BaseModel)
 WAIT_DEFAULT: Final = 120.0
 WAIT_MAX: Final = 300.0
 """Seconds that a request may wait for its job."""
-_JSON_TYPE: Final = re.compile(rb'application/(?:[a-z0-9.+-]+\+)?json(?:\s*;\s*charset="?utf-?8"?)?', re.IGNORECASE)
+_JSON_TYPE: Final = re.compile(
+    rb'application/(?:[a-z0-9.+-]+\+)?json(?:\s*;\s*charset="?utf-?8"?)?', re.IGNORECASE
+)
 _VISIBLE: Final = re.compile(r"[\x21-\x7e]{1,255}")
 _PREFERENCE: Final = re.compile(r"wait\s*=\s*\"?([0-9]{1,9})\"?", re.IGNORECASE)
 

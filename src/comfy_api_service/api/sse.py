@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 from comfy_api_service.api.answers import dumps
 from comfy_api_service.api.draining import Draining
 from comfy_api_service.api.events import event
-from comfy_api_service.api.listening import End, Listener
+from comfy_api_service.api.listening import End, Listener, close
 from comfy_api_service.services.views import Done, Durable, Notice, Pictured, Snapshot
 
 HEARTBEAT_SECONDS: Final = 15.0
@@ -41,7 +41,7 @@ class EventStream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, notices: AsyncGenerator[Notice, None], base: str, draining: Draining) -> None:
+    def __init__(self, notices: AsyncIterator[Notice], base: str, draining: Draining) -> None:
         super().__init__()
         self.body = b""
         self.raw_headers = list(_HEADERS)
@@ -80,9 +80,12 @@ class EventStream(Response):
 
 async def after_first(first: Notice, rest: AsyncIterator[Notice]) -> AsyncGenerator[Notice, None]:
     """The notices again, one of which was read to see whether there is anything to stream."""
-    yield first
-    async for notice in rest:
-        yield notice
+    try:
+        yield first
+        async for notice in rest:
+            yield notice
+    finally:
+        await close(rest)
 
 
 def has_ended(first: Notice, after: int | None) -> bool:

@@ -27,9 +27,7 @@ def _from_row(row: Row) -> Backend:
 
 
 async def every(tx: Reader) -> list[Backend]:
-    rows = await tx.all(
-        f"SELECT {_COLUMNS} FROM backends WHERE removed_at IS NULL ORDER BY name, id"
-    )
+    rows = await tx.all(f"SELECT {_COLUMNS} FROM backends WHERE removed_at IS NULL ORDER BY name, id")
     return [_from_row(row) for row in rows]
 
 

@@ -51,9 +51,9 @@ def upgrade(path: Path) -> str:
 
 
 def _run(path: Path) -> None:
-    from alembic import command
-    from alembic.config import Config
-    from sqlalchemy import create_engine
+    from alembic import command  # noqa: PLC0415 - slow to load, and needed at the first start only
+    from alembic.config import Config  # noqa: PLC0415
+    from sqlalchemy import create_engine  # noqa: PLC0415
 
     engine = create_engine(f"sqlite:///{path}")
     try:

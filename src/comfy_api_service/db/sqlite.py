@@ -101,7 +101,7 @@ class _Thread:
                 if connection is None:
                     connection = connect(self._path, read_only=self._begin == "BEGIN")
                 result = self._transaction(connection, function)
-            except BaseException as fault:
+            except BaseException as fault:  # noqa: BLE001 - every fault goes to whoever waits
                 _settle(loop, future, fault=_named(fault))
             else:
                 _settle(loop, future, result=result)

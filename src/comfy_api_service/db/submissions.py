@@ -88,7 +88,7 @@ class Submissions:
         jobs = [job for job, _ in group]
         try:
             outcomes = await self._db.write(lambda tx: insert(tx, jobs, queue_limit=self._queue_limit))
-        except Exception as fault:
+        except Exception as fault:  # noqa: BLE001 - it belongs to whoever waits for the answer
             if len(group) == 1 or isinstance(fault, ServiceError):
                 for _, future in group:
                     if not future.done():
@@ -182,19 +182,22 @@ async def _known_requests(tx: Tx, group: Sequence[NewJob]) -> dict[tuple[str, st
 async def _insert_fresh(tx: Tx, jobs: Sequence[NewJob]) -> list[Written]:
     await ensure_requirements(tx, {job.requirement.id: job.requirement for job in jobs}, jobs[0].queued_at)
     placed = await _enter_lanes(tx, jobs)
-    await tx.many(_INSERT_KEY, [
-        {"account": job.account_id, "key": job.idempotency_key, "print": job.fingerprint, "job": job.id, "at": job.queued_at}
-        for job in jobs if job.idempotency_key is not None
-    ])  # fmt: skip
+    await tx.many(_INSERT_KEY, [_key_row(job) for job in jobs if job.idempotency_key is not None])
     await tx.many(_INSERT_JOB, [_job_row(job, place) for job, place in zip(jobs, placed, strict=True)])
     await tx.many(_INSERT_LABEL, [
         {"job": job.id, "account": job.account_id, "key": key, "value": value}
         for job in jobs for key, value in job.options.labels.items()
     ])  # fmt: skip
     noted = [
-        {"job": job.id, "account": job.account_id, "type": EventType.QUEUED, "status": Status.QUEUED, "at": job.queued_at}
+        {
+            "job": job.id,
+            "account": job.account_id,
+            "type": EventType.QUEUED,
+            "status": Status.QUEUED,
+            "at": job.queued_at,
+        }
         for job in jobs
-    ]  # fmt: skip
+    ]
     await tx.many(
         "INSERT INTO events (job_id, seq, type, status, at, data) VALUES (:job, 1, :type, :status, :at, '{}')",
         [{k: v for k, v in row.items() if k != "account"} for row in noted],
@@ -257,6 +260,16 @@ async def _reserve(tx: Tx, jobs: Sequence[NewJob]) -> None:
 def utc_day(at: float) -> str:
     """The UTC day of a moment, `YYYY-MM-DD`: the day a submission is counted on."""
     return datetime.fromtimestamp(at, UTC).date().isoformat()
+
+
+def _key_row(job: NewJob) -> dict[str, object]:
+    return {
+        "account": job.account_id,
+        "key": job.idempotency_key,
+        "print": job.fingerprint,
+        "job": job.id,
+        "at": job.queued_at,
+    }
 
 
 def _job_row(job: NewJob, place: Written) -> dict[str, object]:

@@ -70,8 +70,14 @@ lanes = Table(
     _real("entered_cost"),
     _real("vtime"),
 )
-Index("ix_lanes_eligible", lanes.c.vtime, lanes.c.account_id,
-      sqlite_where=text("queued > 0 AND running < cap"), postgresql_where=text("queued > 0 AND running < cap"))  # fmt: skip
+_ELIGIBLE = text("queued > 0 AND running < cap")
+Index(
+    "ix_lanes_eligible",
+    lanes.c.vtime,
+    lanes.c.account_id,
+    sqlite_where=_ELIGIBLE,
+    postgresql_where=_ELIGIBLE,
+)
 
 requirements = Table(
     "requirements",

@@ -167,7 +167,8 @@ async def requeue(
     await lanes.enter(tx, job["account_id"], need, jobs=1, cost=job["cost"], arrived=False)
     if unsent:
         return Change(job["account_id"], fence.attempt, job["queued_at"], ())
-    event = await note(tx, job, EventType.REQUEUED, State.READY, now, {"reason": reason, "attempt": fence.attempt})  # fmt: skip
+    data = {"reason": reason, "attempt": fence.attempt}
+    event = await note(tx, job, EventType.REQUEUED, State.READY, now, data)
     return Change(job["account_id"], fence.attempt, job["queued_at"], (event,))
 
 

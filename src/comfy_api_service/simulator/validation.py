@@ -175,7 +175,7 @@ class _Validator:
         elif isinstance(kind, list) or kind == "COMBO":
             choices = kind if isinstance(kind, list) else options.get("options", [])
             if value not in choices:
-                many = False
+                many = len(choices) > 20
                 shown = f"(list of length {len(choices)})" if many else str(choices)
                 extra["input_config"] = None if many else config
                 errors.append(

@@ -2,7 +2,16 @@
 
 from collections.abc import Iterator
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+)
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
@@ -39,7 +48,10 @@ class Metrics:
     """One registry a process; label values are bounded by the code or by the number of backends."""
 
     def __init__(self) -> None:
+        disable_created_metrics()  # their names clash with `comfyui_jobs_created`
         self.registry = registry = CollectorRegistry()
+        for standard in (ProcessCollector, PlatformCollector, GCCollector):
+            standard(registry=registry)
         self.jobs_created = _JobsCreated()
         registry.register(self.jobs_created)
         self.jobs = Counter("comfyui_jobs", "Jobs that ended, by status.", ["status"], registry=registry)

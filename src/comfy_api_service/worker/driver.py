@@ -351,7 +351,8 @@ class Driver:
 
     def _bound(self, run: Run, now: float) -> None:
         """No run lasts for ever: `JOB_TIMEOUT` for all, the stall watchdog for those that the socket tells of,
-        and for those that wait behind a prompt that is none of ours."""
+        and for those that wait behind a prompt that is none of ours.
+        """
         started_at = run.watch.started_at
         if run.verdict.done():
             return

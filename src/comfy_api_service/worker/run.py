@@ -19,8 +19,8 @@ from comfy_api_service.comfyui.errors import (
     DuplicatePrompt,
     PromptRefused,
     Unreachable,
+    job_error,
 )
-from comfy_api_service.comfyui.job_errors import job_error
 from comfy_api_service.comfyui.message_types import (
     Cached,
     Failed,

@@ -8,8 +8,7 @@ from typing import Final
 import structlog
 
 from comfy_api_service.comfyui.client import ComfyClient
-from comfy_api_service.comfyui.errors import BackendError, OutputInvalid, OutputMissing
-from comfy_api_service.comfyui.job_errors import job_error
+from comfy_api_service.comfyui.errors import BackendError, OutputInvalid, OutputMissing, job_error
 from comfy_api_service.db.transitions import Ending, deadline_error
 from comfy_api_service.domain.clock import Clock
 from comfy_api_service.domain.errors import Code

@@ -1,7 +1,5 @@
 """Claims, fences and counters, on the real tables."""
 
-from support.rows import add_backend, claim, new_job, put
-
 from comfy_api_service.db import accounts, claims, counters, lanes, transitions, work
 from comfy_api_service.db.base import Tx
 from comfy_api_service.db.sqlite import SqliteDatabase
@@ -10,6 +8,7 @@ from comfy_api_service.domain.account import Account
 from comfy_api_service.domain.job import State
 from comfy_api_service.domain.scheduling import entering
 from comfy_api_service.domain.submission import JobOptions
+from support.rows import add_backend, claim, new_job, put
 
 
 async def drift(db: SqliteDatabase) -> list[counters.Drift]:

@@ -4,14 +4,14 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from support.checker import check
-from support.stack import FAST, SLOW, ended, job, online, order, queue_length, reached, running, submit, until
 
 from comfy_api_service.domain.account import LOCAL
 from comfy_api_service.domain.errors import Code, Conflict, ServiceError
 from comfy_api_service.domain.job import CacheUse, State
 from comfy_api_service.services.views import Done, Durable, Moved, Snapshot
 from comfy_api_service.simulator import Simulator
+from support.checker import check
+from support.stack import FAST, SLOW, ended, job, online, order, queue_length, reached, running, submit, until
 
 
 async def test_a_job_succeeds_with_verified_bytes_and_one_prompt(tmp_path: Path) -> None:
@@ -144,7 +144,10 @@ async def test_a_deadline_ends_a_job_that_waits_and_one_that_runs(tmp_path: Path
 
 
 async def test_a_prompt_that_runs_too_long_is_stopped(tmp_path: Path) -> None:
-    async with Simulator(SLOW) as sim, running(tmp_path, sim.url, job_timeout=1.0, stall_timeout=5) as service:
+    async with (
+        Simulator(SLOW) as sim,
+        running(tmp_path, sim.url, job_timeout=1.0, stall_timeout=5) as service,
+    ):
         await online(service)
         done = await ended(service, (await submit(service, order(steps=100))).job.id)
         assert done.error is not None

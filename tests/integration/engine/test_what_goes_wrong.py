@@ -5,14 +5,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support.checker import check
-from support.stack import FAST, SLOW, ended, interrupt, job, online, order, reached, running, submit, until
 
 from comfy_api_service.domain.account import LOCAL
 from comfy_api_service.domain.errors import Code
 from comfy_api_service.domain.job import State
 from comfy_api_service.simulator import Simulator
 from comfy_api_service.worker import driver
+from support.checker import check
+from support.stack import FAST, SLOW, ended, interrupt, job, online, order, reached, running, submit, until
 
 MIDDLING = replace(FAST, seconds_per_step=0.05)
 
@@ -75,7 +75,9 @@ async def test_a_post_whose_answer_never_came_is_looked_up_not_repeated(tmp_path
     check(tmp_path)
 
 
-async def test_a_silent_socket_is_overruled_by_history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_silent_socket_is_overruled_by_history(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(driver, "SILENT_SECONDS", 0.5)
     async with Simulator(FAST) as sim, running(tmp_path, sim.url) as service:
         await online(service)

@@ -98,11 +98,11 @@ def _of_value(where: str, name: str, value: Any, kind: Any, extra: Mapping[str, 
     if type(value) is not wanted:
         yield f"{where}: {type(value).__name__} where {kind} is taken"
         return
-    if wanted in (int, float):
+    if kind in ("INT", "FLOAT"):
         yield from _of_number(where, value, kind, extra)
 
 
-def _of_number(where: str, value: float, kind: str, extra: Mapping[str, Any]) -> Iterator[str]:
+def _of_number(where: str, value: Any, kind: str, extra: Mapping[str, Any]) -> Iterator[str]:
     if "min" in extra and value < extra["min"]:
         yield f"{where}: {value} < {extra['min']}"
     if "max" in extra and value > extra["max"]:

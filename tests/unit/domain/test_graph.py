@@ -171,7 +171,14 @@ class TestRequirement:
 class TestOutputs:
     def test_in_the_order_of_their_numbers(self) -> None:
         save = {"class_type": "SaveImage", "inputs": {}}
-        graph = {"b": save, "10": save, "9": save, "3": {"class_type": "KSampler"}, "a": save, "07": save}
+        graph: dict[str, dict[str, Any]] = {
+            "b": save,
+            "10": save,
+            "9": save,
+            "3": {"class_type": "KSampler"},
+            "a": save,
+            "07": save,
+        }
         assert output_nodes(graph, None) == ("07", "9", "10", "a", "b")
 
     def test_the_inventory_decides_for_the_classes_that_it_knows(self) -> None:

@@ -8,7 +8,15 @@ from starlette.responses import Response
 from comfy_api_service.api import cursors, shapes
 from comfy_api_service.api.addresses import base_of
 from comfy_api_service.api.answers import answer
-from comfy_api_service.api.documented import IDEMPOTENCY, LOCATION, OF_BODIES, REPLAYED, answers, body_of, errors
+from comfy_api_service.api.documented import (
+    IDEMPOTENCY,
+    LOCATION,
+    OF_BODIES,
+    REPLAYED,
+    answers,
+    body_of,
+    errors,
+)
 from comfy_api_service.api.examples import JOB, REQUEST, SUBMITTED
 from comfy_api_service.api.filters import Filters
 from comfy_api_service.api.parameters import PAGE_DEFAULT, Cursor, Flag, JobPath, Limit
@@ -46,7 +54,9 @@ def submitted(request: Request, accepted: Accepted) -> Response:
     operation_id="submit_job",
     summary="Submit a job",
     responses={
-        **answers(202, Submitted, "The job is on the disk.", example=SUBMITTED, headers={"Location": LOCATION}),
+        **answers(
+            202, Submitted, "The job is on the disk.", example=SUBMITTED, headers={"Location": LOCATION}
+        ),
         **answers(
             200,
             Submitted,

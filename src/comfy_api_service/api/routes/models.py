@@ -24,8 +24,12 @@ _RESPONSES: Final = {
 router = APIRouter(tags=["models"], default_response_class=Response)
 
 
-@router.get("/api/v1/models", operation_id="list_models", summary="Models of all backends", responses=_RESPONSES)
-@router.get("/models", operation_id="list_models_short", summary="Models of all backends", responses=_RESPONSES)
+@router.get(
+    "/api/v1/models", operation_id="list_models", summary="Models of all backends", responses=_RESPONSES
+)
+@router.get(
+    "/models", operation_id="list_models_short", summary="Models of all backends", responses=_RESPONSES
+)
 async def list_models(
     request: Request,
     caller: Caller,

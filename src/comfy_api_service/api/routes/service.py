@@ -11,7 +11,13 @@ from comfy_api_service.api.addresses import base_of
 from comfy_api_service.api.answers import answer
 from comfy_api_service.api.documented import answers, errors, gives
 from comfy_api_service.api.schemas.base import EXAMPLE_TIME
-from comfy_api_service.api.schemas.service import HealthAnswer, LiveAnswer, PingAnswer, ReadyAnswer, RootAnswer
+from comfy_api_service.api.schemas.service import (
+    HealthAnswer,
+    LiveAnswer,
+    PingAnswer,
+    ReadyAnswer,
+    RootAnswer,
+)
 from comfy_api_service.api.state import services_of, state_of
 from comfy_api_service.api.times import iso
 from comfy_api_service.domain.errors import Code, Refused, Unavailable
@@ -33,7 +39,9 @@ router = APIRouter(tags=["service"], default_response_class=Response)
     operation_id="get_root",
     summary="Name, version and links",
     responses={
-        **answers(200, RootAnswer, "The service.", example={"name": NAME, "version": "0.1.0", "links": LINKS}),
+        **answers(
+            200, RootAnswer, "The service.", example={"name": NAME, "version": "0.1.0", "links": LINKS}
+        ),
         **errors(),
     },
 )

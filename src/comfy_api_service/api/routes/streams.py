@@ -8,6 +8,7 @@ from starlette.responses import Response
 
 from comfy_api_service.api.addresses import base_of
 from comfy_api_service.api.documented import empty, errors, gives
+from comfy_api_service.api.listening import close
 from comfy_api_service.api.parameters import Flag, JobPath
 from comfy_api_service.api.reading import whole_number
 from comfy_api_service.api.sse import EventStream, after_first, has_ended
@@ -46,6 +47,7 @@ async def stream_events(
     notices = services_of(request).watcher.job(caller, job_id, after=after, previews=previews)
     first = await anext(notices)
     if has_ended(first, after):
+        await close(notices)
         return Response(status_code=204)
     return EventStream(after_first(first, notices), base_of(request), state_of(request).draining)
 

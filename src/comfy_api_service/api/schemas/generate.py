@@ -70,5 +70,3 @@ class BatchRequest(Request):
         description="Each as the body of `POST /api/v1/jobs`.",
         examples=[[{"prompt": "a lighthouse at dawn"}, {"prompt": "the same at night", "steps": 30}]],
     )
-
-

@@ -67,7 +67,7 @@ class JobRequest(GenerationFields):
     )
     output: OutputRequest = OutputRequest()
     dedupe: bool = Field(
-        False,  # noqa: FBT003 - a default
+        False,
         description="An identical request of the last 24 hours that did not fail answers with its job.",
     )
 

@@ -1,0 +1,1 @@
+"""Benchmarks of the promises of speed; run as `python -m benchmarks`."""

@@ -1,0 +1,1 @@
+"""The references: the same work with nothing of the service in between."""

@@ -1,0 +1,173 @@
+"""Processes of a run: started on free loopback ports, polled until they answer, stopped whatever happens."""
+
+import asyncio
+import contextlib
+import os
+import socket
+import sys
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+import orjson
+import psutil
+
+from benchmarks.png import noise
+
+HOST: Final = "127.0.0.1"
+READY_SECONDS: Final = 30.0
+STOP_SECONDS: Final = 10.0
+POLL_SECONDS: Final = 0.02
+ANSWER_SECONDS: Final = 180.0
+LINE_LIMIT: Final = 64 * 1024 * 1024
+COMMAND: Final = Path(sys.executable).with_name("comfy-api")
+ROOT: Final = Path(__file__).resolve().parent.parent
+
+
+class DidNotStart(Exception):
+    """A process ended, or did not answer in time; with the end of what it said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A process that listens, or that waits for orders on its standard input."""
+
+    process: asyncio.subprocess.Process
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"http://{HOST}:{self.port}"
+
+    def memory(self) -> int:
+        """Resident bytes."""
+        return int(psutil.Process(self.process.pid).memory_info().rss)
+
+    async def ask(self, order: str, **arguments: Any) -> Any:
+        """Give an order (see `orders.py`) and return its answer."""
+        if self.process.stdin is None or self.process.stdout is None:
+            raise RuntimeError("this process takes no orders")
+        self.process.stdin.write(orjson.dumps({"order": order, **arguments}) + b"\n")
+        async with asyncio.timeout(ANSWER_SECONDS):
+            await self.process.stdin.drain()
+            while answer := await self.process.stdout.readline():
+                if answer.startswith(b"{"):
+                    document = orjson.loads(answer)
+                    if "fault" in document:
+                        raise RuntimeError(f"{order}: {document['fault']}")
+                    return document["answer"]
+        raise RuntimeError(f"{order}: the process ended")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+@asynccontextmanager
+async def started(
+    command: Sequence[str | Path],
+    *,
+    folder: Path,
+    port: int,
+    ready: str | None,
+    environment: Mapping[str, str] | None = None,
+) -> AsyncIterator[Server]:
+    """A process that runs until the block is left; `ready` is the path that answers 200 once it is."""
+    folder.mkdir(parents=True, exist_ok=True)
+    said = folder / f"process-{port}.log"
+    inherited = {name: os.environ[name] for name in ("PATH", "LANG", "TMPDIR") if name in os.environ}
+    with said.open("wb") as log:
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            cwd=folder,
+            env={**inherited, "HOME": str(folder), "PYTHONPATH": str(ROOT), **(environment or {})},
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=log,
+            limit=LINE_LIMIT,
+        )
+        server = Server(process, port)
+        try:
+            if ready is not None:
+                await _answering(server, ready, said)
+            yield server
+        finally:
+            await stop(process)
+
+
+async def stop(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is not None:
+        return
+    with contextlib.suppress(ProcessLookupError):
+        process.terminate()
+    try:
+        # Reads what is left as well: a full pipe would keep the process from ending.
+        await asyncio.wait_for(process.communicate(), STOP_SECONDS)
+    except TimeoutError:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
+async def _answering(server: Server, path: str, said: Path) -> None:
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2.0)) as http:
+        try:
+            async with asyncio.timeout(READY_SECONDS):
+                while server.process.returncode is None:
+                    with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+                        async with http.get(server.url + path) as answer:
+                            if answer.status == 200:
+                                return
+                    await asyncio.sleep(POLL_SECONDS)
+        except TimeoutError:
+            pass
+    raise DidNotStart(said.read_text(errors="replace")[-2000:] or "no answer, and no word why")
+
+
+@asynccontextmanager
+async def simulator(
+    folder: Path, *, seconds_per_prompt: float = 0.05, cleanup_seconds: float = 0.0
+) -> AsyncIterator[Server]:
+    """A ComfyUI stand-in in a process of its own that gives a 500 kB PNG for every prompt."""
+    folder.mkdir(parents=True, exist_ok=True)
+    picture, port = folder / "fixed.png", free_port()
+    picture.write_bytes(noise())
+    command = [
+        sys.executable, "-m", "comfy_api_service.simulator", "--port", str(port), "--control", "--no-previews",
+        "--seconds-per-load", "0", "--seconds-per-prompt", str(seconds_per_prompt),
+        "--cleanup-seconds", str(cleanup_seconds), "--fixed-output", str(picture),
+    ]  # fmt: skip
+    async with started(command, folder=folder, port=port, ready="/system_stats") as server:
+        yield server
+
+
+def serve_command(port: int, data: Path, comfyui_url: str) -> list[str | Path]:
+    return [COMMAND, "serve", "--port", str(port), "--data-dir", data, "--comfyui-url", comfyui_url]
+
+
+SETTINGS: Final = {"LOG_LEVEL": "WARNING", "LOG_FORMAT": "json", "SHUTDOWN_GRACE": "0"}
+
+
+@asynccontextmanager
+async def service(folder: Path, comfyui_url: str, **settings: str) -> AsyncIterator[Server]:
+    """`comfy-api serve`, once it knows what its backend has."""
+    port = free_port()
+    command = serve_command(port, folder / "data", comfyui_url)
+    environment = {**SETTINGS, **settings}
+    async with started(command, folder=folder, port=port, ready="/ping", environment=environment) as server:
+        await inventory_known(server)
+        yield server
+
+
+async def inventory_known(server: Server) -> None:
+    async with asyncio.timeout(READY_SECONDS), aiohttp.ClientSession(server.url) as http:
+        while True:
+            async with http.get("/models") as answer:
+                if answer.status == 200 and (await answer.json())["models"]:
+                    return
+            await asyncio.sleep(POLL_SECONDS)

@@ -1,0 +1,83 @@
+"""The OpenAPI document: from the routes, with the models of the bodies that the routes parse themselves."""
+
+import functools
+from typing import Any, Final
+
+import orjson
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic.json_schema import models_json_schema
+
+from comfy_api_service.api.schemas import events
+from comfy_api_service.api.schemas.generate import BatchRequest
+from comfy_api_service.api.schemas.submission import JobRequest
+
+_BODIES: Final = (JobRequest, BatchRequest)
+_EVENTS: Final = (
+    events.SnapshotEvent,
+    events.QueuedEvent,
+    events.RunningEvent,
+    events.RequeuedEvent,
+    events.ArtifactEvent,
+    events.DoneEvent,
+    events.ProgressEvent,
+    events.PreviewEvent,
+)
+DESCRIPTION: Final = """\
+Prompt in, picture out: a REST API in front of ComfyUI.
+
+A job goes `queued → running → succeeded | failed | canceled`, is answered for at once, and survives the death
+of any process. Follow it by reading it, by Server-Sent Events, or on a WebSocket.
+
+**WebSockets**: `/ws/jobs/{job_id}` (`?last_event_id=`, `?previews=false`) and `/ws/jobs` for all of one's jobs.
+Text messages are events, the same JSON objects as in the event stream (see the schemas `…Event`). After an
+event `preview` exactly one binary message follows: the picture. Close codes: 1000 after `done`, 4404 no such
+job, 1012 the service stops (come back with `last_event_id`), 1008 messages were not taken for 30 seconds,
+1013 a part of the service is away, 1011 a fault.
+
+**Errors** are always `{"error": {code, message, details, request_id, timestamp}}`; codes are stable.
+"""
+TAGS: Final = [
+    {"name": "generate", "description": "Submit and wait."},
+    {"name": "jobs", "description": "Submit, follow, cancel, fetch."},
+    {"name": "events", "description": "What happens to a job, while it happens."},
+    {"name": "models", "description": "What the backends have."},
+    {"name": "artifacts", "description": "Files behind signed links."},
+    {"name": "service", "description": "Name, health, figures."},
+]
+
+
+def document(app: FastAPI) -> dict[str, Any]:
+    """The same for the same code; made once an app."""
+    if app.openapi_schema is None:
+        app.openapi_schema = _made(app)
+    return app.openapi_schema
+
+
+@functools.lru_cache(maxsize=4)
+def document_bytes(app: FastAPI) -> bytes:
+    return orjson.dumps(document(app))
+
+
+def _made(app: FastAPI) -> dict[str, Any]:
+    made = get_openapi(
+        title=app.title,
+        version=app.version,
+        description=DESCRIPTION,
+        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        tags=TAGS,
+        routes=app.routes,
+        separate_input_output_schemas=False,
+    )
+    schemas = made["components"]["schemas"]
+    for models, mode in ((_BODIES, "validation"), (_EVENTS, "serialization")):
+        _, definitions = models_json_schema(
+            [(model, mode) for model in models],  # type: ignore[misc]
+            ref_template="#/components/schemas/{model}",
+        )
+        for name, schema in definitions["$defs"].items():
+            schemas.setdefault(name, schema)
+    for unused in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(unused, None)
+    made["components"]["schemas"] = dict(sorted(schemas.items()))
+    return made

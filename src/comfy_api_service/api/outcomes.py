@@ -1,0 +1,21 @@
+"""A job's end as an answer to the request that waited for it."""
+
+from comfy_api_service.domain.errors import Code, Conflict, ServiceError
+from comfy_api_service.domain.job import State
+from comfy_api_service.services.views import JobView
+
+
+def failure_of(view: JobView) -> ServiceError | None:
+    """The error of a job that failed, its id in the details; None for one that did not (yet)."""
+    job = view.job
+    if job.state is State.CANCELED:
+        return Conflict("The job was canceled.", job_id=job.id, status=job.status)
+    if job.state is not State.FAILED:
+        return None
+    error = job.error
+    if error is None:
+        return ServiceError(Code.INTERNAL_ERROR, "The job failed.", details={"job_id": job.id})
+    details = {**error.details, "job_id": job.id}
+    if error.node_id is not None:
+        details["node_id"] = error.node_id
+    return ServiceError(error.code, error.message, details=details)

@@ -1,0 +1,102 @@
+"""Regular duties: retention, orphans, needs that nobody satisfies, counters."""
+
+import os
+import time
+from pathlib import Path
+
+from support.checker import check
+from support.stack import FAST, ended, job, online, order, running, submit, until
+
+from comfy_api_service.bootstrap import Service
+from comfy_api_service.domain.account import LOCAL
+from comfy_api_service.domain.errors import Code
+from comfy_api_service.domain.job import State
+from comfy_api_service.simulator import Simulator
+from comfy_api_service.worker.upkeep import Upkeep
+
+
+def upkeep(service: Service) -> Upkeep:
+    return service.worker._upkeep
+
+
+async def test_artifacts_go_after_their_retention_and_rows_later(tmp_path: Path) -> None:
+    async with Simulator(FAST) as sim, running(tmp_path, sim.url) as service:
+        await online(service)
+        done = await ended(service, (await submit(service)).job.id)
+        file = tmp_path / "artifacts" / done.artifacts[0].key
+        assert file.exists()
+        assert await upkeep(service).delete_expired() == 0
+        await service.db.write(lambda tx: tx.run("UPDATE jobs SET expires_at = 1"))
+        assert await upkeep(service).delete_expired() == 1
+        assert not file.exists()
+        view = await service.services.jobs.get(LOCAL, done.id)
+        assert view.job.purged_at is not None
+        assert view.links == ()
+        assert await upkeep(service).forget_old() == 0
+        await service.db.write(lambda tx: tx.run("UPDATE jobs SET finished_at = 1"))
+        assert await upkeep(service).forget_old() == 1
+        row = await service.db.read(lambda tx: tx.one("SELECT count(*) AS n FROM events"))
+        assert row is not None
+        assert row["n"] == 0
+
+
+async def test_purge_deletes_the_files_and_keeps_the_job(tmp_path: Path) -> None:
+    async with Simulator(FAST) as sim, running(tmp_path, sim.url) as service:
+        await online(service)
+        done = await ended(service, (await submit(service)).job.id)
+        view = await service.services.jobs.purge(LOCAL, done.id)
+        assert view.job.purged_at is not None
+        assert not (tmp_path / "artifacts" / done.artifacts[0].key).exists()
+    check(tmp_path)
+
+
+async def test_old_orphans_are_swept_and_nothing_else(tmp_path: Path) -> None:
+    async with Simulator(FAST) as sim, running(tmp_path, sim.url) as service:
+        await online(service)
+        done = await ended(service, (await submit(service)).job.id)
+        kept = tmp_path / "artifacts" / done.artifacts[0].key
+        orphan = kept.parents[1] / "7" / "image_0.png"
+        young = kept.parents[1] / "8" / "image_0.png"
+        for path in (orphan, young):
+            path.parent.mkdir(parents=True)
+            path.write_bytes(b"left behind")
+        old = time.time() - 2 * 86_400
+        for path in (kept, orphan):
+            os.utime(path, (old, old))
+        assert await upkeep(service).sweep_orphans() == 1
+        assert kept.exists()
+        assert young.exists()
+        assert not orphan.exists()
+    check(tmp_path)
+
+
+async def test_a_need_that_no_backend_satisfies_any_more_fails_its_jobs_in_the_end(tmp_path: Path) -> None:
+    lost_model = "sd_xl_base_1.0.safetensors"
+    async with Simulator(FAST) as one:
+        async with running(tmp_path, one.url, unservable_timeout=0.5) as service:
+            await online(service)
+            await service.worker.drain(0)
+            accepted = await submit(service, order(model=lost_model))
+        async with Simulator(FAST) as two:
+            await two.faults.die()
+            async with running(tmp_path, two.url, unservable_timeout=0.5) as service:
+
+                async def failed() -> bool:
+                    await upkeep(service).fail_unservable()
+                    return (await job(service, accepted.job.id)).state is State.FAILED
+
+                await until(failed)
+                error = (await job(service, accepted.job.id)).error
+                assert error is not None
+                assert error.code is Code.NO_CAPABLE_BACKEND
+    check(tmp_path)
+
+
+async def test_the_reconciler_counts_what_it_finds(tmp_path: Path) -> None:
+    async with running(tmp_path, "http://127.0.0.1:9") as service:
+        await submit(service)
+        assert await upkeep(service).reconcile() == 0
+        await service.db.write(lambda tx: tx.run("UPDATE lanes SET queued = 5"))
+        assert await upkeep(service).reconcile() > 0
+        assert await upkeep(service).reconcile() == 0
+    check(tmp_path, all_ended=False)
