@@ -60,5 +60,7 @@ async def run(options: Options) -> list[Check]:
             at_least=True,
         ),
         Check("prompts on the backend at once", most, 2, "the most of all rounds", unit="prompts"),
-        Check("HTTP requests to the backend a job", median(per_job), 3, "all requests counted", unit="requests"),
+        Check(
+            "HTTP requests to the backend a job", median(per_job), 3, "all requests counted", unit="requests"
+        ),
     ]

@@ -40,7 +40,9 @@ class Client:
 
         return list(await asyncio.gather(*(one() for _ in range(count))))
 
-    async def done(self, job_id: str, *, following: asyncio.Event | None = None) -> tuple[float, dict[str, Any]]:
+    async def done(
+        self, job_id: str, *, following: asyncio.Event | None = None
+    ) -> tuple[float, dict[str, Any]]:
         """Follow a job to its end: when `done` arrived, in monotonic seconds, and the job in it."""
         path = f"/ws/jobs/{job_id}"
         async with self.http.ws_connect(path, params={"previews": "false"}, compress=0) as socket:

@@ -22,7 +22,7 @@ async def obey(handlers: Mapping[str, Handler]) -> None:
         arguments = orjson.loads(given)
         try:
             document = {"answer": await handlers[arguments.pop("order")](**arguments)}
-        except Exception as fault:
+        except Exception as fault:  # noqa: BLE001 - told to whoever gave the order
             document = {"fault": f"{type(fault).__name__}: {fault}"}
         sys.stdout.buffer.write(orjson.dumps(document) + b"\n")
         sys.stdout.buffer.flush()

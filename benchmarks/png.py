@@ -15,7 +15,10 @@ def noise(seed: int = 0) -> bytes:
     raw = b"".join(b"\0" + rows.randbytes(SIDE * 3) for _ in range(SIDE))
     header = struct.pack(">IIBBBBB", SIDE, SIDE, 8, 2, 0, 0, 0)
     return (
-        b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", zlib.compress(raw, 0)) + _chunk(b"IEND", b"")
+        b"\x89PNG\r\n\x1a\n"
+        + _chunk(b"IHDR", header)
+        + _chunk(b"IDAT", zlib.compress(raw, 0))
+        + _chunk(b"IEND", b"")
     )
 
 

@@ -78,14 +78,14 @@ async def started(
     environment: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Server]:
     """A process that runs until the block is left; `ready` is the path that answers 200 once it is."""
-    folder.mkdir(parents=True, exist_ok=True)
-    said = folder / f"process-{port}.log"
+    said = _ready_folder(folder) / f"process-{port}.log"
     inherited = {name: os.environ[name] for name in ("PATH", "LANG", "TMPDIR") if name in os.environ}
+    python_path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     with said.open("wb") as log:
         process = await asyncio.create_subprocess_exec(
             *command,
             cwd=folder,
-            env={**inherited, "HOME": str(folder), "PYTHONPATH": str(ROOT), **(environment or {})},
+            env={**inherited, "HOME": str(folder), "PYTHONPATH": python_path, **(environment or {})},
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=log,
@@ -126,7 +126,22 @@ async def _answering(server: Server, path: str, said: Path) -> None:
                     await asyncio.sleep(POLL_SECONDS)
         except TimeoutError:
             pass
-    raise DidNotStart(said.read_text(errors="replace")[-2000:] or "no answer, and no word why")
+    raise DidNotStart(_last_words(said))
+
+
+def _ready_folder(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _last_words(said: Path) -> str:
+    return said.read_text(errors="replace")[-2000:] or "no answer, and no word why"
+
+
+def _picture(folder: Path) -> Path:
+    path = _ready_folder(folder) / "fixed.png"
+    path.write_bytes(noise())
+    return path
 
 
 @asynccontextmanager
@@ -134,9 +149,7 @@ async def simulator(
     folder: Path, *, seconds_per_prompt: float = 0.05, cleanup_seconds: float = 0.0
 ) -> AsyncIterator[Server]:
     """A ComfyUI stand-in in a process of its own that gives a 500 kB PNG for every prompt."""
-    folder.mkdir(parents=True, exist_ok=True)
-    picture, port = folder / "fixed.png", free_port()
-    picture.write_bytes(noise())
+    picture, port = _picture(folder), free_port()
     command = [
         sys.executable, "-m", "comfy_api_service.simulator", "--port", str(port), "--control", "--no-previews",
         "--seconds-per-load", "0", "--seconds-per-prompt", str(seconds_per_prompt),
@@ -150,7 +163,7 @@ def serve_command(port: int, data: Path, comfyui_url: str) -> list[str | Path]:
     return [COMMAND, "serve", "--port", str(port), "--data-dir", data, "--comfyui-url", comfyui_url]
 
 
-SETTINGS: Final = {"LOG_LEVEL": "WARNING", "LOG_FORMAT": "json", "SHUTDOWN_GRACE": "0"}
+SETTINGS: Final = {"LOG_FORMAT": "json", "SHUTDOWN_GRACE": "0"}
 
 
 @asynccontextmanager

@@ -48,7 +48,9 @@ def graph(seed: int) -> dict[str, Any]:
 class BareClient:
     """One client of one server. `views` has the seconds that each `/view` took, until its last byte."""
 
-    def __init__(self, http: aiohttp.ClientSession, socket: aiohttp.ClientWebSocketResponse, name: str) -> None:
+    def __init__(
+        self, http: aiohttp.ClientSession, socket: aiohttp.ClientWebSocketResponse, name: str
+    ) -> None:
         self.views: list[float] = []
         self._http = http
         self._socket = socket

@@ -45,6 +45,7 @@ from comfy_api_service.storage.links import LinkSigner
 from comfy_api_service.storage.local import LocalStorage
 from comfy_api_service.telemetry import Metrics
 from comfy_api_service.worker.collect import Collector
+from comfy_api_service.worker.preparation import Preparation
 from comfy_api_service.worker.reporter import Reporter
 from comfy_api_service.worker.settle import Settler
 from comfy_api_service.worker.upkeep import Upkeep
@@ -159,7 +160,7 @@ async def service(settings: Settings, *, clock: Clock | None = None) -> AsyncIte
                 unservable_timeout=settings.unservable_timeout,
                 job_retention=settings.job_retention,
             ),
-            compile_late=_late_compiler(pool, settings.default_model),
+            preparation=Preparation(_late_compiler(pool, settings.default_model), reporter, clock),
             concurrency=settings.worker_concurrency,
             job_timeout=settings.job_timeout,
             stall_timeout=settings.stall_timeout,

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Final
 
+import orjson
 from fastapi import Depends, FastAPI
 from fastapi.exceptions import RequestValidationError, WebSocketRequestValidationError
 from fastapi.routing import APIRoute
@@ -16,6 +17,7 @@ from comfy_api_service.api.draining import Draining
 from comfy_api_service.api.errors import handle_error, handle_validation
 from comfy_api_service.api.gate import Gate
 from comfy_api_service.api.measures import Measures
+from comfy_api_service.api.openapi import document
 from comfy_api_service.api.options import ApiOptions
 from comfy_api_service.api.routes import (
     batches,
@@ -29,6 +31,7 @@ from comfy_api_service.api.routes import (
     streams,
 )
 from comfy_api_service.api.services import ApiServices
+from comfy_api_service.api.shortcut import Shortcut
 from comfy_api_service.api.state import AppState
 from comfy_api_service.domain.errors import ServiceError, Unavailable
 
@@ -63,19 +66,35 @@ class Api:
 
 def build_app(services: ApiServices, options: ApiOptions) -> Api:
     draining = Draining()
+    app = _routed(options)
+    app.state.comfy_api = AppState(services, options, draining)
+    inner: ASGIApp = Shortcut(app) if options.jobs_enabled else app
+    if options.cors_origins:
+        inner = Cors(inner, options)
+    measures = Measures(services.metrics, _series())
+    return Api(Gate(inner, measures=measures, max_body_size=options.max_body_size), app, draining)
+
+
+def openapi_text(version: str) -> str:
+    """The OpenAPI document without a running service, as it is committed: indented, with a last newline."""
+    described = document(_routed(ApiOptions(version)))
+    return orjson.dumps(described, option=orjson.OPT_INDENT_2).decode() + "\n"
+
+
+def _routed(options: ApiOptions) -> FastAPI:
     app = FastAPI(
         title="comfy-api-service", version=options.version, openapi_url=None, docs_url=None, redoc_url=None
     )
     app.router.redirect_slashes = False
-    app.state.comfy_api = AppState(services, options, draining)
     for router in JOBS:
-        app.include_router(router, dependencies=[] if options.jobs_enabled else [Depends(_switched_off)])
-    for router in OTHERS:
-        app.include_router(router)
+        if options.jobs_enabled:
+            app.router.routes.extend(router.routes)
+        else:
+            app.include_router(router, dependencies=[Depends(_switched_off)])
+    for router in OTHERS:  # as they are: `include_router` makes each anew, 0.1 s at the first request
+        app.router.routes.extend(router.routes)
     _tell_errors(app)
-    inner: ASGIApp = Cors(app, options) if options.cors_origins else app
-    measures = Measures(services.metrics, _series())
-    return Api(Gate(inner, measures=measures, max_body_size=options.max_body_size), app, draining)
+    return app
 
 
 def _tell_errors(app: FastAPI) -> None:
@@ -100,11 +119,11 @@ async def _http_exception(request: Request, error: Exception) -> Response:
 
 
 def allowed(path: str) -> list[str]:
-    """The methods that this path has."""
-    methods: set[str] = set()
-    for route in api_routes():
-        if route.endpoint is not batches.not_allowed and route.path_regex.match(path):
-            methods |= route.methods or set()
+    """The methods that this path has; a path that stands there as it is goes before one with a parameter."""
+    routes = [route for route in api_routes() if route.endpoint is not batches.not_allowed]
+    exact = [route for route in routes if route.path == path]
+    found = exact or [route for route in routes if route.path_regex.match(path)]
+    methods = {method for route in found for method in route.methods or ()}
     return sorted(methods | {"HEAD"} if "GET" in methods else methods)
 
 

@@ -31,12 +31,12 @@ def event(notice: Notice, base: str) -> dict[str, Any]:
             }
         case Durable(change):
             return {
-                **change.data,
                 "type": change.type,
                 "job_id": change.job_id,
                 "status": change.status,
                 "seq": change.seq,
                 "at": iso(change.at),
+                **change.data,
             }
         case Moved(job_id, progress):
             return _progress(job_id, progress)

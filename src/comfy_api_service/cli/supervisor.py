@@ -14,8 +14,9 @@ import time
 from asyncio.subprocess import PIPE, STDOUT, Process
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from comfy_api_service.cli.faults import ExitCode, Fault
 from comfy_api_service.cli.output import say
@@ -125,40 +126,54 @@ class Supervisor:
 
     async def _live(self) -> int:
         """One life of ComfyUI; its exit status. Cancelled, it is stopped first."""
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-I", "-S", str(_KEEPER), str(self._grace), *self._comfyui.command),
-            cwd=self._comfyui.folder,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
-            stdin=PIPE,
-            stdout=PIPE,
-            stderr=STDOUT,
-            start_new_session=True,
-        )
-        output = asyncio.create_task(self._copy(process))
-        try:
-            return await process.wait()
-        finally:
-            await asyncio.shield(self._stop(process))
-            await asyncio.wait({output}, timeout=LAST_WORDS)
-            output.cancel()
+        async with _output() as (reader, inherited):
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-I", "-S", str(_KEEPER), str(self._grace), *self._comfyui.command),
+                cwd=self._comfyui.folder,
+                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                stdin=PIPE,
+                stdout=inherited,
+                stderr=STDOUT,
+                start_new_session=True,
+            )
+            inherited.close()
+            copying = asyncio.create_task(self._copy(reader))
+            try:
+                return await process.wait()
+            finally:
+                await asyncio.shield(self._stop(process))
+                await asyncio.wait({copying}, timeout=LAST_WORDS)
+                copying.cancel()
 
     async def _stop(self, process: Process) -> None:
-        """Closing its pipe tells the keeper; the keeper is killed only if it fails to do its duty."""
+        """Closing its pipe tells the keeper; whatever of its group is left then is killed."""
         if process.stdin is not None:
             process.stdin.close()
-        try:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._grace + 5):
                 await process.wait()
-        except TimeoutError:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
 
-    async def _copy(self, process: Process) -> None:
-        if process.stdout is None:
-            return
-        async for line in lines(process.stdout):
+    async def _copy(self, reader: asyncio.StreamReader) -> None:
+        async for line in lines(reader):
             self._write(PREFIX + line)
+
+
+@contextlib.asynccontextmanager
+async def _output() -> AsyncIterator[tuple[asyncio.StreamReader, FileIO]]:
+    """A pipe: its reader, closed at the end even if a stray process holds the other side; and that side."""
+    reading, writing = os.pipe()
+    reader = asyncio.StreamReader()
+    with FileIO(writing, "wb") as inherited:
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), FileIO(reading, "rb")
+        )
+        try:
+            yield reader, inherited
+        finally:
+            transport.close()
 
 
 async def lines(stream: asyncio.StreamReader) -> AsyncIterator[str]:
@@ -194,9 +209,9 @@ def _meaning(status: int) -> str:
 
 
 @contextlib.asynccontextmanager
-async def supervised(comfyui: LocalComfyUI, **options: float) -> AsyncIterator[Supervisor]:
+async def supervised(comfyui: LocalComfyUI, **options: Any) -> AsyncIterator[Supervisor]:
     """A ComfyUI that lives as long as this context."""
-    supervisor = Supervisor(comfyui, **options)  # type: ignore[arg-type]
+    supervisor = Supervisor(comfyui, **options)
     task = asyncio.create_task(supervisor.run())
     try:
         yield supervisor

@@ -47,8 +47,8 @@ def compile_generation(
         graph=canonical(resolved.graph),
         params=params_of(decided),
         requirement=requirement_of(resolved.graph),
-        images=decided.batch_size,
-        pixel_steps=pixel_steps(resolved.graph),
+        images=resolved.images,
+        pixel_steps=resolved.pixel_steps,
         timing_key=key,
     )
 

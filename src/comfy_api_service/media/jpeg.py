@@ -14,7 +14,6 @@ _TABLES: Final = frozenset({0xC4, 0xCC, 0xDB, 0xDC, 0xDD})
 _APPLICATION: Final = frozenset(range(0xE0, 0xF0)) | {_COM}
 _MARKER: Final = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 """A marker within picture data: not an escaped 0xFF, not padding, not a restart."""
-_MOST_PADDING: Final = 64
 _SEGMENT: Final = 0xFFFF - 2
 _EXIF_HEAD: Final = b"Exif\0\0"
 
@@ -52,11 +51,9 @@ class JpegCleaner(Sieve):
     def _marker(self) -> Steps[int]:
         if (yield from self._take(1)) != b"\xff":
             raise self._broken("its structure is damaged")
-        for _ in range(_MOST_PADDING):
-            marker = (yield from self._take(1))[0]
-            if marker != 0xFF:
-                return marker
-        raise self._broken("its structure is damaged")
+        while (marker := (yield from self._take(1))[0]) == 0xFF:
+            pass  # padding; too much of it counts as too many small parts
+        return marker
 
     def _segment(self, marker: int) -> Steps[None]:
         if marker not in _FRAMES | _TABLES | _APPLICATION | {_SOS}:

@@ -48,7 +48,7 @@ class Metrics:
     """One registry a process; label values are bounded by the code or by the number of backends."""
 
     def __init__(self) -> None:
-        disable_created_metrics()  # their names clash with `comfyui_jobs_created`
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # their names clash with `comfyui_jobs_created`
         self.registry = registry = CollectorRegistry()
         for standard in (ProcessCollector, PlatformCollector, GCCollector):
             standard(registry=registry)

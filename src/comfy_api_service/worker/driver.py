@@ -6,37 +6,33 @@ whenever the socket may not have told all. Adopts what an earlier process left.
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-import orjson
 import structlog
 
 from comfy_api_service.comfyui.client import ComfyClient
-from comfy_api_service.comfyui.errors import BackendError
 from comfy_api_service.comfyui.message_types import Message, PreviewFrame
 from comfy_api_service.comfyui.socket import Session
-from comfy_api_service.comfyui.views import QueueView
-from comfy_api_service.db import backends, claims, transitions, work
+from comfy_api_service.db import backends, claims, work
 from comfy_api_service.db.base import Database, Tx
 from comfy_api_service.db.claims import Claimant
-from comfy_api_service.db.requirements import ensure_requirements
 from comfy_api_service.domain.clock import Clock
-from comfy_api_service.domain.compilation import Compiled
-from comfy_api_service.domain.errors import ServiceError, Unavailable
-from comfy_api_service.domain.graph import Graph, for_attempt, output_nodes
+from comfy_api_service.domain.errors import Unavailable
+from comfy_api_service.domain.graph import Graph, output_nodes
 from comfy_api_service.domain.ids import new_client_id, new_prompt_id
-from comfy_api_service.domain.job import JobError, State
+from comfy_api_service.domain.job import State
 from comfy_api_service.signals.base import Signals
 from comfy_api_service.telemetry import Metrics
 from comfy_api_service.worker.assignment import Assignment, assigned
 from comfy_api_service.worker.busy import BusyMeter
 from comfy_api_service.worker.contact import Contact
+from comfy_api_service.worker.oversight import Oversight
+from comfy_api_service.worker.preparation import Preparation, attempt_graph
 from comfy_api_service.worker.reporter import Reporter
 from comfy_api_service.worker.room import Room
 from comfy_api_service.worker.run import Run
 from comfy_api_service.worker.settle import Settler
-from comfy_api_service.worker.verdict import Declined, Lost, Verdict, Why
+from comfy_api_service.worker.verdict import Declined, Lost, Why
 
 log = structlog.get_logger()
 
@@ -44,17 +40,6 @@ PROMPTS: Final = 2
 """Prompts kept in a backend's queue: it never idles between jobs; more would only lose control."""
 POLL_SECONDS: Final = 0.25
 """How often an idle backend looks for work when no wake-up comes."""
-LOOK_SECONDS: Final = 1.0
-SILENT_SECONDS: Final = 5.0
-"""A prompt of which the socket said nothing for so long is looked up."""
-SWEEP_SECONDS: Final = 30.0
-"""How often the queue is read for prompts that nobody wants any more."""
-DEAD_SECONDS: Final = 8.0
-"""A backend that could not be reached for so long is given up: its jobs go on elsewhere."""
-ZOMBIE_SECONDS: Final = 20.0
-"""A prompt that waits in a queue where nothing runs for so long shows a backend that runs nothing."""
-UNHEEDED_SECONDS: Final = 60.0
-"""A prompt that was asked to stop for being overdue, and runs on, is given up after so long."""
 
 
 class Driver:
@@ -72,7 +57,7 @@ class Driver:
         reporter: Reporter,
         settler: Settler,
         room: Room,
-        compile_late: Callable[[Mapping[str, Any]], Compiled],
+        preparation: Preparation,
         job_timeout: float,
         stall_timeout: float,
     ) -> None:
@@ -88,9 +73,7 @@ class Driver:
         self._reporter = reporter
         self._settler = settler
         self._room = room
-        self._compile_late = compile_late
-        self._job_timeout = job_timeout
-        self._stall_timeout = stall_timeout
+        self._preparation = preparation
         self._changed = asyncio.Event()
         self.contact = Contact(
             backend_id, name, client, db, signals, clock, metrics, changed=self._changed.set
@@ -101,10 +84,17 @@ class Driver:
         self._runs: dict[str, Run] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._resident: str | None = None
-        self._swept_at = 0.0
-        self._foreign: set[str] = set()
-        self._look_now = asyncio.Event()
         self._draining = False
+        self._oversight = Oversight(
+            self._runs,
+            client,
+            self._session,
+            self.contact,
+            db,
+            clock,
+            job_timeout=job_timeout,
+            stall_timeout=stall_timeout,
+        )
 
     # --- life ------------------------------------------------------------------------------------------
 
@@ -115,7 +105,7 @@ class Driver:
             group.create_task(self.contact.run())
             group.create_task(self._session.run())
             group.create_task(self._claiming())
-            group.create_task(self._looking())
+            group.create_task(self._oversight.run())
 
     async def drain(self, grace: float) -> None:
         """Take no new work; let runs finish for `grace` seconds. What is left stays with the backend."""
@@ -197,14 +187,14 @@ class Driver:
 
     async def _begin(self, assignment: Assignment) -> None:
         """Compile if that is still to do, then post; the run is known before anything is sent."""
-        graph_or_verdict = await self._graph(assignment)
-        if not isinstance(graph_or_verdict, dict):
+        graph = await self._preparation.graph(assignment, self.contact.inventory)
+        if isinstance(graph, Declined | Lost):
             run = self._make_run(assignment, {}, adopted=False)
-            run.end(graph_or_verdict)
+            run.end(graph)
             self._follow(run, {})
             return
-        run = self._make_run(assignment, graph_or_verdict, adopted=False)
-        self._follow(run, graph_or_verdict)
+        run = self._make_run(assignment, graph, adopted=False)
+        self._follow(run, graph)
         self._spawn(self._post(run))
 
     async def _post(self, run: Run) -> None:
@@ -214,37 +204,6 @@ class Driver:
             self.contact.answered_well()
         elif not (run.verdict.done() and isinstance(run.verdict.result(), Declined)):
             self.contact.answered_badly()
-
-    async def _graph(self, assignment: Assignment) -> dict[str, Any] | Verdict:
-        """The graph to post; a job accepted before any inventory was known is compiled now."""
-        if assignment.graph is not None:
-            graph: dict[str, Any] = orjson.loads(assignment.graph)
-            return dict(for_attempt(graph, assignment.job_id, assignment.attempt))
-        try:
-            compiled = self._compile_late(assignment.params)
-        except ServiceError as refusal:
-            return Declined(JobError(refusal.code, refusal.message, refusal.details))
-        inventory = self.contact.inventory
-        if compiled.graph is None or inventory is None:
-            return Lost("inventory unknown", unsent=True)
-        now = self._clock.now()
-        await self._reporter.persist(
-            lambda tx: ensure_requirements(tx, {compiled.requirement.id: compiled.requirement}, now)
-        )
-        if not inventory.satisfies(compiled.requirement):
-            return Lost("another backend has the model", unsent=True, requirement_id=compiled.requirement.id)
-        graph_bytes = compiled.graph
-        await self._reporter.persist(
-            lambda tx: transitions.keep_compiled(
-                tx,
-                assignment.fence,
-                graph=graph_bytes,
-                params=compiled.params,
-                images=compiled.images,
-                timing_key=compiled.timing_key,
-            )
-        )
-        return dict(for_attempt(orjson.loads(graph_bytes), assignment.job_id, assignment.attempt))
 
     # --- runs ------------------------------------------------------------------------------------------
 
@@ -305,100 +264,9 @@ class Driver:
                 run.gap()
             self.contact.ask_now(inventory=True)
         self._changed.set()
-        self._look_now.set()
+        self._oversight.look_now()
 
-    # --- looking ---------------------------------------------------------------------------------------
-
-    async def _looking(self) -> None:
-        while True:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._look_now.wait(), LOOK_SECONDS)
-            self._look_now.clear()
-            try:
-                await self._watch_over()
-            except BackendError:
-                self.contact.ask_now()
-
-    async def _watch_over(self) -> None:
-        now = self._clock.monotonic()
-        away_since = self.contact.away_since
-        if away_since is not None:
-            if now - away_since >= DEAD_SECONDS:
-                self._give_up_all("backend unreachable")
-            return
-        for run in tuple(self._runs.values()):
-            self._bound(run, now)
-        doubtful = [run for run in self._runs.values() if self._doubtful(run, now)]
-        if not doubtful and now - self._swept_at < SWEEP_SECONDS:
-            return
-        queue = await self._client.queue()
-        for run in doubtful:
-            await run.look(queue)
-            waited = run.watch.pending_since
-            if waited is not None and now - waited >= ZOMBIE_SECONDS:
-                self.contact.suspect("it runs nothing")
-                self._give_up_all("backend runs nothing")
-                return
-        await self._sweep(queue, now)
-
-    def _doubtful(self, run: Run, now: float) -> bool:
-        """Whether the socket alone cannot be trusted for this run."""
-        if run.verdict.done():
-            return False
-        if run.link is None or run.link != self._session.link or not self._session.connected:
-            return True
-        return now - run.watch.heard_at >= SILENT_SECONDS
-
-    def _bound(self, run: Run, now: float) -> None:
-        """No run lasts for ever: `JOB_TIMEOUT` for all, the stall watchdog for those that the socket tells of,
-        and for those that wait behind a prompt that is none of ours.
-        """
-        started_at = run.watch.started_at
-        if run.verdict.done():
-            return
-        if started_at is None:
-            self._bound_waiting(run, now)
-        elif now - started_at >= self._job_timeout:
-            run.stop(Why("timeout"))
-            if now - started_at >= self._job_timeout + UNHEEDED_SECONDS:
-                self.contact.suspect("it does not stop")
-                run.end(Lost("backend does not stop", backend_died=True))
-        elif run.link is not None and now - run.watch.heard_at >= self._stall_timeout:
-            self.contact.suspect("it makes no progress")
-            self._spawn(run.remove())
-            run.end(Lost("stalled", backend_died=True))
-
-    def _bound_waiting(self, run: Run, now: float) -> None:
-        if any(other.watch.started_at is not None for other in self._runs.values()):
-            run.watch.blocked_since = None
-        elif run.watch.blocked_since is None:
-            run.watch.blocked_since = now
-        elif now - run.watch.blocked_since >= self._stall_timeout:
-            self.contact.suspect("it does not get to our prompts")
-            self._spawn(run.remove())
-            run.end(Lost("blocked"))
-
-    def _give_up_all(self, reason: str) -> None:
-        for run in tuple(self._runs.values()):
-            if run.why is not None and run.why.kind == "canceled":
-                run.abandon()
-            run.end(Lost(reason, backend_died=run.watch.started_at is not None))
-        self._resident = None
-
-    async def _sweep(self, queue: QueueView, now: float) -> None:
-        """Remove prompts of attempts that are closed: they were replaced while nobody could reach them."""
-        self._swept_at = now
-        seen = {item.prompt_id for item in (*queue.running, *queue.pending)}
-        unknown = seen - self._runs.keys() - self._foreign
-        self._foreign &= seen
-        if not unknown:
-            return
-        stale = await self._db.read(lambda tx: work.superseded(tx, sorted(unknown)))
-        for prompt_id in stale:
-            log.info("superseded_prompt_removed", backend=self.name, prompt_id=prompt_id)
-            await self._client.delete_pending([prompt_id])
-            await self._client.interrupt(prompt_id)
-        self._foreign |= unknown - set(stale)
+    # --- adopting ---------------------------------------------------------------------------------------
 
     async def _adopt(self) -> None:
         """Take over the open attempts of this backend; each is settled where it is."""
@@ -410,9 +278,7 @@ class Driver:
 
         for attempt in await self._reporter.persist(take):
             assignment = assigned(attempt)
-            graph: Graph = {}
-            if assignment.graph is not None:
-                graph = for_attempt(orjson.loads(assignment.graph), assignment.job_id, assignment.attempt)
+            graph = {} if assignment.graph is None else attempt_graph(assignment, assignment.graph)
             run = self._make_run(assignment, graph, adopted=True)
             log.info("attempt_adopted", job_id=assignment.job_id, attempt=assignment.attempt)
             self._follow(run, graph)

@@ -2,8 +2,8 @@
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import Final
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -13,13 +13,13 @@ from comfy_api_service.comfyui.client import ComfyClient
 from comfy_api_service.db import backends, counters, work, workers
 from comfy_api_service.db.base import Database, Tx
 from comfy_api_service.domain.clock import Clock
-from comfy_api_service.domain.compilation import Compiled
 from comfy_api_service.domain.errors import ServiceError
 from comfy_api_service.domain.ids import new_worker_id
 from comfy_api_service.signals.base import Signals
 from comfy_api_service.telemetry import Metrics
 from comfy_api_service.worker.assignment import assigned
 from comfy_api_service.worker.driver import Driver
+from comfy_api_service.worker.preparation import Preparation
 from comfy_api_service.worker.reporter import Reporter
 from comfy_api_service.worker.room import Room
 from comfy_api_service.worker.settle import Settler
@@ -48,7 +48,7 @@ class Worker:
         reporter: Reporter,
         settler: Settler,
         upkeep: Upkeep,
-        compile_late: Callable[[Mapping[str, Any]], Compiled],
+        preparation: Preparation,
         concurrency: int | None,
         job_timeout: float,
         stall_timeout: float,
@@ -80,7 +80,7 @@ class Worker:
                     reporter=reporter,
                     settler=settler,
                     room=room,
-                    compile_late=compile_late,
+                    preparation=preparation,
                     job_timeout=job_timeout,
                     stall_timeout=stall_timeout,
                 )

@@ -89,10 +89,14 @@ class Run:
         self._news.set()
 
     async def until(self, condition: Callable[[], object]) -> None:
-        async with asyncio.timeout(20):
-            while not condition():
-                self._news.clear()
-                await self._news.wait()
+        try:
+            async with asyncio.timeout(20):
+                while not condition():
+                    self._news.clear()
+                    await self._news.wait()
+        except TimeoutError:
+            shown = [type(message).__name__ for message in self.told]
+            pytest.fail(f"not told in time; link {self.session.link}, told {shown}")
 
     async def submit(self, wanted: dict[str, Any]) -> str:
         prompt_id = str(uuid.uuid4())

@@ -5,14 +5,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support.checker import check
-from support.stack import FAST, SLOW, ended, job, online, order, queue_length, reached, running, submit, until
 
 from comfy_api_service import bootstrap
 from comfy_api_service.domain.account import LOCAL
 from comfy_api_service.domain.job import State
 from comfy_api_service.settings import Settings
 from comfy_api_service.simulator import Simulator
+from support.checker import check
+from support.stack import FAST, SLOW, ended, job, online, order, queue_length, reached, running, submit, until
 
 MIDDLING = replace(FAST, seconds_per_step=0.1)
 

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from comfy_api_service.bootstrap import Service
 from comfy_api_service.domain.account import LOCAL
 from comfy_api_service.domain.errors import Code
 from comfy_api_service.domain.job import State
 from comfy_api_service.simulator import Simulator
-from comfy_api_service.worker import driver
+from comfy_api_service.worker import oversight
 from support.checker import check
 from support.stack import FAST, SLOW, ended, interrupt, job, online, order, reached, running, submit, until
 
@@ -49,19 +50,22 @@ async def test_a_job_that_took_two_backends_down_is_not_run_again(tmp_path: Path
     async with Simulator(SLOW) as sim, running(tmp_path, sim.url) as service:
         await online(service)
         accepted = await submit(service, order(steps=50))
-        for _ in range(2):
-            await reached(service, accepted.job.id, State.EXECUTING)
+        for attempt in (1, 2):
+            await _executing(service, accepted.job.id, attempt)
             await sim.faults.die()
             await sim.faults.restart()
-            await until(lambda: _left(service, accepted.job.id, State.EXECUTING))
         done = await ended(service, accepted.job.id)
         assert done.error is not None
         assert done.error.code is Code.POISON_JOB
     check(tmp_path)
 
 
-async def _left(service: object, job_id: str, state: State) -> bool:
-    return (await job(service, job_id)).state is not state  # type: ignore[arg-type]
+async def _executing(service: Service, job_id: str, attempt: int) -> None:
+    async def there() -> bool:
+        found = await job(service, job_id)
+        return (found.state, found.attempt) == (State.EXECUTING, attempt)
+
+    await until(there)
 
 
 async def test_a_post_whose_answer_never_came_is_looked_up_not_repeated(tmp_path: Path) -> None:
@@ -78,7 +82,7 @@ async def test_a_post_whose_answer_never_came_is_looked_up_not_repeated(tmp_path
 async def test_a_silent_socket_is_overruled_by_history(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(driver, "SILENT_SECONDS", 0.5)
+    monkeypatch.setattr(oversight, "SILENT_SECONDS", 0.5)
     async with Simulator(FAST) as sim, running(tmp_path, sim.url) as service:
         await online(service)
         sim.faults.silence_socket()
@@ -92,7 +96,7 @@ async def test_a_silent_socket_is_overruled_by_history(
 async def test_lost_frames_lose_no_result(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, types: tuple[str, ...]
 ) -> None:
-    monkeypatch.setattr(driver, "SILENT_SECONDS", 0.5)
+    monkeypatch.setattr(oversight, "SILENT_SECONDS", 0.5)
     async with Simulator(FAST) as sim, running(tmp_path, sim.url) as service:
         await online(service)
         sim.faults.lose_frames(types=types)
@@ -168,8 +172,8 @@ async def test_a_half_answer_to_view_is_asked_again(tmp_path: Path) -> None:
 async def test_a_backend_that_accepts_and_runs_nothing_is_noticed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(driver, "ZOMBIE_SECONDS", 1.0)
-    monkeypatch.setattr(driver, "SILENT_SECONDS", 0.3)
+    monkeypatch.setattr(oversight, "ZOMBIE_SECONDS", 1.0)
+    monkeypatch.setattr(oversight, "SILENT_SECONDS", 0.3)
     async with Simulator(FAST) as zombie, Simulator(FAST) as sound:
         zombie.faults.accept_and_run_nothing()
         async with running(tmp_path, zombie.url, sound.url) as service:
@@ -226,10 +230,9 @@ async def test_attempts_run_out(tmp_path: Path) -> None:
     async with Simulator(MIDDLING) as sim, running(tmp_path, sim.url) as service:
         await online(service)
         accepted = await submit(service, order(steps=100, max_attempts=2))
-        for _ in range(2):
-            await reached(service, accepted.job.id, State.EXECUTING)
+        for attempt in (1, 2):
+            await _executing(service, accepted.job.id, attempt)
             interrupt(sim)
-            await until(lambda: _left(service, accepted.job.id, State.EXECUTING))
         done = await ended(service, accepted.job.id)
         assert done.error is not None
         assert done.error.code is Code.ATTEMPTS_EXHAUSTED

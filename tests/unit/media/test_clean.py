@@ -135,6 +135,44 @@ def test_what_is_blanked_in_place_moves_nothing(name: str) -> None:
     assert cleaned.index(kept) == data.index(kept)
 
 
+def test_what_is_blanked_in_an_mp4_is_free_space_for_every_reader() -> None:
+    cleaned = clean(samples.mp4())
+    for name in (b"udta", b"meta", b"uuid", b"ilst", b"Xtra"):
+        assert name not in cleaned
+    assert cleaned.count(b"free") == 7
+    assert clean(samples.mp4(b"qt  ")).count(b"free") == 7
+
+
+def test_the_thumbnail_in_a_jpeg_header_goes() -> None:
+    plain = samples.saved(samples.picture("RGB", (64, 48)), "JPEG")
+    head = b"JFIF\0\x01\x01\0\0\x01\0\x01\x02\x02" + WORD
+    told = plain[:2] + samples.jpeg_segment(0xE0, head) + plain[20:]
+    assert WORD in told
+    cleaned = clean(told)
+    assert WORD not in cleaned
+    assert cleaned[6:20] == head[:12] + b"\0\0"
+
+
+def test_the_flags_of_a_webp_say_what_is_left() -> None:
+    data = samples.webp()
+    assert data[20] == 0x20 | 0x10 | 0x08 | 0x04
+    assert clean(data)[20] == 0x20 | 0x10
+    assert clean(data, embed={"a": "b"})[20] == 0x20 | 0x10 | 0x08
+    assert clean(samples.animated_webp())[20] == 0x02
+    (stated,) = struct.unpack_from("<I", clean(data), 4)
+    assert stated == len(clean(data)) - 8
+
+
+def test_a_webp_whose_picture_is_shorter_than_it_says_is_refused() -> None:
+    data = clean(samples.webp())
+    at = data.index(b"VP8 ")
+    first_part = int.from_bytes(data[at + 8 : at + 11], "little")
+    length = int.from_bytes(data[at + 4 : at + 8], "little")
+    longer = (first_part & 0x1F) | (length << 5)
+    with pytest.raises(MediaError):
+        clean(data[: at + 8] + longer.to_bytes(3, "little") + data[at + 11 :])
+
+
 def test_tags_of_a_webm_become_void_elements_of_the_same_length() -> None:
     data = samples.webm()
     cleaned = clean(data)

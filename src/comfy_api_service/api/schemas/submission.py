@@ -63,7 +63,10 @@ class JobRequest(GenerationFields):
     )
     max_attempts: int = Field(3, ge=1, le=ATTEMPTS_MAX)
     labels: dict[LabelKey, LabelValue] = Field(
-        {}, max_length=LABELS_MAX, json_schema_extra=_labels_schema, description="The caller's own notes."
+        default_factory=dict,
+        max_length=LABELS_MAX,
+        json_schema_extra=_labels_schema,
+        description="The caller's own notes.",
     )
     output: OutputRequest = OutputRequest()
     dedupe: bool = Field(

@@ -2,6 +2,7 @@
 
 import asyncio
 import ipaddress
+import json
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from types import TracebackType
@@ -111,7 +112,9 @@ class Api:
                 async with self._stream(f"/api/v1/jobs/{job_id}/events", last) as source:
                     async for event in source:
                         broken, last = 0, event.id or last
-                        document: Any = event.json()
+                        if not event.data:  # only `retry:`, or a heartbeat with an id
+                            continue
+                        document = _event(event.data)
                         yield document
                         if document.get("type") == "done":
                             return
@@ -178,6 +181,16 @@ class Api:
 
 class _Passing(Exception):
     """The service cannot answer now, and may soon."""
+
+
+def _event(data: str) -> Document:
+    try:
+        found = json.loads(data)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise _Passing("an event that is no JSON object")
+    return found
 
 
 def _document(answer: httpx2.Response) -> Document:

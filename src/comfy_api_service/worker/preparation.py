@@ -1,0 +1,62 @@
+"""The graph that is posted for an attempt; compiled now, if no inventory was known when the job was accepted."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import orjson
+
+from comfy_api_service.db import transitions
+from comfy_api_service.db.requirements import ensure_requirements
+from comfy_api_service.domain.clock import Clock
+from comfy_api_service.domain.compilation import Compiled
+from comfy_api_service.domain.errors import ServiceError
+from comfy_api_service.domain.graph import Graph, for_attempt
+from comfy_api_service.domain.inventory import Inventory
+from comfy_api_service.domain.job import JobError
+from comfy_api_service.worker.assignment import Assignment
+from comfy_api_service.worker.reporter import Reporter
+from comfy_api_service.worker.verdict import Declined, Lost
+
+CompileLate = Callable[[Mapping[str, Any]], Compiled]
+
+
+class Preparation:
+    def __init__(self, compile_late: CompileLate, reporter: Reporter, clock: Clock) -> None:
+        """`compile_late` makes a graph of a job's stored parameters, with what the pool has now."""
+        self._compile_late = compile_late
+        self._reporter = reporter
+        self._clock = clock
+
+    async def graph(self, assignment: Assignment, inventory: Inventory | None) -> Graph | Declined | Lost:
+        """What to post to the backend with this inventory, or why nothing can be posted to it."""
+        if assignment.graph is not None:
+            return attempt_graph(assignment, assignment.graph)
+        try:
+            compiled = self._compile_late(assignment.params)
+        except ServiceError as refusal:
+            return Declined(JobError(refusal.code, refusal.message, refusal.details))
+        if compiled.graph is None or inventory is None:
+            return Lost("inventory unknown", unsent=True)
+        now = self._clock.now()
+        need = compiled.requirement
+        await self._reporter.persist(lambda tx: ensure_requirements(tx, {need.id: need}, now))
+        if not inventory.satisfies(need):
+            return Lost("another backend has the model", unsent=True, requirement_id=need.id)
+        graph = compiled.graph
+        await self._reporter.persist(
+            lambda tx: transitions.keep_compiled(
+                tx,
+                assignment.fence,
+                graph=graph,
+                params=compiled.params,
+                images=compiled.images,
+                timing_key=compiled.timing_key,
+            )
+        )
+        return attempt_graph(assignment, graph)
+
+
+def attempt_graph(assignment: Assignment, stored: bytes) -> Graph:
+    """The stored graph, as this attempt sends it."""
+    graph: Graph = orjson.loads(stored)
+    return for_attempt(graph, assignment.job_id, assignment.attempt)
