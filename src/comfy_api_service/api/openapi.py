@@ -79,5 +79,17 @@ def _made(app: FastAPI) -> dict[str, Any]:
             schemas.setdefault(name, schema)
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
+    for path in made["paths"].values():
+        for operation in path.values():
+            for parameter in operation.get("parameters", ()):
+                _never_null(parameter)
     made["components"]["schemas"] = dict(sorted(schemas.items()))
     return made
+
+
+def _never_null(parameter: dict[str, Any]) -> None:
+    """A parameter is there or not; only in a body is there such a thing as null."""
+    schema = parameter["schema"]
+    kinds = [kind for kind in schema.get("anyOf", ()) if kind != {"type": "null"}]
+    if len(kinds) == 1:
+        parameter["schema"] = {**{k: v for k, v in schema.items() if k != "anyOf"}, **kinds[0]}

@@ -1,9 +1,9 @@
 """Parameters of paths, queries and headers that several operations share."""
 
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final
 
 from fastapi import Path, Query
-from pydantic import BeforeValidator, WithJsonSchema
+from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from comfy_api_service.api.cursors import LONGEST
 from comfy_api_service.api.reading import truth, whole_number
@@ -13,7 +13,9 @@ from comfy_api_service.domain.ids import BATCH_ID, JOB_ID
 
 PAGE_MAX: Final = 100
 PAGE_DEFAULT: Final = 20
-T = TypeVar("T")
+THUMBNAIL_MIN: Final = 16
+THUMBNAIL_MAX: Final = 1024
+LAST_ID_MAX: Final = 2**31 - 1
 
 
 def _known_job(value: str) -> str:
@@ -39,11 +41,21 @@ BatchPath = Annotated[
     str, Path(), BeforeValidator(_known_batch), WithJsonSchema(_id(BATCH_ID_PATTERN, EXAMPLE_BATCH))
 ]
 Flag = Annotated[bool, BeforeValidator(truth), Query()]
-Limit = Annotated[int, BeforeValidator(whole_number), Query(ge=1, le=PAGE_MAX, description="Most entries.")]
+Limit = Annotated[
+    int, Field(ge=1, le=PAGE_MAX), BeforeValidator(whole_number), Query(description="Most entries.")
+]
 Cursor = Annotated[
     str | None,
     Query(max_length=LONGEST, description="`next_cursor` of the page before; absent: the first page."),
 ]
 Index = Annotated[
-    int, BeforeValidator(whole_number), Query(ge=0, le=999_999, description="Which file of the result.")
+    int,
+    Field(ge=0, le=999_999),
+    BeforeValidator(whole_number),
+    Query(description="Which file of the result."),
 ]
+Thumbnail = Annotated[
+    Annotated[int, Field(ge=THUMBNAIL_MIN, le=THUMBNAIL_MAX), BeforeValidator(whole_number)] | None,
+    Query(description="A WebP that fits into so many pixels a side."),
+]
+LastId = Annotated[int, Field(ge=0, le=LAST_ID_MAX), BeforeValidator(whole_number)] | None

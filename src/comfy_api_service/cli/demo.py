@@ -122,15 +122,19 @@ def curls(url: str, prompt: str, job_id: str | None) -> Sequence[str]:
     """Commands for a POSIX shell, good as they stand."""
     body = shlex.quote(json.dumps({"prompt": prompt}, ensure_ascii=False))
     post = f"curl -s -H 'Content-Type: application/json' -d {body}"
+    job = f"{url}/api/v1/jobs/{job_id}"
     lines = [
-        f"{post} {url}/api/v1/generate     # wait for the picture",
-        f"{post} {url}/api/v1/jobs         # or let it wait in the queue",
-        f"curl -s {url}/models",
-        f"curl -s {url}/health",
+        "# submit; the answer tells where to look",
+        f"{post} {url}/api/v1/jobs",
+        "# submit and wait for the picture",
+        f"{post} {url}/api/v1/generate",
     ]
     if job_id is not None:
-        lines[2:2] = [
-            f"curl -s {url}/api/v1/jobs/{job_id}",
-            f"curl -s -o picture.png {url}/api/v1/jobs/{job_id}/image",
+        lines += [
+            "# the job, its events, its picture",
+            f"curl -s {job}",
+            f"curl -sN {job}/events",
+            f"curl -s -o picture.png {job}/image",
         ]
+    lines += ["# what there is to generate with", f"curl -s {url}/models"]
     return lines

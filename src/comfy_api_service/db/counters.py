@@ -35,6 +35,19 @@ async def load(tx: Reader) -> Load:
     )
 
 
+async def open_seconds(tx: Reader, now: float) -> float:
+    """Seconds of work that backends still have before them, by estimated costs."""
+    row = await tx.one(
+        """SELECT coalesce(sum(CASE
+             WHEN state = 'dispatched' THEN cost
+             WHEN state = 'executing' AND cost > :now - started_at THEN cost - (:now - started_at)
+             ELSE 0 END), 0) AS seconds
+           FROM jobs WHERE state IN ('dispatched', 'executing', 'storing')""",
+        {"now": now},
+    )
+    return float(row["seconds"]) if row else 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class LaneState:
     """One lane's counters, for estimates."""

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 
 from comfy_api_service.db import lanes
 from comfy_api_service.db.base import Database, Tx, dumps
+from comfy_api_service.db.counters import open_seconds
 from comfy_api_service.db.records import output_document
 from comfy_api_service.db.requirements import ensure_requirements
 from comfy_api_service.domain.errors import ServiceError
@@ -33,6 +34,8 @@ class Written:
     ordinal_cost: float
     ahead: int
     ahead_cost: float
+    open_seconds: float
+    """Work that backends still have before them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +219,7 @@ async def _enter_lanes(tx: Tx, jobs: Sequence[NewJob]) -> list[Written]:
     for job in jobs:
         by_account.setdefault(job.account_id, []).append(job)
     places: dict[str, Written] = {}
+    before = await open_seconds(tx, jobs[0].queued_at)
     for account_id in sorted(by_account):
         lane = await tx.one(
             """SELECT queued, queued_cost, entered, entered_cost FROM lanes WHERE account_id = :account"""
@@ -228,7 +232,7 @@ async def _enter_lanes(tx: Tx, jobs: Sequence[NewJob]) -> list[Written]:
         entered, entered_cost = lane["entered"], lane["entered_cost"]
         needs: dict[str, list[NewJob]] = {}
         for job in by_account[account_id]:
-            places[job.id] = Written(entered + 1, entered_cost + job.cost, queued, queued_cost)
+            places[job.id] = Written(entered + 1, entered_cost + job.cost, queued, queued_cost, before)
             queued, queued_cost = queued + 1, queued_cost + job.cost
             entered, entered_cost = entered + 1, entered_cost + job.cost
             needs.setdefault(job.requirement.id, []).append(job)

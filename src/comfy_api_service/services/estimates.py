@@ -4,7 +4,6 @@ from collections.abc import Mapping
 
 from comfy_api_service.db.counters import LaneState
 from comfy_api_service.db.timings import Timing
-from comfy_api_service.domain.backend import BackendState
 from comfy_api_service.domain.job import Job, State
 from comfy_api_service.domain.submission import Place
 from comfy_api_service.services.pool import PoolView
@@ -26,8 +25,10 @@ def price(timing_key: str, primary: str | None, pixel_steps: float, timings: Map
     return DEFAULT_SECONDS
 
 
-def place(pool: PoolView, *, now: float, weight: float, ahead: int, ahead_cost: float) -> Place:
-    """Where a job stands that has `ahead` jobs before it in its own lane.
+def place(
+    pool: PoolView, *, now: float, weight: float, ahead: int, ahead_cost: float, open_seconds: float
+) -> Place:
+    """Where a job stands that has `ahead` jobs before it in its own lane, and backends work to finish first.
 
     Fair queueing serves the lane at its share of the pool; nobody waits for more work than there is.
     """
@@ -37,24 +38,16 @@ def place(pool: PoolView, *, now: float, weight: float, ahead: int, ahead_cost: 
     if pool.online == 0:
         return Place(position, None)
     work = min(ahead_cost * stretch, max(ahead_cost, pool.load.queued_cost))
-    return Place(position, now + (work + _remaining(pool, now)) / pool.online)
+    return Place(position, now + (work + open_seconds) / pool.online)
 
 
-def _remaining(pool: PoolView, now: float) -> float:
-    """Seconds of work that the online backends have open."""
-    online = {backend.id for backend in pool.backends if backend.state is BackendState.ONLINE}
-    total = 0.0
-    for run in pool.runs:
-        if run.backend_id in online:
-            spent = 0.0 if run.executing_at is None else now - run.executing_at
-            total += max(run.cost - spent, 0.0)
-    return total
-
-
-def place_of(job: Job, lane: LaneState | None, pool: PoolView, *, now: float) -> Place | None:
+def place_of(
+    job: Job, lane: LaneState | None, pool: PoolView, *, now: float, open_seconds: float
+) -> Place | None:
     """The place of a job that waits; None for one that does not."""
     if job.state is State.DISPATCHED:
-        return Place(1, None if pool.online == 0 else now + _before_dispatched(job, pool, now))
+        waits = max(open_seconds - job.cost, 0.0)
+        return Place(1, None if pool.online == 0 else now + waits / pool.online)
     if job.state is not State.READY or lane is None:
         return None
     served = lane.entered - lane.queued
@@ -65,12 +58,5 @@ def place_of(job: Job, lane: LaneState | None, pool: PoolView, *, now: float) ->
         weight=lane.weight,
         ahead=max(job.ordinal - served - 1, 0),
         ahead_cost=max(job.ordinal_cost - job.cost - served_cost, 0.0),
+        open_seconds=open_seconds,
     )
-
-
-def _before_dispatched(job: Job, pool: PoolView, now: float) -> float:
-    """Seconds until a prompt starts that waits in its backend's own queue."""
-    executing = [
-        run for run in pool.runs if run.backend_id == job.backend_id and run.executing_at is not None
-    ]
-    return sum(max(run.cost - (now - (run.executing_at or now)), 0.0) for run in executing)

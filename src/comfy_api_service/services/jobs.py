@@ -1,5 +1,7 @@
 """One's own jobs: read, list, cancel, purge."""
 
+from dataclasses import dataclass
+
 from comfy_api_service.db import counters, jobs, transitions
 from comfy_api_service.db.base import Database, Reader, Tx
 from comfy_api_service.db.jobs import JobFilters
@@ -7,12 +9,20 @@ from comfy_api_service.db.transitions import Change, Ending
 from comfy_api_service.domain.account import Account
 from comfy_api_service.domain.clock import Clock
 from comfy_api_service.domain.errors import Conflict, NotFound
-from comfy_api_service.domain.job import TERMINAL, Job, State
+from comfy_api_service.domain.job import TERMINAL, Job, State, Status
 from comfy_api_service.services.estimates import place_of
 from comfy_api_service.services.pool import Pool
 from comfy_api_service.services.views import JobView, Link, Page
 from comfy_api_service.signals.base import Note, Signals
 from comfy_api_service.storage.base import Storage
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """What the place of an account's waiting jobs is estimated from."""
+
+    lane: counters.LaneState | None
+    open_seconds: float
 
 
 class Jobs:
@@ -26,23 +36,29 @@ class Jobs:
     async def get(self, account: Account, job_id: str) -> JobView:
         """The job now; `NotFound` if it is absent or somebody else's."""
 
-        async def read(tx: Reader) -> tuple[Job | None, counters.LaneState | None]:
+        async def read(tx: Reader) -> tuple[Job | None, Queue | None]:
             job = await jobs.get(tx, account.id, job_id)
-            waiting = job is not None and job.state is State.READY
-            return job, await counters.lane(tx, account.id) if waiting else None
+            waiting = job is not None and job.status is Status.QUEUED
+            return job, await self._queue(tx, account) if waiting else None
 
-        job, lane = await self._db.read(read)
+        job, queue = await self._db.read(read)
         if job is None:
             raise NotFound("job")
-        return self.view(account, job, lane)
+        return self.view(account, job, queue)
 
-    def view(self, account: Account, job: Job, lane: counters.LaneState | None = None) -> JobView:
-        """Everything beside the row: place, progress, links, the backend's name."""
+    async def _queue(self, tx: Reader, account: Account) -> Queue:
+        seconds = await counters.open_seconds(tx, self._clock.now())
+        return Queue(await counters.lane(tx, account.id), seconds)
+
+    def view(self, account: Account, job: Job, queue: Queue | None = None) -> JobView:
+        """Everything beside the row: place (from `queue`), progress, links, the backend's name."""
         now = self._clock.now()
         progress, preview = self._signals.latest(job.id) if job.state not in TERMINAL else (None, None)
         return JobView(
             job=job,
-            place=place_of(job, lane, self._pool.view, now=now),
+            place=None
+            if queue is None
+            else place_of(job, queue.lane, self._pool.view, now=now, open_seconds=queue.open_seconds),
             progress=progress,
             has_preview=preview is not None,
             links=() if job.purged_at is not None else self.links(account, job),
@@ -70,15 +86,15 @@ class Jobs:
     ) -> Page[JobView]:
         """Newest first. The cursor is the last job's id of the page before."""
 
-        async def read(tx: Reader) -> tuple[list[Job], counters.LaneState | None]:
+        async def read(tx: Reader) -> tuple[list[Job], Queue]:
             found = await jobs.page(tx, account.id, filters, before=cursor, limit=limit + 1)
-            return found, await counters.lane(tx, account.id)
+            return found, await self._queue(tx, account)
 
-        found, lane = await self._db.read(read)
+        found, queue = await self._db.read(read)
         more = len(found) > limit
         shown = found[:limit]
         return Page(
-            tuple(self.view(account, job, lane) for job in shown),
+            tuple(self.view(account, job, queue) for job in shown),
             shown[-1].id if more else None,
         )
 

@@ -23,22 +23,12 @@ REFRESH_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class OpenRun:
-    """A prompt that a backend has: estimated cost and when it began to execute, if it did."""
-
-    backend_id: str
-    cost: float
-    executing_at: float | None
-
-
-@dataclass(frozen=True, slots=True)
 class PoolView:
     backends: tuple[Backend, ...] = ()
     inventories: Mapping[str, Inventory] = field(default_factory=dict)
     catalogue: Catalogue = field(default_factory=Catalogue.empty)
     load: counters.Load = field(default_factory=lambda: counters.Load(0, 0.0, 0, 0.0, None, {}))
     timings: Mapping[str, Timing] = field(default_factory=dict)
-    runs: tuple[OpenRun, ...] = ()
     read_at: float = 0.0
     """Seconds of the monotonic clock."""
 
@@ -91,7 +81,6 @@ class Pool:
             catalogue=self._view.catalogue if unchanged else _catalogue(listed, inventories),
             load=await counters.load(tx),
             timings=await timings.every(tx),
-            runs=await _open_runs(tx),
             read_at=self._clock.monotonic(),
         )
 
@@ -104,12 +93,3 @@ def _catalogue(listed: list[Backend], inventories: Mapping[str, Inventory]) -> C
             if backend.inventory_hash is not None
         }
     )
-
-
-async def _open_runs(tx: Reader) -> tuple[OpenRun, ...]:
-    rows = await tx.all(
-        """SELECT j.backend_id, j.cost, a.executing_at FROM attempts a
-           JOIN jobs j ON j.id = a.job_id AND j.attempt = a.number
-           WHERE a.closed_at IS NULL AND j.state IN ('dispatched', 'executing')"""
-    )
-    return tuple(OpenRun(row["backend_id"], row["cost"], row["executing_at"]) for row in rows)

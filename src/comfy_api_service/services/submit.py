@@ -159,6 +159,7 @@ class Submitter:
             weight=account.weight,
             ahead=written.ahead,
             ahead_cost=written.ahead_cost,
+            open_seconds=written.open_seconds,
         )
         return Accepted(job, where)
 

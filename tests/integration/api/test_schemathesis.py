@@ -1,19 +1,26 @@
 """Schemathesis with all its checks over the OpenAPI document, against a real server."""
 
+import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, settings
+from schemathesis.specs.openapi.checks import positive_data_acceptance
 
+from comfy_api_service.api.app import openapi_text
 from comfy_api_service.simulator import Simulator
 from support.api import in_thread, serving
 from support.stack import FAST, online, running
 
 EXAMPLES = 12
 """An operation; so many that the whole takes less than a minute."""
+
+
+KNOWS = {"IDEMPOTENCY_KEY_REUSED", "MODEL_NOT_FOUND", "NODE_NOT_AVAILABLE"}
 
 
 @asynccontextmanager
@@ -26,13 +33,13 @@ async def stack(folder: Path) -> AsyncIterator[str]:
 
 
 @pytest.fixture(scope="module")
-def schema_of_the_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[schemathesis.BaseSchema]:
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("schemathesis")
     with in_thread(lambda: stack(folder)) as url:
-        yield schemathesis.openapi.from_url(f"{url}/openapi.json")
+        yield url
 
 
-schema = schemathesis.pytest.from_fixture("schema_of_the_service")
+schema = schemathesis.openapi.from_dict(json.loads(openapi_text("0.0.0")))
 
 
 @schema.parametrize()
@@ -43,5 +50,14 @@ schema = schemathesis.pytest.from_fixture("schema_of_the_service")
     database=None,
     suppress_health_check=list(HealthCheck),
 )
-def test_no_answer_outside_the_document(case: schemathesis.Case) -> None:
-    case.call_and_validate()
+def test_no_answer_outside_the_document(case: schemathesis.Case[Any], address: str) -> None:
+    response = case.call(base_url=address)
+    unforeseeable = response.status_code == 422 and beyond_the_document(response.json()["error"])
+    excluded = [positive_data_acceptance] if unforeseeable else []
+    case.validate_response(response, excluded_checks=excluded)
+
+
+def beyond_the_document(error: dict[str, Any]) -> bool:
+    """Refused for what no schema can say: models there are, keys used before, cursors given, two names of one."""
+    fields = {fault["field"] for fault in error["details"].get("errors", ())}
+    return error["code"] in KNOWS or fields in ({"cursor"}, {"body"})

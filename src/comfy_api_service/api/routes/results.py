@@ -3,21 +3,17 @@
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Query, Request
-from pydantic import BeforeValidator
 from starlette.responses import RedirectResponse, Response
 
 from comfy_api_service.api.addresses import absolute, base_of
 from comfy_api_service.api.delivery import deliver
 from comfy_api_service.api.documented import Responses, empty, errors, gives
 from comfy_api_service.api.negotiation import accepted_types
-from comfy_api_service.api.parameters import Flag, Index, JobPath
-from comfy_api_service.api.reading import whole_number
+from comfy_api_service.api.parameters import Flag, Index, JobPath, Thumbnail
 from comfy_api_service.api.schemas.errors import ErrorAnswer
 from comfy_api_service.api.state import Caller, services_of
 from comfy_api_service.domain.errors import Code, NotFound
 
-THUMBNAIL_MIN: Final = 16
-THUMBNAIL_MAX: Final = 1024
 _FILE: Final[Responses] = {
     **gives(200, ("image/*", "*/*"), "The file."),
     **gives(206, ("image/*", "*/*"), "The part of it that `Range` asked for."),
@@ -29,11 +25,6 @@ OF_RESULTS: Final[Responses] = {
     **empty(307, "To the storage.", {"Location": {"schema": {"type": "string"}}}),
     **errors(Code.NOT_FOUND, Code.NOT_ACCEPTABLE, Code.CONFLICT, Code.GONE, Code.VALIDATION_ERROR),
 }
-Thumbnail = Annotated[
-    int | None,
-    BeforeValidator(whole_number),
-    Query(ge=THUMBNAIL_MIN, le=THUMBNAIL_MAX, description="A WebP that fits into so many pixels a side."),
-]
 router = APIRouter(tags=["jobs"], default_response_class=Response)
 links = APIRouter(tags=["artifacts"], default_response_class=Response)
 

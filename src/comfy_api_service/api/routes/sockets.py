@@ -16,15 +16,13 @@ from urllib.parse import urlsplit
 
 import structlog
 from fastapi import APIRouter, Query
-from pydantic import BeforeValidator
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from comfy_api_service.api.addresses import base_of
 from comfy_api_service.api.answers import dumps
 from comfy_api_service.api.events import event
 from comfy_api_service.api.listening import End, Listener
-from comfy_api_service.api.parameters import Flag
-from comfy_api_service.api.reading import whole_number
+from comfy_api_service.api.parameters import Flag, LastId
 from comfy_api_service.api.state import Caller, state_of
 from comfy_api_service.domain.errors import Code, NotFound, Refused, ServiceError
 from comfy_api_service.services.views import Notice, Pictured
@@ -37,7 +35,6 @@ CLOSE: Final[Mapping[End, tuple[int, str]]] = {
 NOT_FOUND: Final = 4404
 AWAY: Final = 1013
 FAULT: Final = 1011
-LastId = Annotated[int | None, BeforeValidator(whole_number), Query(ge=0, le=2**31 - 1)]
 log = structlog.get_logger()
 router = APIRouter()
 
@@ -50,7 +47,11 @@ async def watch_account(websocket: WebSocket, caller: Caller, previews: Flag = T
 
 @router.websocket("/ws/jobs/{job_id}")
 async def watch_job(
-    websocket: WebSocket, caller: Caller, job_id: str, previews: Flag = True, last_event_id: LastId = None
+    websocket: WebSocket,
+    caller: Caller,
+    job_id: str,
+    previews: Flag = True,
+    last_event_id: Annotated[LastId, Query()] = None,
 ) -> None:
     notices = state_of(websocket).services.watcher.job(caller, job_id, after=last_event_id, previews=previews)
     await _serve(websocket, notices)

@@ -1,22 +1,18 @@
 """What happens to a job while it happens: the stream of its events, and the latest preview."""
 
-from typing import Annotated, Final
+from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request
-from pydantic import BeforeValidator
 from starlette.responses import Response
 
 from comfy_api_service.api.addresses import base_of
 from comfy_api_service.api.documented import empty, errors, gives
 from comfy_api_service.api.listening import close
-from comfy_api_service.api.parameters import Flag, JobPath
-from comfy_api_service.api.reading import whole_number
+from comfy_api_service.api.parameters import Flag, JobPath, LastId
 from comfy_api_service.api.sse import EventStream, after_first, has_ended
 from comfy_api_service.api.state import Caller, services_of, state_of
 from comfy_api_service.domain.errors import Code, NotFound
 
-LAST_ID_MAX: Final = 2**31 - 1
-_Seq = Annotated[int | None, BeforeValidator(whole_number)]
 router = APIRouter(tags=["events"], default_response_class=Response)
 
 
@@ -35,8 +31,8 @@ async def stream_events(
     caller: Caller,
     job_id: JobPath,
     previews: Flag = True,
-    last_event_id: Annotated[_Seq, Query(ge=0, le=LAST_ID_MAX)] = None,
-    last_event_id_header: Annotated[_Seq, Header(alias="Last-Event-ID", ge=0, le=LAST_ID_MAX)] = None,
+    last_event_id: Annotated[LastId, Query()] = None,
+    last_event_id_header: Annotated[LastId, Header(alias="Last-Event-ID")] = None,
 ) -> Response:
     """A `snapshot` first, then every durable event (`queued`, `running`, `requeued`, `artifact`) with its
     `seq` as id, `progress` (at most 10 a second) and `preview` (at most 4 a second, in base64) in between,

@@ -1,6 +1,6 @@
 """The fields of a simple generation; bounds come from the domain."""
 
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Final, Self
 
 from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -45,18 +45,6 @@ class UpscaleRequest(Request):
     )
 
 
-def one_number_of_images(schema: dict[str, Any]) -> None:
-    """Says what `_same_number` checks: the two names may both stand there with the same number only."""
-    schema["anyOf"] = [
-        {"properties": {"num_images": {"type": "null"}}},
-        {"properties": {"batch_size": {"type": "null"}}},
-        *(
-            {"properties": {name: {"const": number} for name in ("batch_size", "num_images")}}
-            for number in range(bounds.BATCH_MIN, bounds.BATCH_MAX + 1)
-        ),
-    ]
-
-
 class GenerationFields(Request):
     """Text to image."""
 
@@ -87,7 +75,9 @@ class GenerationFields(Request):
     )
     model: ModelName | None = Field(None, description="Default: the configured one, else the first there is.")
     batch_size: Images | None = Field(None, description="Number of pictures; default 1.")
-    num_images: Images | None = Field(None, description="Another name of `batch_size`.")
+    num_images: Images | None = Field(
+        None, description="Another name of `batch_size`; if both are given, they must not differ."
+    )
     clip_skip: int | None = Field(None, ge=bounds.CLIP_SKIP_MIN, le=bounds.CLIP_SKIP_MAX)
     loras: tuple[LoraRequest, ...] = Field((), max_length=bounds.LORAS_MAX)
     upscale: UpscaleRequest | None = None

@@ -3,10 +3,10 @@
 from typing import Annotated, Any, Final
 
 import orjson
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from comfy_api_service.api.schemas.base import Answer, JobId, JobStatus, Request, Time
-from comfy_api_service.api.schemas.generation import GenerationFields, one_number_of_images
+from comfy_api_service.api.schemas.generation import GenerationFields
 from comfy_api_service.domain.job import MetadataMode, OutputFormat, OutputOptions
 from comfy_api_service.domain.submission import JobOptions, Order
 
@@ -46,11 +46,6 @@ class OutputRequest(Request):
 
 class JobRequest(GenerationFields):
     """A simple generation with the options of a job."""
-
-    model_config = ConfigDict(
-        json_schema_extra=one_number_of_images,
-        title="JobRequest",
-    )
 
     priority: int = Field(
         0, ge=-PRIORITY_MAX, le=PRIORITY_MAX, description="Among the caller's own jobs; higher goes first."
