@@ -6,7 +6,7 @@ UV     := .uv/bin/uv
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench fmt lock openapi docs clean
+.PHONY: help install demo test lint bench fmt lock openapi docs clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,11 +26,13 @@ $(STAMP): $(UV) requirements-dev.lock pyproject.toml
 	@$(UV) pip install --quiet --python $(BIN)/python --no-deps -e .
 	@touch $@
 
+install: $(STAMP) ## the environment alone, with the command .venv/bin/comfy-api
+
 demo: $(STAMP) ## start the service with the simulator, make one picture, keep serving
 	@exec $(BIN)/comfy-api demo --generate $(ARGS)
 
 test: lint ## everything CI runs: linters, types, layers, all tests
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n 2 $(ARGS)
 
 lint: $(STAMP) ## ruff, mypy --strict, import-linter
 	@$(BIN)/ruff check --quiet .

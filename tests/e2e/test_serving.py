@@ -85,7 +85,8 @@ def test_a_busy_port(start: Start, service: Any) -> None:
     assert not (other.folder / "other").exists()
 
 
-def test_one_data_folder_for_two(start: Start, service: Any) -> None:
+@pytest.mark.usefixtures("service")
+def test_one_data_folder_for_two(start: Start) -> None:
     other = start("serve", "--port", "0")
     assert other.ended() == 1
     assert "Another process" in other.err

@@ -152,7 +152,7 @@ def test_a_file_that_is_no_database(tmp_path: Path) -> None:
         (Reach.OTHER, "not ComfyUI"),
         (Reach.SILENT, "no answer"),
         (Reach.UNKNOWN_HOST, "host name"),
-        (Reach.BROKEN, "broke"),
+        (Reach.BROKEN, "connection fails"),
     ],
 )
 def test_a_comfyui_that_cannot_be_used(reach: Reach, words: str) -> None:

@@ -27,6 +27,11 @@ JobStatus = Status
 Document = dict[str, Any]
 
 
+def integral(value: Any) -> Any:
+    """`20.0` is an integer to JSON Schema, and to every language that has one kind of number."""
+    return int(value) if type(value) is float and value.is_integer() else value
+
+
 class Request(BaseModel):
     """A body: closed, and strict about types. Its values never stand in the text of an exception."""
 

@@ -2,10 +2,10 @@
 
 from typing import Annotated, Final, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from comfy_api_service.api.schemas.base import Request
+from comfy_api_service.api.schemas.base import Request, integral
 from comfy_api_service.domain import generation_request as bounds
 from comfy_api_service.domain.generation_request import GenerationRequest, Lora, Upscale
 from comfy_api_service.domain.sampling import Sampler, Scheduler
@@ -18,15 +18,23 @@ ModelName = Annotated[str, Field(min_length=1, max_length=bounds.MODEL_NAME_MAX,
 Pixels = Annotated[
     int,
     Field(ge=bounds.SIZE_MIN, le=bounds.SIZE_MAX, multiple_of=bounds.SIZE_STEP),
+    BeforeValidator(integral),
 ]
-Images = Annotated[int, Field(ge=bounds.BATCH_MIN, le=bounds.BATCH_MAX)]
+Steps = Annotated[int, Field(ge=bounds.STEPS_MIN, le=bounds.STEPS_MAX), BeforeValidator(integral)]
+Layers = Annotated[int, Field(ge=bounds.CLIP_SKIP_MIN, le=bounds.CLIP_SKIP_MAX), BeforeValidator(integral)]
+Images = Annotated[int, Field(ge=bounds.BATCH_MIN, le=bounds.BATCH_MAX), BeforeValidator(integral)]
 
 
 def _drawn(seed: int | None) -> int | None:
     return None if seed == bounds.SEED_RANDOM else seed
 
 
-Seed = Annotated[int | None, Field(ge=bounds.SEED_RANDOM, le=bounds.SEED_MAX), AfterValidator(_drawn)]
+Seed = Annotated[
+    int | None,
+    Field(ge=bounds.SEED_RANDOM, le=bounds.SEED_MAX),
+    BeforeValidator(integral),
+    AfterValidator(_drawn),
+]
 
 
 class LoraRequest(Request):
@@ -59,7 +67,7 @@ class GenerationFields(Request):
     )
     width: Pixels = Field(bounds.SIZE_DEFAULT, description="Pixels.")
     height: Pixels = Field(bounds.SIZE_DEFAULT, description="Pixels.")
-    steps: int = Field(bounds.STEPS_DEFAULT, ge=bounds.STEPS_MIN, le=bounds.STEPS_MAX)
+    steps: Steps = bounds.STEPS_DEFAULT
     cfg_scale: float = Field(bounds.CFG_DEFAULT, ge=bounds.CFG_MIN, le=bounds.CFG_MAX)
     sampler: Sampler = Field(
         Sampler.EULER_A,
@@ -78,7 +86,7 @@ class GenerationFields(Request):
     num_images: Images | None = Field(
         None, description="Another name of `batch_size`; if both are given, they must not differ."
     )
-    clip_skip: int | None = Field(None, ge=bounds.CLIP_SKIP_MIN, le=bounds.CLIP_SKIP_MAX)
+    clip_skip: Layers | None = None
     loras: tuple[LoraRequest, ...] = Field((), max_length=bounds.LORAS_MAX)
     upscale: UpscaleRequest | None = None
 

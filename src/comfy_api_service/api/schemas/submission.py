@@ -3,9 +3,9 @@
 from typing import Annotated, Any, Final
 
 import orjson
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
-from comfy_api_service.api.schemas.base import Answer, JobId, JobStatus, Request, Time
+from comfy_api_service.api.schemas.base import Answer, JobId, JobStatus, Request, Time, integral
 from comfy_api_service.api.schemas.generation import GenerationFields
 from comfy_api_service.domain.job import MetadataMode, OutputFormat, OutputOptions
 from comfy_api_service.domain.submission import JobOptions, Order
@@ -19,6 +19,9 @@ DEADLINE_MIN: Final = 0.1
 DEADLINE_MAX: Final = 30 * 86_400.0
 ATTEMPTS_MAX: Final = 10
 
+Quality = Annotated[int, Field(ge=1, le=100), BeforeValidator(integral)]
+Priority = Annotated[int, Field(ge=-PRIORITY_MAX, le=PRIORITY_MAX), BeforeValidator(integral)]
+Attempts = Annotated[int, Field(ge=1, le=ATTEMPTS_MAX), BeforeValidator(integral)]
 LabelKey = Annotated[str, Field(pattern=LABEL_KEY)]
 LabelValue = Annotated[str, Field(pattern=LABEL_VALUE, max_length=LABEL_VALUE_MAX)]
 _LABELS_SCHEMA: Final[dict[str, Any]] = {
@@ -38,7 +41,7 @@ class OutputRequest(Request):
     """How the pictures are delivered."""
 
     format: OutputFormat = OutputFormat.ORIGINAL
-    quality: int = Field(90, ge=1, le=100, description="For JPEG and WebP.")
+    quality: Quality = Field(90, description="For JPEG and WebP.")
     metadata: MetadataMode = Field(
         MetadataMode.STRIP, description="`embed` writes prompt, seed and parameters into the picture."
     )
@@ -47,16 +50,14 @@ class OutputRequest(Request):
 class JobRequest(GenerationFields):
     """A simple generation with the options of a job."""
 
-    priority: int = Field(
-        0, ge=-PRIORITY_MAX, le=PRIORITY_MAX, description="Among the caller's own jobs; higher goes first."
-    )
+    priority: Priority = Field(0, description="Among the caller's own jobs; higher goes first.")
     deadline: float | None = Field(
         None,
         ge=DEADLINE_MIN,
         le=DEADLINE_MAX,
         description="Seconds from now; not finished by then: failed, `DEADLINE_EXCEEDED`.",
     )
-    max_attempts: int = Field(3, ge=1, le=ATTEMPTS_MAX)
+    max_attempts: Attempts = 3
     labels: dict[LabelKey, LabelValue] = Field(
         default_factory=dict,
         max_length=LABELS_MAX,

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import httpx2
 
 from comfy_api_service import __version__
+from comfy_api_service.cli.causes import in_words
 from comfy_api_service.cli.faults import ExitCode, Fault
 from comfy_api_service.domain.errors import TABLE, Code
 
@@ -280,8 +281,4 @@ def _shown(url: str) -> str:
 
 
 def _why(error: Exception) -> str:
-    if isinstance(error, httpx2.TimeoutException):
-        return "no answer in time"
-    if isinstance(error, httpx2.ConnectError):
-        return "connection refused" if "refused" in str(error).lower() or not str(error) else str(error)
-    return str(error) or type(error).__name__
+    return "no answer in time" if isinstance(error, httpx2.TimeoutException) else in_words(error)

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -9,6 +10,7 @@ from typing import Any, Final
 
 import httpx2
 
+from comfy_api_service.cli.causes import in_words, system_error
 from comfy_api_service.cli.doctor.finding import Finding, fault, ok, warning
 from comfy_api_service.cli.doctor.shown import without_password
 from comfy_api_service.comfyui.inventory import NotObjectInfoError, parse
@@ -71,11 +73,11 @@ async def _probe(http: httpx2.AsyncClient, url: str, seconds: float) -> Probe:
     except (TimeoutError, httpx2.TimeoutException):
         return Probe(url, Reach.SILENT, f"{seconds:g} s")
     except httpx2.ConnectError as error:
-        return Probe(url, _refusal(error), str(error))
+        return Probe(url, _refusal(error), in_words(error))
     except httpx2.ProtocolError as error:
         return Probe(url, Reach.OTHER, f"it does not speak HTTP: {error}")
     except httpx2.TransportError as error:
-        return Probe(url, Reach.BROKEN, str(error) or type(error).__name__)
+        return Probe(url, Reach.BROKEN, in_words(error))
 
 
 async def _models(http: httpx2.AsyncClient, url: str) -> Mapping[str, tuple[str, ...]]:
@@ -115,7 +117,7 @@ def reachable(probe: Probe) -> Finding:
             "Set COMFYUI_URL to the port that ComfyUI printed at its start (8188 if none was chosen).",
         )
     if probe.reach is Reach.BROKEN:
-        return fault(subject, f"the connection broke: {probe.detail}", f"{start}or read its log.")
+        return fault(subject, f"the connection fails: {probe.detail}", f"{start}or read its log.")
     return version(probe)
 
 
@@ -169,13 +171,10 @@ def _number(text: str | None) -> tuple[int, ...] | None:
 
 
 def _refusal(error: httpx2.ConnectError) -> Reach:
-    text = str(error).lower()
-    if any(
-        word in text
-        for word in ("name or service", "getaddrinfo", "nodename", "name resolution", "no address")
-    ):
-        return Reach.UNKNOWN_HOST
-    return Reach.REFUSED if "refused" in text or "attempts failed" in text else Reach.BROKEN
+    found = system_error(error)
+    if isinstance(found, ConnectionRefusedError):
+        return Reach.REFUSED
+    return Reach.UNKNOWN_HOST if isinstance(found, socket.gaierror) else Reach.BROKEN
 
 
 def _json(answer: httpx2.Response) -> Mapping[str, Any]:
