@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
-from support.checker import check
-from support.processes import client, serve, simulator
+from tests.support.checker import check
+from tests.support.processes import client, serve, simulator
 
 LIMIT = 40.0
 BODY = {"prompt": "a lighthouse", "steps": 20, "width": 64, "height": 64}
@@ -90,10 +90,13 @@ def test_the_backend_killed_in_mid_job_runs_it_again_when_it_is_back(tmp_path: P
 
 
 def test_sigterm_drains_and_exits_in_order(tmp_path: Path) -> None:
-    with simulator(tmp_path, "--seconds-per-step", "0.05", "--seconds-per-load", "0") as sim:
-        with serve(tmp_path, sim.url) as service, client(service) as api:
-            until_online(api)
-            job_id = submit(api, 1)
-            until_status(api, job_id, "running")
-            assert service.terminate() == 0
+    with (
+        simulator(tmp_path, "--seconds-per-step", "0.05", "--seconds-per-load", "0") as sim,
+        serve(tmp_path, sim.url) as service,
+        client(service) as api,
+    ):
+        until_online(api)
+        job_id = submit(api, 1)
+        until_status(api, job_id, "running")
+        assert service.terminate() == 0
     check(tmp_path / "data", [job_id])

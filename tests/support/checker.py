@@ -99,7 +99,8 @@ def _counters(db: sqlite3.Connection) -> Iterable[str]:
              (SELECT count(*) FROM jobs j WHERE j.account_id = l.account_id AND j.state = 'ready') AS ready,
              (SELECT count(*) FROM jobs j WHERE j.account_id = l.account_id
               AND j.state IN ('dispatched', 'executing')) AS busy,
-             (SELECT coalesce(sum(n.queued), 0) FROM lane_needs n WHERE n.account_id = l.account_id) AS needs
+             (SELECT coalesce(sum(n.queued), 0) FROM lane_needs n
+              WHERE n.account_id = l.account_id) AS needs
            FROM lanes l"""
     ):
         if (row["queued"], row["running"], row["needs"]) != (row["ready"], row["busy"], row["ready"]):

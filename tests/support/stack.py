@@ -6,6 +6,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.support.schema import lay
+
 from comfy_api_service import bootstrap
 from comfy_api_service.bootstrap import Service
 from comfy_api_service.domain.account import LOCAL
@@ -14,7 +16,6 @@ from comfy_api_service.domain.job import TERMINAL, Job, State
 from comfy_api_service.domain.submission import Accepted, JobOptions, Order
 from comfy_api_service.settings import Settings
 from comfy_api_service.simulator import Simulator, SimulatorSettings
-from support.schema import lay
 
 LIMIT = 30.0
 """Seconds after which a wait has failed; nothing waits that long when it works."""

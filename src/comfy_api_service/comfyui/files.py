@@ -54,7 +54,7 @@ def file_ref(filename: object, subfolder: object, folder_type: object) -> FileRe
     if folder_type not in TYPES:
         return None
     folder = subfolder.replace("\\", "/")
-    if not _plain(filename) or len(folder) > 1024 or _DRIVE.match(folder):
+    if not _plain(filename) or len(folder) > 1024:
         return None
     if folder and not all(_plain(part) for part in folder.split("/")):
         return None

@@ -10,7 +10,6 @@ from comfy_api_service.domain.graph import (
     ANY_REQUIREMENT,
     Requirement,
     canonical,
-    pixel_steps,
     requirement_of,
 )
 from comfy_api_service.domain.inventory import Catalogue

@@ -11,7 +11,7 @@ Never put a path, a host, a secret or a prompt into a message or into details.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, Final
 
@@ -64,37 +64,136 @@ class CodeInfo:
 
 
 TABLE: Final[Mapping[Code, CodeInfo]] = {
-    Code.BAD_REQUEST: CodeInfo(400, "The body is not JSON, or the request is not HTTP as it should be.", "Send valid JSON in UTF-8."),
-    Code.UNAUTHORIZED: CodeInfo(401, "The credential is absent, wrong, expired or revoked.", "Send a valid API key or token."),
-    Code.FORBIDDEN: CodeInfo(403, "The credential does not allow this, or the link's signature is wrong.", "Use a credential with the scope, or ask for the job again to get a fresh link."),
-    Code.NOT_FOUND: CodeInfo(404, "There is no such thing, or it belongs to somebody else.", "Check the id and the path."),
-    Code.METHOD_NOT_ALLOWED: CodeInfo(405, "The path exists but not with this method.", "See the `Allow` header."),
-    Code.NOT_ACCEPTABLE: CodeInfo(406, "The result cannot be given in a form that `Accept` allows.", "Ask for image/png, image/jpeg or image/webp."),
+    Code.BAD_REQUEST: CodeInfo(
+        400, "The body is not JSON, or the request is not HTTP as it should be.", "Send valid JSON in UTF-8."
+    ),
+    Code.UNAUTHORIZED: CodeInfo(
+        401, "The credential is absent, wrong, expired or revoked.", "Send a valid API key or token."
+    ),
+    Code.FORBIDDEN: CodeInfo(
+        403,
+        "The credential does not allow this, or the link's signature is wrong.",
+        "Use a credential with the scope, or ask for the job again to get a fresh link.",
+    ),
+    Code.NOT_FOUND: CodeInfo(
+        404, "There is no such thing, or it belongs to somebody else.", "Check the id and the path."
+    ),
+    Code.METHOD_NOT_ALLOWED: CodeInfo(
+        405, "The path exists but not with this method.", "See the `Allow` header."
+    ),
+    Code.NOT_ACCEPTABLE: CodeInfo(
+        406,
+        "The result cannot be given in a form that `Accept` allows.",
+        "Ask for image/png, image/jpeg or image/webp.",
+    ),
     Code.CONFLICT: CodeInfo(409, "The job's state does not allow this.", "Read the job and decide again."),
-    Code.GONE: CodeInfo(410, "The result was deleted, by its retention or by its owner.", "Submit the job again."),
+    Code.GONE: CodeInfo(
+        410, "The result was deleted, by its retention or by its owner.", "Submit the job again."
+    ),
     Code.PAYLOAD_TOO_LARGE: CodeInfo(413, "The body is larger than this path accepts.", "Send less."),
-    Code.UNSUPPORTED_MEDIA_TYPE: CodeInfo(415, "The body's media type is not accepted here.", "Send `Content-Type: application/json`."),
-    Code.VALIDATION_ERROR: CodeInfo(422, "A field is absent, unknown, of the wrong type or out of range.", "`details.errors` names each field, its value's bound and the fault."),
-    Code.IDEMPOTENCY_KEY_REUSED: CodeInfo(422, "The Idempotency-Key was used with another body in the last 24 hours.", "Use a new key for a new request."),
-    Code.RATE_LIMIT_EXCEEDED: CodeInfo(429, "Too many requests in a short time.", "Wait as long as `Retry-After` says.", retryable=True),
-    Code.QUOTA_EXCEEDED: CodeInfo(429, "The day's images are used up.", "Wait for the reset time in `details`.", retryable=True),
-    Code.QUEUE_LIMIT_EXCEEDED: CodeInfo(429, "Too many jobs are waiting.", "Wait as long as `Retry-After` says.", retryable=True),
-    Code.BACKEND_UNAVAILABLE: CodeInfo(503, "No ComfyUI server can be reached now.", "Try again later, or submit a job: it waits.", retryable=True),
-    Code.SERVICE_UNAVAILABLE: CodeInfo(503, "A part of the service is down or switched off.", "Wait as long as `Retry-After` says.", retryable=True),
-    Code.INTERNAL_ERROR: CodeInfo(500, "A fault of this service.", "Report it with the request id.", retryable=True),
-    Code.MODEL_NOT_FOUND: CodeInfo(422, "No backend has the model.", "`details.nearest` lists similar names; `GET /models` lists all.", of_job=True),
-    Code.NODE_NOT_AVAILABLE: CodeInfo(422, "No backend has a node that the graph needs.", "Install the node on a backend, or use another graph.", of_job=True),
-    Code.INVALID_GRAPH: CodeInfo(422, "ComfyUI refused the graph.", "`details` names node, input and fault.", of_job=True),
-    Code.EXECUTION_FAILED: CodeInfo(502, "A node of the graph failed.", "`node_id` and message name it.", of_job=True),
-    Code.OUT_OF_MEMORY: CodeInfo(502, "The backend ran out of memory, twice.", "Ask for a smaller picture or a smaller batch.", of_job=True),
-    Code.OUTPUT_INVALID: CodeInfo(502, "The backend's output was absent, unreadable or not what the graph promised.", "Try again; if it stays, look at the backend.", retryable=True, of_job=True),
-    Code.STORAGE_FAILED: CodeInfo(502, "The result could not be stored.", "Try again; if it stays, look at the storage.", retryable=True, of_job=True),
-    Code.ATTEMPTS_EXHAUSTED: CodeInfo(502, "Every allowed attempt was lost.", "Try again; if it stays, look at the backends.", retryable=True, of_job=True),
-    Code.POISON_JOB: CodeInfo(502, "Two backends died while running this job.", "Do not send it again unchanged.", of_job=True),
-    Code.DEADLINE_EXCEEDED: CodeInfo(502, "The job was not finished by its deadline.", "Allow more time, or try when less is waiting.", retryable=True, of_job=True),
-    Code.JOB_TIMEOUT: CodeInfo(502, "The job ran longer than is allowed here.", "Ask for less, or raise JOB_TIMEOUT.", of_job=True),
-    Code.NO_CAPABLE_BACKEND: CodeInfo(502, "The backends that could run this job have been away too long.", "Try again when one is back.", retryable=True, of_job=True),
-}  # fmt: skip
+    Code.UNSUPPORTED_MEDIA_TYPE: CodeInfo(
+        415, "The body's media type is not accepted here.", "Send `Content-Type: application/json`."
+    ),
+    Code.VALIDATION_ERROR: CodeInfo(
+        422,
+        "A field is absent, unknown, of the wrong type or out of range.",
+        "`details.errors` names each field, its value's bound and the fault.",
+    ),
+    Code.IDEMPOTENCY_KEY_REUSED: CodeInfo(
+        422,
+        "The Idempotency-Key was used with another body in the last 24 hours.",
+        "Use a new key for a new request.",
+    ),
+    Code.RATE_LIMIT_EXCEEDED: CodeInfo(
+        429, "Too many requests in a short time.", "Wait as long as `Retry-After` says.", retryable=True
+    ),
+    Code.QUOTA_EXCEEDED: CodeInfo(
+        429, "The day's images are used up.", "Wait for the reset time in `details`.", retryable=True
+    ),
+    Code.QUEUE_LIMIT_EXCEEDED: CodeInfo(
+        429, "Too many jobs are waiting.", "Wait as long as `Retry-After` says.", retryable=True
+    ),
+    Code.BACKEND_UNAVAILABLE: CodeInfo(
+        503,
+        "No ComfyUI server can be reached now.",
+        "Try again later, or submit a job: it waits.",
+        retryable=True,
+    ),
+    Code.SERVICE_UNAVAILABLE: CodeInfo(
+        503,
+        "A part of the service is down or switched off.",
+        "Wait as long as `Retry-After` says.",
+        retryable=True,
+    ),
+    Code.INTERNAL_ERROR: CodeInfo(
+        500, "A fault of this service.", "Report it with the request id.", retryable=True
+    ),
+    Code.MODEL_NOT_FOUND: CodeInfo(
+        422,
+        "No backend has the model.",
+        "`details.nearest` lists similar names; `GET /models` lists all.",
+        of_job=True,
+    ),
+    Code.NODE_NOT_AVAILABLE: CodeInfo(
+        422,
+        "No backend has a node that the graph needs.",
+        "Install the node on a backend, or use another graph.",
+        of_job=True,
+    ),
+    Code.INVALID_GRAPH: CodeInfo(
+        422, "ComfyUI refused the graph.", "`details` names node, input and fault.", of_job=True
+    ),
+    Code.EXECUTION_FAILED: CodeInfo(
+        502, "A node of the graph failed.", "`node_id` and message name it.", of_job=True
+    ),
+    Code.OUT_OF_MEMORY: CodeInfo(
+        502,
+        "The backend ran out of memory, twice.",
+        "Ask for a smaller picture or a smaller batch.",
+        of_job=True,
+    ),
+    Code.OUTPUT_INVALID: CodeInfo(
+        502,
+        "The backend's output was absent, unreadable or not what the graph promised.",
+        "Try again; if it stays, look at the backend.",
+        retryable=True,
+        of_job=True,
+    ),
+    Code.STORAGE_FAILED: CodeInfo(
+        502,
+        "The result could not be stored.",
+        "Try again; if it stays, look at the storage.",
+        retryable=True,
+        of_job=True,
+    ),
+    Code.ATTEMPTS_EXHAUSTED: CodeInfo(
+        502,
+        "Every allowed attempt was lost.",
+        "Try again; if it stays, look at the backends.",
+        retryable=True,
+        of_job=True,
+    ),
+    Code.POISON_JOB: CodeInfo(
+        502, "Two backends died while running this job.", "Do not send it again unchanged.", of_job=True
+    ),
+    Code.DEADLINE_EXCEEDED: CodeInfo(
+        502,
+        "The job was not finished by its deadline.",
+        "Allow more time, or try when less is waiting.",
+        retryable=True,
+        of_job=True,
+    ),
+    Code.JOB_TIMEOUT: CodeInfo(
+        502, "The job ran longer than is allowed here.", "Ask for less, or raise JOB_TIMEOUT.", of_job=True
+    ),
+    Code.NO_CAPABLE_BACKEND: CodeInfo(
+        502,
+        "The backends that could run this job have been away too long.",
+        "Try again when one is back.",
+        retryable=True,
+        of_job=True,
+    ),
+}
 
 
 class ServiceError(Exception):
@@ -139,9 +238,8 @@ class ValidationFailed(Refused):
 
     def __init__(self, faults: Sequence[FieldError], message: str | None = None) -> None:
         shown = [
-            {k: v for k, v in (("field", f.field), ("message", f.message), ("value", f.value), ("bound", f.bound)) if v is not None}
-            for f in faults
-        ]  # fmt: skip
+            {name: value for name, value in asdict(fault).items() if value is not None} for fault in faults
+        ]
         first = faults[0]
         super().__init__(
             Code.VALIDATION_ERROR, message or f"{first.field}: {first.message}", details={"errors": shown}

@@ -18,7 +18,7 @@ class JobOptions:
     max_attempts: int = 3
     labels: Mapping[str, str] = field(default_factory=dict)
     webhook_url: str | None = None
-    output: OutputOptions = OutputOptions()
+    output: OutputOptions = field(default_factory=OutputOptions)
     dedupe: bool = False
 
 

@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 import structlog
+from tests.support.api import Client, connected, serving
+from tests.support.stack import FAST, online, running
 
 from comfy_api_service.bootstrap import Service
 from comfy_api_service.simulator import Simulator
-from support.api import Client, connected, serving
-from support.stack import FAST, online, running
 
 
 @pytest.fixture

@@ -10,11 +10,11 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, settings
 from schemathesis.specs.openapi.checks import positive_data_acceptance
+from tests.support.api import in_thread, serving
+from tests.support.stack import FAST, online, running
 
 from comfy_api_service.api.app import openapi_text
 from comfy_api_service.simulator import Simulator
-from support.api import in_thread, serving
-from support.stack import FAST, online, running
 
 EXAMPLES = 12
 """An operation; so many that the whole takes less than a minute."""

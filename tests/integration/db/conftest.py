@@ -2,11 +2,11 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from tests.support.schema import lay
 
 from comfy_api_service.db import accounts
 from comfy_api_service.db.sqlite import SqliteDatabase
 from comfy_api_service.domain.account import LOCAL
-from support.schema import lay
 
 
 @pytest.fixture

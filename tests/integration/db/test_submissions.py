@@ -4,11 +4,11 @@ import asyncio
 from dataclasses import replace
 
 import pytest
+from tests.support.rows import new_job
 
 from comfy_api_service.db.sqlite import SqliteDatabase
 from comfy_api_service.db.submissions import KeyReused, QueueFull, Replay, Submissions, Written
 from comfy_api_service.domain.submission import JobOptions
-from support.rows import new_job
 
 
 async def count(db: SqliteDatabase) -> int:

@@ -3,8 +3,8 @@
 from dataclasses import replace
 from pathlib import Path
 
-from support.checker import check
-from support.stack import FAST, ended, online, order, running, submit
+from tests.support.checker import check
+from tests.support.stack import FAST, ended, online, order, running, submit
 
 from comfy_api_service.simulator import Simulator
 

@@ -4,14 +4,26 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from tests.support.checker import check
+from tests.support.stack import (
+    FAST,
+    SLOW,
+    ended,
+    job,
+    online,
+    order,
+    queue_length,
+    reached,
+    running,
+    submit,
+    until,
+)
 
 from comfy_api_service.domain.account import LOCAL
 from comfy_api_service.domain.errors import Code, Conflict, ServiceError
 from comfy_api_service.domain.job import CacheUse, State
 from comfy_api_service.services.views import Done, Durable, Moved, Snapshot
 from comfy_api_service.simulator import Simulator
-from support.checker import check
-from support.stack import FAST, SLOW, ended, job, online, order, queue_length, reached, running, submit, until
 
 
 async def test_a_job_succeeds_with_verified_bytes_and_one_prompt(tmp_path: Path) -> None:

@@ -5,14 +5,26 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.support.checker import check
+from tests.support.stack import (
+    FAST,
+    SLOW,
+    ended,
+    job,
+    online,
+    order,
+    queue_length,
+    reached,
+    running,
+    submit,
+    until,
+)
 
 from comfy_api_service import bootstrap
 from comfy_api_service.domain.account import LOCAL
 from comfy_api_service.domain.job import State
 from comfy_api_service.settings import Settings
 from comfy_api_service.simulator import Simulator
-from support.checker import check
-from support.stack import FAST, SLOW, ended, job, online, order, queue_length, reached, running, submit, until
 
 MIDDLING = replace(FAST, seconds_per_step=0.1)
 
@@ -54,13 +66,15 @@ async def _attempts(service: bootstrap.Service, job_id: str, number: int) -> boo
     return (await job(service, job_id)).attempt == number
 
 
-async def test_a_cancel_mark_is_honoured_by_the_next_process(tmp_path: Path) -> None:
+async def test_a_cancel_mark_is_honoured_by_the_next_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with Simulator(SLOW) as sim:
         async with running(tmp_path, sim.url) as service:
             await online(service)
             accepted = await submit(service, order(steps=200))
             await reached(service, accepted.job.id, State.EXECUTING)
-            service.services.jobs._signals.ask_cancel = lambda _: None  # type: ignore[method-assign]
+            monkeypatch.setattr(service.services.jobs._signals, "ask_cancel", lambda _: None)
             await service.services.jobs.cancel(LOCAL, accepted.job.id)
         async with running(tmp_path, sim.url) as service:
             assert (await ended(service, accepted.job.id)).state is State.CANCELED
@@ -80,15 +94,14 @@ async def test_jobs_of_a_backend_that_left_the_settings_go_on_elsewhere(tmp_path
 
 
 async def test_draining_lets_running_jobs_finish_and_takes_no_more(tmp_path: Path) -> None:
-    async with Simulator(MIDDLING) as sim:
-        async with running(tmp_path, sim.url, shutdown_grace=20) as service:
-            await online(service)
-            jobs = [(await submit(service, order(seed=n, steps=5))).job.id for n in range(4)]
-            await reached(service, jobs[0], State.EXECUTING)
-            await until(lambda: queue_length(sim) == 2)
-            await service.drain()
-            states = [(await job(service, one)).state for one in jobs]
-            assert states == [State.SUCCEEDED, State.SUCCEEDED, State.READY, State.READY]
+    async with Simulator(MIDDLING) as sim, running(tmp_path, sim.url, shutdown_grace=20) as service:
+        await online(service)
+        jobs = [(await submit(service, order(seed=n, steps=5))).job.id for n in range(4)]
+        await reached(service, jobs[0], State.EXECUTING)
+        await until(lambda: queue_length(sim) == 2)
+        await service.drain()
+        states = [(await job(service, one)).state for one in jobs]
+        assert states == [State.SUCCEEDED, State.SUCCEEDED, State.READY, State.READY]
     check(tmp_path, jobs, all_ended=False)
 
 

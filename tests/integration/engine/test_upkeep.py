@@ -4,14 +4,15 @@ import os
 import time
 from pathlib import Path
 
+from tests.support.checker import check
+from tests.support.stack import FAST, ended, job, online, order, running, submit, until
+
 from comfy_api_service.bootstrap import Service
 from comfy_api_service.domain.account import LOCAL
 from comfy_api_service.domain.errors import Code
 from comfy_api_service.domain.job import State
 from comfy_api_service.simulator import Simulator
 from comfy_api_service.worker.upkeep import Upkeep
-from support.checker import check
-from support.stack import FAST, ended, job, online, order, running, submit, until
 
 
 def upkeep(service: Service) -> Upkeep:

@@ -5,6 +5,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.support.checker import check
+from tests.support.stack import (
+    FAST,
+    SLOW,
+    ended,
+    interrupt,
+    job,
+    online,
+    order,
+    reached,
+    running,
+    submit,
+    until,
+)
 
 from comfy_api_service.bootstrap import Service
 from comfy_api_service.domain.account import LOCAL
@@ -12,8 +26,6 @@ from comfy_api_service.domain.errors import Code
 from comfy_api_service.domain.job import State
 from comfy_api_service.simulator import Simulator
 from comfy_api_service.worker import oversight
-from support.checker import check
-from support.stack import FAST, SLOW, ended, interrupt, job, online, order, reached, running, submit, until
 
 MIDDLING = replace(FAST, seconds_per_step=0.05)
 
@@ -32,17 +44,20 @@ async def test_a_backend_that_dies_in_mid_job_runs_it_again_when_it_is_back(tmp_
 
 
 async def test_another_backend_takes_the_job_within_fifteen_seconds(tmp_path: Path) -> None:
-    async with Simulator(MIDDLING) as one, Simulator(MIDDLING) as two:
-        async with running(tmp_path, one.url, two.url) as service:
-            await online(service, 2)
-            accepted = await submit(service, order(steps=20))
-            first = await reached(service, accepted.job.id, State.EXECUTING)
-            dying = one if one.record.executions else two
-            await dying.faults.die()
-            done = await ended(service, accepted.job.id, limit=15)
-            assert done.state is State.SUCCEEDED
-            assert done.attempt == 2
-            assert done.backend_id != first.backend_id
+    async with (
+        Simulator(MIDDLING) as one,
+        Simulator(MIDDLING) as two,
+        running(tmp_path, one.url, two.url) as service,
+    ):
+        await online(service, 2)
+        accepted = await submit(service, order(steps=20))
+        first = await reached(service, accepted.job.id, State.EXECUTING)
+        dying = one if one.record.executions else two
+        await dying.faults.die()
+        done = await ended(service, accepted.job.id, limit=15)
+        assert done.state is State.SUCCEEDED
+        assert done.attempt == 2
+        assert done.backend_id != first.backend_id
     check(tmp_path, [accepted.job.id])
 
 
@@ -186,19 +201,22 @@ async def test_a_backend_that_accepts_and_runs_nothing_is_noticed(
 
 
 async def test_a_prompt_that_stalls_goes_on_elsewhere(tmp_path: Path) -> None:
-    async with Simulator(FAST) as one, Simulator(FAST) as two:
-        async with running(tmp_path, one.url, two.url, stall_timeout=1.0) as service:
-            await online(service, 2)
-            one.faults.stall()
-            two.faults.stall()
-            accepted = await submit(service, order(steps=10))
-            first = await reached(service, accepted.job.id, State.EXECUTING)
-            for sim in (one, two):
-                if not sim.record.executions:
-                    sim.faults.stall(on=False)
-            done = await ended(service, accepted.job.id)
-            assert done.state is State.SUCCEEDED
-            assert done.backend_id != first.backend_id
+    async with (
+        Simulator(FAST) as one,
+        Simulator(FAST) as two,
+        running(tmp_path, one.url, two.url, stall_timeout=1.0) as service,
+    ):
+        await online(service, 2)
+        one.faults.stall()
+        two.faults.stall()
+        accepted = await submit(service, order(steps=10))
+        first = await reached(service, accepted.job.id, State.EXECUTING)
+        for sim in (one, two):
+            if not sim.record.executions:
+                sim.faults.stall(on=False)
+        done = await ended(service, accepted.job.id)
+        assert done.state is State.SUCCEEDED
+        assert done.backend_id != first.backend_id
     check(tmp_path)
 
 

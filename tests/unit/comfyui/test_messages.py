@@ -39,6 +39,12 @@ def frame(kind: str, data: Any) -> str:
     return json.dumps({"type": kind, "data": data})
 
 
+def with_metadata(**metadata: Any) -> bytes:
+    """The head of a binary frame of the newer form."""
+    packed = json.dumps(metadata).encode()
+    return struct.pack(">II", 4, len(packed)) + packed
+
+
 def texts(recording: Recording) -> list[tuple[str, dict[str, Any]]]:
     return [(e["type"], e["data"]) for e in recording if e["dir"] == "ws" and "data" in e]
 
@@ -233,8 +239,11 @@ def test_malformed_frames_are_counted_and_not_raised(bad: str) -> None:
         b"\0\0\0\4\xff\xff\xff\xffpicture",
         b"\0\0\0\4\0\0\0\2{}picture",
         b"\0\0\0\4\0\0\0\2[]picture",
-        struct.pack(">II", 4, 30) + json.dumps({"image_type": ["image/png"], "a": 1}).encode() + b"picture",
-        struct.pack(">II", 4, 4) + b"{}  ",
+        with_metadata(prompt_id=PROMPT, image_type=["image/png"]) + b"picture",
+        with_metadata(prompt_id=PROMPT, image_type="image/gif") + b"picture",
+        with_metadata(image_type="image/png") + b"picture",
+        with_metadata(prompt_id=PROMPT, image_type="image/png"),
+        with_metadata(prompt_id=PROMPT, image_type="image/png", more="x" * 100_000) + b"picture",
     ],
 )
 def test_malformed_binary_frames_are_counted_and_not_raised(bad: bytes) -> None:
@@ -323,14 +332,15 @@ def test_no_bytes_raise(raw: bytes | str) -> None:
         parse_binary(b"\0\0\0\4" + raw)
 
 
+NAME = st.text("0123.", min_size=1, max_size=5) | st.text(min_size=1, max_size=5)
 NODE = st.fixed_dictionaries(
     {
         "value": st.integers(0, 10**6) | st.floats(0, 1e6, allow_nan=False),
         "max": st.integers(0, 10**6),
         "state": st.sampled_from(["pending", "running", "finished", "error"]),
-        "node_id": st.text(min_size=1, max_size=5),
+        "node_id": NAME,
         "prompt_id": st.just(PROMPT),
-        "display_node_id": st.text(min_size=1, max_size=5),
+        "display_node_id": NAME,
         "parent_node_id": st.none(),
         "real_node_id": st.text(max_size=30),
     }
@@ -343,3 +353,21 @@ def test_the_search_finds_what_parsing_finds(nodes: dict[str, Any]) -> None:
     data = {"prompt_id": PROMPT, "nodes": nodes}
     found = progress.scan(frame("progress_state", data))
     assert found is None or found == progress.read(PROMPT, data)
+
+
+def test_of_two_that_run_the_last_is_told() -> None:
+    def node(name: str, value: int) -> dict[str, Any]:
+        ids = {"node_id": name, "prompt_id": PROMPT, "display_node_id": name}
+        return {
+            "value": value,
+            "max": 9,
+            "state": "running",
+            **ids,
+            "parent_node_id": None,
+            "real_node_id": name,
+        }
+
+    data = {"prompt_id": PROMPT, "nodes": {"3": node("3", 1), "4": node("4", 2)}}
+    expected = NodesProgress(PROMPT, "4", 2, 9, 0, 2)
+    assert progress.scan(frame("progress_state", data)) == expected
+    assert progress.read(PROMPT, data) == expected
