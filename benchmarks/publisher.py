@@ -19,11 +19,14 @@ from comfy_api_service.settings import Settings
 from comfy_api_service.signals.base import Mailbox, Note
 from comfy_api_service.signals.memory import MemorySignals
 
-PICTURE: Final = b"\xff\xd8" + bytes(100_000)
-FILLER_BYTES: Final = 16_000
-FILLING: Final = 500
-"""Events that fill what the system itself holds for a connection, 4 MB or so: then the listener is stuck."""
-DETAIL_BYTES: Final = 1_000
+PICTURE: Final = b"\xff\xd8" + bytes(50_000)
+DETAIL_BYTES: Final = 2_000
+"""Of a durable event; real ones are smaller."""
+MOST_FILLING: Final = 10_000
+"""Events that fill more than what the system itself holds for a connection, 4 MB or so."""
+FULL: Final = 64
+"""Events in a mailbox that is not being emptied, if they are still there after:"""
+STUCK_SECONDS: Final = 0.1
 FLOOD_RATE: Final = 100.0
 """Events, with a preview each, a second for the one that is stuck."""
 
@@ -46,7 +49,7 @@ class Signals(MemorySignals):
 
             def more(number: int) -> None:
                 nonlocal most
-                self.event(stuck, FILLING + number, DETAIL_BYTES)
+                self._event(stuck, MOST_FILLING + number)
                 self.publish(Note(stuck, LOCAL.id, 1, Preview("image/jpeg", PICTURE)))
                 most = max(most, self.waiting_for(stuck))
 
@@ -54,11 +57,21 @@ class Signals(MemorySignals):
         await asyncio.gather(*both)
         return {"waiting": most + publishing.fullest_transport()}
 
-    async def fill(self, name: str) -> None:
-        await publishing.evenly(FILLING, 1.0, lambda number: self.event(name, number, FILLER_BYTES))
+    async def fill(self, name: str) -> int:
+        """Durable events for a listener that does not read, until it is stuck and they stay in its mailbox."""
+        (mailbox,) = self._by_job[name]
+        for number in range(MOST_FILLING):
+            self._event(name, number)
+            if len(mailbox._events) >= FULL:  # noqa: SLF001 - what waits is nobody else's business
+                await asyncio.sleep(STUCK_SECONDS)
+                if len(mailbox._events) >= FULL:  # noqa: SLF001
+                    return number
+        raise RuntimeError("the listener took everything")
 
-    def event(self, name: str, number: int, size: int) -> None:
-        event = Event(name, number + 2, EventType.ARTIFACT, Status.RUNNING, 0.0, {"detail": "x" * size})
+    def _event(self, name: str, number: int) -> None:
+        event = Event(
+            name, number + 2, EventType.ARTIFACT, Status.RUNNING, 0.0, {"detail": "x" * DETAIL_BYTES}
+        )
         self.publish(Note(name, LOCAL.id, 1, event))
 
     def waiting_for(self, name: str) -> int:

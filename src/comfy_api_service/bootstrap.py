@@ -32,6 +32,7 @@ from comfy_api_service.domain.compilation import Compiled, compile_generation
 from comfy_api_service.domain.params import generation_from
 from comfy_api_service.media.pipeline import Intake
 from comfy_api_service.services.batches import Batches
+from comfy_api_service.services.forever import forever
 from comfy_api_service.services.health import Health
 from comfy_api_service.services.jobs import Jobs
 from comfy_api_service.services.models import Models
@@ -167,8 +168,8 @@ async def service(settings: Settings, *, clock: Clock | None = None) -> AsyncIte
         )
         await worker.register()
         await pool.refresh()
-        for coroutine in (worker.run(), watcher.run(), pool.run()):
-            stack.push_async_callback(_stop, asyncio.create_task(coroutine))
+        for name, work in (("worker", worker.run), ("watcher", watcher.run), ("pool", pool.run)):
+            stack.push_async_callback(_stop, asyncio.create_task(forever(name, work), name=name))
         app = build_app(services, _api_options(settings))
         ready = Service(app, services, worker, pool, db, settings.shutdown_grace)
         stack.push_async_callback(ready.drain)
@@ -205,10 +206,7 @@ def _api_options(settings: Settings) -> ApiOptions:
 async def _stop(task: "asyncio.Task[None]") -> None:
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
-        try:
-            await task
-        except Exception:
-            log.exception("task_failed", task=task.get_name())
+        await task
 
 
 def _make_folder(folder: Path) -> None:

@@ -42,7 +42,7 @@ def _events(db: sqlite3.Connection) -> Iterable[str]:
             "SELECT seq, type, status FROM events WHERE job_id = ? ORDER BY seq", (job["id"],)
         ).fetchall()
         if [event["seq"] for event in events] != list(range(1, job["seq"] + 1)):
-            yield f"{job['id']} has events {[event['seq'] for event in events]}, its counter says {job['seq']}"
+            yield f"{job['id']} has {[event['seq'] for event in events]}, its counter says {job['seq']}"
         ends = [event for event in events if event["type"] == "done"]
         if len(ends) != (job["state"] in TERMINAL):
             yield f"{job['id']} is {job['state']} with {len(ends)} ends"
@@ -110,7 +110,8 @@ def _counters(db: sqlite3.Connection) -> Iterable[str]:
 def _artifacts(db: sqlite3.Connection, folder: Path) -> Iterable[str]:
     """Never succeeded without verified bytes; artifacts of the fenced attempt alone."""
     for row in db.execute(
-        """SELECT a.*, j.state, j.attempt AS current, j.purged_at FROM artifacts a JOIN jobs j ON j.id = a.job_id"""
+        """SELECT a.*, j.state, j.attempt AS current, j.purged_at
+           FROM artifacts a JOIN jobs j ON j.id = a.job_id"""
     ):
         if row["state"] != "succeeded" or row["attempt"] != row["current"]:
             yield f"{row['job_id']}: artifact of attempt {row['attempt']} of {row['current']}, {row['state']}"

@@ -8,6 +8,7 @@ import typer
 
 from comfy_api_service.cli import listening
 from comfy_api_service.cli.configuration import effective
+from comfy_api_service.cli.doctor.shown import without_password
 from comfy_api_service.cli.output import examples, stdout
 from comfy_api_service.cli.supervisor import local_comfyui, supervised
 
@@ -122,5 +123,5 @@ def announce(url: str, settings: "Settings") -> None:
     console = stdout()
     console.print(f"[bold]comfy-api-service[/bold] listens on [link={url}]{url}[/link]")
     console.print(f"  documentation  [link={url}/docs]{url}/docs[/link]")
-    console.print(f"  ComfyUI        {', '.join(settings.comfyui_url)}", markup=False)
+    console.print(f"  ComfyUI        {', '.join(map(without_password, settings.comfyui_url))}", markup=False)
     console.print(f"  data           {settings.data_dir.absolute()}", markup=False)

@@ -1,8 +1,8 @@
 """`progress_state`, read without parsing it.
 
 It is sent at each step and, on newer servers, with every node of the graph each time: with previews the bulk
-of all text. Its shape is known, so counting and one search in the string find what is wanted, 10 times
-cheaper than parsing. What does not look as known is parsed.
+of all text. Its shape is known, so counting and one search in the string find what is wanted: 17 µs instead
+of 84 for 100 nodes. What does not look as known is parsed.
 """
 
 import re

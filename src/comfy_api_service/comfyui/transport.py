@@ -88,7 +88,7 @@ class Transport:
     async def request(
         self, method: str, route: str, path: str, *, total: float | None = None, **content: Any
     ) -> Answer:
-        """The answer, whatever its status below 500. `route` names the path for the observer.
+        """The answer, whatever its status. `route` names the path for the observer.
 
         `total` bounds the whole and each silence in it; by default a silence is bounded by the read
         time-out, the whole by twice that. `content` is `data`, `params` or `headers` of aiohttp. Raises
@@ -97,10 +97,7 @@ class Transport:
         silence = total or self._read_timeout
         whole = self.connect_timeout + (total or 2 * self._read_timeout)
         async with self.open(method, route, path, silence=silence, total=whole, **content) as response:
-            body = await _read(response)
-            if response.status >= 500:
-                raise unexpected(response.status)
-            return Answer(response.status, body)
+            return Answer(response.status, await _read(response))
 
     @asynccontextmanager
     async def open(

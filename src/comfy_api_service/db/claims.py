@@ -21,10 +21,6 @@ from comfy_api_service.domain.scheduling import (
     choose,
 )
 
-MAX_NEEDS = 1024
-"""Most needs in a snapshot: 16 a lane when all 64 lanes are there."""
-
-
 @dataclass(frozen=True, slots=True)
 class Claimant:
     """Who claims: one worker, for one backend, under one session's client id."""
@@ -57,7 +53,7 @@ class Claimed:
     images: int
 
 
-_LANES = """SELECT l.account_id, l.vtime, l.weight FROM lanes l
+_LANES = """SELECT l.account_id, l.vtime, l.weight, l.entered = l.queued AS newcomer FROM lanes l
 WHERE l.queued > 0 AND l.running < l.cap AND EXISTS (
   SELECT 1 FROM lane_needs n JOIN capabilities c
     ON c.requirement_id = n.requirement_id AND c.inventory_hash = :inventory
@@ -72,8 +68,7 @@ JOIN jobs j ON j.id = (
   SELECT h.id FROM jobs h
   WHERE h.account_id = n.account_id AND h.requirement_id = n.requirement_id AND h.state = 'ready'
   ORDER BY h.priority DESC, h.id LIMIT 1)
-WHERE {among} AND n.queued > 0
-LIMIT :needs"""
+WHERE {among} AND n.queued > 0"""
 
 
 async def snapshot(tx: Reader, backend_id: str, inventory_hash: str) -> Snapshot:
@@ -86,7 +81,6 @@ async def snapshot(tx: Reader, backend_id: str, inventory_hash: str) -> Snapshot
         {
             "inventory": inventory_hash,
             "accounts": dumps([row["account_id"] for row in rows]),
-            "needs": MAX_NEEDS,
         },
     )
     needs = grouped(heads, "account_id")
@@ -97,7 +91,10 @@ async def snapshot(tx: Reader, backend_id: str, inventory_hash: str) -> Snapshot
            GROUP BY resident_model""",
         {"id": backend_id},
     )
+    residency = Residency.from_json(loads(backend["residency"]) if backend else None)
     models = {row["primary_model"] for row in heads if row["primary_model"] is not None}
+    if residency.model is not None:
+        models.add(residency.model)
     loads_measured = await tx.all(
         f"SELECT key, seconds FROM timings WHERE {tx.dialect.among('key', 'keys')}",
         {"keys": dumps(sorted(f"load:{model}" for model in models))},
@@ -108,6 +105,7 @@ async def snapshot(tx: Reader, backend_id: str, inventory_hash: str) -> Snapshot
                 account=row["account_id"],
                 vtime=row["vtime"],
                 weight=row["weight"],
+                newcomer=bool(row["newcomer"]),
                 needs=tuple(
                     Need(
                         requirement=need["requirement_id"],
@@ -123,7 +121,7 @@ async def snapshot(tx: Reader, backend_id: str, inventory_hash: str) -> Snapshot
             for row in rows
         ),
         window=await lanes.window(tx),
-        residency=Residency.from_json(loads(backend["residency"]) if backend else None),
+        residency=residency,
         elsewhere={row["model"]: row["backends"] for row in elsewhere},
         load_times={row["key"].removeprefix("load:"): row["seconds"] for row in loads_measured},
     )

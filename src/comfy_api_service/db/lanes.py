@@ -1,10 +1,8 @@
 """The accounts' lanes: counters and virtual time. Every change of a job's state passes through here."""
 
 from comfy_api_service.db.base import Reader, Tx
-from comfy_api_service.domain.scheduling import entering
+from comfy_api_service.domain.scheduling import WINDOW_JOBS, entering
 
-WINDOW_JOBS = 20
-"""The fairness window, in jobs of mean cost (docs/ARCHITECTURE.md, scheduling)."""
 DEFAULT_COST = 10.0
 """Seconds; used until something was measured."""
 

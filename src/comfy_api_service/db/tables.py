@@ -340,3 +340,4 @@ timings = Table(
     _real("seconds"),
     _time("updated_at"),
 )
+Index(None, timings.c.updated_at)

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from comfy_api_service.db.base import Reader, Tx
 
+KEPT = 10_000
+"""Means that are remembered."""
 SLOWEST = 0.15
 """Weight of the newest run once several were measured: old habits fade within some ten runs."""
 
@@ -29,7 +31,19 @@ async def learn(tx: Tx, measured: Mapping[str, float], now: float) -> None:
     )
 
 
-async def every(tx: Reader) -> dict[str, Timing]:
-    """The means used most recently; at most 10 000."""
-    rows = await tx.all("SELECT key, runs, seconds FROM timings ORDER BY updated_at DESC LIMIT 10000")
-    return {row["key"]: Timing(row["runs"], row["seconds"]) for row in rows}
+async def changed(tx: Reader, since: float) -> tuple[dict[str, Timing], float]:
+    """The means that changed at or after a moment, and the moment to ask from next time."""
+    rows = await tx.all(
+        "SELECT key, runs, seconds, updated_at FROM timings WHERE updated_at >= :since", {"since": since}
+    )
+    newest = max((row["updated_at"] for row in rows), default=since)
+    return {row["key"]: Timing(row["runs"], row["seconds"]) for row in rows}, newest
+
+
+async def forget(tx: Tx) -> None:
+    """Keep the means that were used most recently."""
+    await tx.run(
+        """DELETE FROM timings WHERE key NOT IN (
+             SELECT key FROM timings ORDER BY updated_at DESC LIMIT :kept)""",
+        {"kept": KEPT},
+    )

@@ -172,10 +172,12 @@ async def forget(tx: Tx, *, before: float, keys_before: float, limit: int) -> in
     return gone
 
 
-async def known_artifact_keys(tx: Reader, keys: Sequence[str]) -> set[str]:
+async def kept_keys(tx: Reader, job_ids: Sequence[str]) -> set[str]:
+    """Keys of the artifacts of these jobs that are to be kept."""
     rows = await tx.all(
-        f"SELECT key FROM artifacts WHERE {tx.dialect.among('key', 'keys')}",
-        {"keys": dumps(list(keys))},
+        f"""SELECT a.key FROM artifacts a JOIN jobs j ON j.id = a.job_id
+            WHERE {tx.dialect.among("a.job_id", "ids")} AND j.purged_at IS NULL""",
+        {"ids": dumps(sorted(job_ids))},
     )
     return {row["key"] for row in rows}
 

@@ -36,7 +36,7 @@ Choices within these rules, each seen in a model of a pool (4 backends, 8 models
   still begin in time, or else the first of them goes now. As every promise is "finished within the quanta of
   all", the order of the clocks is that of the deadlines.
 - The look-ahead leaves out models loaded elsewhere: they are being served, and with it for all, every backend
-  tours all models, which at 0.7 of capacity makes p99 of waiting five times as long. `passed` still brings
+  tours all models, which at 0.7 of capacity makes p99 of waiting two to six times as long. `passed` still brings
   such a model here in the end, for jobs that only this backend can run.
 - Work counts as pending, and a model as waiting, only while rule 2 lets one of its heads go.
 - The loaded model competes for its own succession: turning away and back costs two loads.

@@ -47,6 +47,7 @@ class Pool:
         self._clock = clock
         self._view = PoolView()
         self._changed = asyncio.Event()
+        self._timings_since = 0.0
 
     @property
     def view(self) -> PoolView:
@@ -74,13 +75,14 @@ class Pool:
         listed = await backends.every(tx)
         hashes = {backend.inventory_hash for backend in listed if backend.inventory_hash is not None}
         inventories = {one: await inventory_of(tx, one) for one in sorted(hashes)}
+        learned, self._timings_since = await timings.changed(tx, self._timings_since)
         unchanged = self._view.backends == tuple(listed) and self._view.inventories.keys() == hashes
         return PoolView(
             backends=tuple(listed),
             inventories=inventories,
             catalogue=self._view.catalogue if unchanged else _catalogue(listed, inventories),
             load=await counters.load(tx),
-            timings=await timings.every(tx),
+            timings={**self._view.timings, **learned} if learned else self._view.timings,
             read_at=self._clock.monotonic(),
         )
 

@@ -115,6 +115,9 @@ class Contact:
             self._away(now, fault)
             await self._write(None)
             return
+        except Unavailable:
+            log.warning("inventory_not_written", backend=self.name)
+            return
         if self.away_since is not None:
             log.info("backend_online", backend=self.name, version=stats.version)
             self.away_since = None

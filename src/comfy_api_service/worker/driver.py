@@ -21,6 +21,7 @@ from comfy_api_service.domain.errors import Unavailable
 from comfy_api_service.domain.graph import Graph, output_nodes
 from comfy_api_service.domain.ids import new_client_id, new_prompt_id
 from comfy_api_service.domain.job import State
+from comfy_api_service.services.forever import forever
 from comfy_api_service.signals.base import Signals
 from comfy_api_service.telemetry import Metrics
 from comfy_api_service.worker.assignment import Assignment, assigned
@@ -102,10 +103,13 @@ class Driver:
         """Adopt, then drive until cancelled."""
         await self._adopt()
         async with asyncio.TaskGroup() as group:
-            group.create_task(self.contact.run())
-            group.create_task(self._session.run())
-            group.create_task(self._claiming())
-            group.create_task(self._oversight.run())
+            for name, work in (
+                ("contact", self.contact.run),
+                ("session", self._session.run),
+                ("claiming", self._claiming),
+                ("oversight", self._oversight.run),
+            ):
+                group.create_task(forever(f"{name} of {self.name}", work))
 
     async def drain(self, grace: float) -> None:
         """Take no new work; let runs finish for `grace` seconds. What is left stays with the backend."""

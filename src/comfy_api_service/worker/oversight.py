@@ -94,6 +94,8 @@ class Oversight:
         queue = await self._client.queue()
         for run in doubtful:
             await run.look(queue)
+            if run.verdict.done() and self._should_have_told(run, now):
+                self._session.renew()
             waited = run.watch.pending_since
             if waited is not None and now - waited >= ZOMBIE_SECONDS:
                 self._contact.suspect("it runs nothing")
@@ -107,7 +109,14 @@ class Oversight:
             return False
         if run.link is None or run.link != self._session.link or not self._session.connected:
             return True
-        return now - run.watch.heard_at >= SILENT_SECONDS
+        if run.watch.untold:
+            return True
+        return now - max(run.watch.heard_at, run.watch.looked_at) >= SILENT_SECONDS
+
+    def _should_have_told(self, run: Run, now: float) -> bool:
+        """Whether an end that a look found was one that this very socket kept silent about."""
+        silent = now - run.watch.heard_at >= SILENT_SECONDS
+        return silent and run.why is None and run.link == self._session.link and self._session.connected
 
     async def _bound(self, run: Run, now: float) -> None:
         """No run lasts for ever: `JOB_TIMEOUT` for all, the stall watchdog for those that the socket tells of,

@@ -73,6 +73,9 @@ class Watch:
     sent_at: float | None = None
     started_at: float | None = None
     heard_at: float = 0.0
+    looked_at: float = 0.0
+    untold: bool = False
+    """The socket said less than it should: history is asked at the next look."""
     pending_since: float | None = None
     """Since when it waits in a queue where nothing runs."""
     blocked_since: float | None = None
@@ -211,7 +214,7 @@ class Run:
     def _succeeded(self, now: float) -> None:
         """All outputs of an unbroken socket are the result; with any gap, `look` will find them in history."""
         if self.adopted or not set(self._promised) <= {output.node for output in self._outputs}:
-            self.watch.heard_at = -1e9
+            self.watch.untold = True
             return
         self.end(Produced(tuple(self._outputs), self.cached, self._seconds(now)))
 
@@ -241,6 +244,7 @@ class Run:
     async def look(self, queue: QueueView) -> None:
         """Judge by a queue that was just read, then by history; in this order, or the end could be missed."""
         now = self._clock.monotonic()
+        self.watch.looked_at = now
         if self.verdict.done():
             return
         if any(item.prompt_id == self.prompt_id for item in queue.running):

@@ -6,7 +6,7 @@ from typing import Final
 
 import structlog
 
-from comfy_api_service.db import counters, jobs, work
+from comfy_api_service.db import counters, jobs, timings, work
 from comfy_api_service.db.base import Database, Tx
 from comfy_api_service.db.requirements import forget_unused
 from comfy_api_service.db.submissions import KEY_SECONDS
@@ -123,6 +123,7 @@ class Upkeep:
             lambda tx: work.forget(tx, before=before, keys_before=now - KEY_SECONDS, limit=CHUNK)
         )
         await self._db.write(lambda tx: forget_unused(tx, now - 3600))
+        await self._db.write(timings.forget)
         return gone
 
     async def sweep_orphans(self) -> int:
@@ -142,8 +143,9 @@ class Upkeep:
     async def _sweep(self, keys: list[str]) -> int:
         if not keys:
             return 0
-        known = await self._db.read(lambda tx: work.known_artifact_keys(tx, keys))
+        jobs_of = {key: key.split("/")[1] for key in keys}
+        kept = await self._db.read(lambda tx: work.kept_keys(tx, sorted(set(jobs_of.values()))))
         open_jobs = await self._db.read(work.open_job_ids)
-        orphans = [key for key in keys if key not in known and key.split("/")[1] not in open_jobs]
+        orphans = [key for key in keys if key not in kept and jobs_of[key] not in open_jobs]
         await self._storage.delete(orphans)
         return len(orphans)

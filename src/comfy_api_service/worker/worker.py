@@ -15,6 +15,7 @@ from comfy_api_service.db.base import Database, Tx
 from comfy_api_service.domain.clock import Clock
 from comfy_api_service.domain.errors import ServiceError
 from comfy_api_service.domain.ids import new_worker_id
+from comfy_api_service.services.forever import forever
 from comfy_api_service.signals.base import Signals
 from comfy_api_service.telemetry import Metrics
 from comfy_api_service.worker.assignment import assigned
@@ -124,11 +125,14 @@ class Worker:
         try:
             async with asyncio.TaskGroup() as group:
                 for driver in self._drivers:
-                    group.create_task(driver.run(), name=f"driver-{driver.name}")
-                group.create_task(self._upkeep.run(), name="upkeep")
-                group.create_task(self._live(), name="lease")
-                group.create_task(self._heed_marks(), name="marks")
-                group.create_task(self._measure(), name="gauges")
+                    group.create_task(driver.run())
+                for name, work in (
+                    ("upkeep", self._upkeep.run),
+                    ("lease", self._live),
+                    ("marks", self._heed_marks),
+                    ("gauges", self._measure),
+                ):
+                    group.create_task(forever(name, work))
         finally:
             stop()
             for driver in self._drivers:

@@ -68,7 +68,11 @@ async def test_options_reach_the_job(client: Client, service: Service) -> None:
     assert shown["labels"] == {"team": "café", "a/b": ""}
     assert (shown["priority"], shown["max_attempts"]) == (-10, 7)
     view: JobView = await service.services.jobs.get(LOCAL, job_id)
-    assert (view.job.output.format, view.job.output.quality, view.job.output.metadata) == ("webp", 80, "embed")
+    assert (view.job.output.format, view.job.output.quality, view.job.output.metadata) == (
+        "webp",
+        80,
+        "embed",
+    )
 
 
 @pytest.mark.parametrize(
@@ -147,13 +151,20 @@ async def test_what_comes_later_is_refused_by_name(client: Client, field: str) -
 
 async def test_all_faults_are_named_at_once_with_bounds_and_never_the_prompt(client: Client) -> None:
     secret = "a very private wish " * 300
-    answer = await client.post(JOBS, json={"prompt": secret, "width": 4096, "steps": "many", "model": "m" * 300})
+    answer = await client.post(
+        JOBS, json={"prompt": secret, "width": 4096, "steps": "many", "model": "m" * 300}
+    )
     error = answer.json()["error"]
     assert error["details"]["errors"] == [
         {"field": "prompt", "message": "must have at most 5000 characters", "bound": 5000},
         {"field": "width", "message": "must be at most 2048", "value": 4096, "bound": 2048},
         {"field": "steps", "message": "must be an integer", "value": "many"},
-        {"field": "model", "message": "must have at most 255 characters", "value": "m" * 64 + "…", "bound": 255},
+        {
+            "field": "model",
+            "message": "must have at most 255 characters",
+            "value": "m" * 64 + "…",
+            "bound": 255,
+        },
     ]
     assert "private" not in answer.text
 
@@ -198,7 +209,14 @@ async def test_bodies_that_are_no_requests(client: Client, body: bytes, status: 
 
 @pytest.mark.parametrize(
     "media_type",
-    [None, "text/plain", "application/x-www-form-urlencoded", "application/json; charset=latin-1", "json", ""],
+    [
+        None,
+        "text/plain",
+        "application/x-www-form-urlencoded",
+        "application/json; charset=latin-1",
+        "json",
+        "",
+    ],
 )
 async def test_only_json_is_taken(client: Client, media_type: str | None) -> None:
     headers = {} if media_type is None else {"Content-Type": media_type}
@@ -206,7 +224,9 @@ async def test_only_json_is_taken(client: Client, media_type: str | None) -> Non
     assert (answer.status_code, answer.json()["error"]["code"]) == (415, "UNSUPPORTED_MEDIA_TYPE")
 
 
-@pytest.mark.parametrize("media_type", ["application/json; charset=utf-8", "Application/JSON", "application/ld+json"])
+@pytest.mark.parametrize(
+    "media_type", ["application/json; charset=utf-8", "Application/JSON", "application/ld+json"]
+)
 async def test_json_under_its_other_names(client: Client, media_type: str) -> None:
     answer = await client.post(JOBS, content=b'{"prompt": "x"}', headers={"Content-Type": media_type})
     assert answer.status_code == 202

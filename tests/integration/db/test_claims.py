@@ -151,7 +151,7 @@ async def test_the_claims_queries_use_their_indexes(db: SqliteDatabase) -> None:
 
 
 async def plan(db: SqliteDatabase, sql: str) -> list[str]:
-    values = {"inventory": "x", "lanes": 64, "needs": 10, "accounts": "[]"}
+    values = {"inventory": "x", "lanes": 64, "accounts": "[]"}
     params = {name: value for name, value in values.items() if f":{name}" in sql}
     rows = await db.read(lambda tx: tx.all("EXPLAIN QUERY PLAN " + sql, params))
     return [row["detail"] for row in rows]

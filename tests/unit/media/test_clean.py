@@ -196,6 +196,18 @@ def test_pages_of_an_ogg_file_have_true_sums(kind: str) -> None:
         assert samples.ogg_crc(whole[:22] + bytes(4) + whole[26:]) == stated
 
 
+def test_a_damaged_byte_of_an_ogg_file_is_noticed() -> None:
+    data = samples.ogg()
+    for at in (30, len(data) - 10):
+        with pytest.raises(MediaError):
+            clean(data[:at] + bytes((data[at] ^ 1,)) + data[at + 1 :])
+
+
+def test_what_is_blanked_in_a_wav_is_junk_for_every_reader() -> None:
+    cleaned = clean(samples.wav())
+    assert (cleaned.count(b"JUNK"), b"LIST" in cleaned, b"id3 " in cleaned) == (2, False, False)
+
+
 def test_a_flac_ends_its_header_with_the_last_block_that_stays() -> None:
     cleaned = clean(samples.flac())
     assert cleaned[4:8] == b"\0\0\0\x22"

@@ -150,7 +150,8 @@ def models(probe: Probe) -> Finding | None:
         return None
     checkpoints = probe.models.get("checkpoints", ())
     if checkpoints:
-        return ok(probe.subject, f"{len(checkpoints)} checkpoints, the first is {checkpoints[0]}")
+        plural = "" if len(checkpoints) == 1 else "s"
+        return ok(probe.subject, f"{len(checkpoints)} checkpoint{plural}, the first is {checkpoints[0]}")
     remedy = (
         "Put a model file such as sd_xl_base_1.0.safetensors into models/checkpoints of ComfyUI's folder; "
         "it is seen without a restart."

@@ -90,6 +90,7 @@ def upgrade() -> None:
         sa.Column("updated_at", sa.Double(), nullable=False),
         sa.PrimaryKeyConstraint("key", name=op.f("pk_timings")),
     )
+    op.create_index(op.f("ix_timings_updated_at"), "timings", ["updated_at"], unique=False)
     op.create_table(
         "workers",
         sa.Column("id", sa.Text(), nullable=False),
@@ -457,6 +458,7 @@ def downgrade() -> None:
     op.drop_index(op.f("ix_batches_created_at"), table_name="batches")
     op.drop_table("batches")
     op.drop_table("workers")
+    op.drop_index(op.f("ix_timings_updated_at"), table_name="timings")
     op.drop_table("timings")
     op.drop_table("requirements")
     op.drop_index(
