@@ -62,7 +62,7 @@ def test_it_is_started_killed_started_again_and_stopped(
     until(lambda: pid(folder) not in (0, first))
     until(lambda: generated(http, url))
     assert command.stop() == 0
-    assert gone(pid(folder))
+    until(lambda: gone(pid(folder)), 2)
 
 
 def test_it_dies_with_a_service_that_is_killed(start: Start, folder: Path, until: Until) -> None:

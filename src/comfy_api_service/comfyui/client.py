@@ -59,10 +59,6 @@ class ComfyClient:
         return self._transport.url
 
     @property
-    def http(self) -> aiohttp.ClientSession:
-        return self._transport.http
-
-    @property
     def connect_timeout(self) -> float:
         return self._transport.connect_timeout
 
@@ -197,7 +193,7 @@ class ComfyClient:
         self, client_id: str, *, heartbeat: float, max_frame: int
     ) -> aiohttp.ClientWebSocketResponse:
         """The event socket, uncompressed. Raises what aiohttp raises, and TimeoutError."""
-        return await self.http.ws_connect(
+        return await self._transport.http.ws_connect(
             f"{self.url}/ws",
             params={"clientId": client_id},
             heartbeat=heartbeat,

@@ -8,7 +8,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypeVar
 
 import aiohttp
 import orjson
@@ -16,6 +16,8 @@ import structlog
 
 from comfy_api_service.comfyui.client import ComfyClient
 from comfy_api_service.comfyui.messages import MAX_FRAME, Message, parse_binary, parse_text
+
+T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
@@ -96,11 +98,12 @@ class Session:
                 await self._read(socket)
         finally:
             self._down()
-            self._socket = None
-            if self._renewing is not None:
-                await self._renewing
-                self._renewing = None
-            await socket.close()
+            renewing, self._socket, self._renewing = self._renewing, None, None
+            try:
+                if renewing is not None:
+                    await renewing
+            finally:
+                await socket.close()
 
     async def _read(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         while True:
@@ -116,11 +119,14 @@ class Session:
         else:
             message = parse_binary(frame.data, self._count_malformed)
         if message is not None:
-            try:
-                self._on_message(message)
-            except Exception:
-                # A fault of the listener must not cost the other prompts of this backend their events.
-                log.exception("comfyui_listener_failed", message=type(message).__name__)
+            self._tell(self._on_message, message)
+
+    def _tell(self, listener: Callable[[T], None], news: T) -> None:
+        try:
+            listener(news)
+        except Exception:
+            # A fault of the listener must not cost the other prompts of this backend their events.
+            log.exception("comfyui_listener_failed", news=type(news).__name__)
 
     def _count_malformed(self) -> None:
         self.malformed += 1
@@ -128,9 +134,9 @@ class Session:
     def _up(self) -> None:
         self.link += 1
         self.connected = True
-        self._on_link(True)
+        self._tell(self._on_link, True)
 
     def _down(self) -> None:
         if self.connected:
             self.connected = False
-            self._on_link(False)
+            self._tell(self._on_link, False)

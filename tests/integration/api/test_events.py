@@ -10,14 +10,14 @@ from typing import Any
 import httpx2
 import pytest
 from pydantic import TypeAdapter
+from tests.support.api import SMALL, serving
+from tests.support.stack import FAST, SLOW, ended, online, running
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from comfy_api_service.api.schemas.events import AnyEvent
 from comfy_api_service.bootstrap import Service
 from comfy_api_service.simulator import Simulator
-from tests.support.api import SMALL, serving
-from tests.support.stack import FAST, SLOW, ended, online, running
 
 JOBS = "/api/v1/jobs"
 ABSENT = "job_0123456789ABCDEFGHJKMNPQRS"

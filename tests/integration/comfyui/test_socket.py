@@ -211,8 +211,11 @@ async def test_a_fault_of_the_listener_costs_one_message(connect: Connect, serve
             raise RuntimeError("a fault of the listener")
         listener.hear(message)
 
+    def linked(_up: bool) -> None:
+        raise RuntimeError("another fault of the listener")
+
     client = connect(await serve(peer.handle))
-    session = Session(client, client_id="c", on_message=hear, on_link=listener.hear)
+    session = Session(client, client_id="c", on_message=hear, on_link=linked)
     async with running(session):
         socket = await peer.latest()
         for prompt_id in ("bad", "good"):

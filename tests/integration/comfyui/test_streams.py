@@ -1,6 +1,7 @@
 """A file that ends early is never taken for a whole one."""
 
 import asyncio
+import gzip
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -83,13 +84,11 @@ async def test_a_reader_that_leaves_early_leaves_nothing_behind(
 
 
 async def test_the_length_of_a_packed_file_is_unknown(connect: Connect, serve_bytes: ServeBytes) -> None:
-    import gzip  # noqa: PLC0415
-
-    packed = gzip.compress(b"x" * 1000)
+    packed = gzip.compress(b"x")
 
     async def write(_: bytes, writer: asyncio.StreamWriter) -> None:
         head = f"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {len(packed)}\r\n\r\n"
         writer.write(head.encode() + packed)
         await writer.drain()
 
-    assert await read(connect(await serve_bytes(write))) == b"x" * 1000
+    assert await read(connect(await serve_bytes(write))) == b"x"
