@@ -2,17 +2,17 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Final
 
 import aiohttp
 import orjson
 
 from benchmarks.bare.protocol import MODEL, STEPS, WIDTH
 
-WAIT_SECONDS = 120.0
-AT_ONCE = 32
+WAIT_SECONDS: Final = 120.0
+AT_ONCE: Final = 32
 
 
 def request() -> dict[str, Any]:
@@ -63,11 +63,20 @@ class Client:
             answer.raise_for_status()
             return await answer.read()
 
-    async def finished(self, job_id: str) -> dict[str, Any]:
-        _, job = await self.done(job_id)
-        if job["status"] != "succeeded":
-            raise RuntimeError(f"a job ended {job['status']}: {job['error']}")
-        return job
+    @asynccontextmanager
+    async def following_all(self) -> AsyncIterator[Callable[[str], Awaitable[None]]]:
+        """One socket for all jobs, open before they are; gives what waits for the success of a job."""
+        async with self.http.ws_connect("/ws/jobs", params={"previews": "false"}, compress=0) as socket:
+
+            async def finished(job_id: str) -> None:
+                while True:
+                    event = orjson.loads((await socket.receive(WAIT_SECONDS)).data)
+                    if event["job_id"] == job_id and event["type"] == "done":
+                        if event["status"] != "succeeded":
+                            raise RuntimeError(f"a job ended {event['status']}: {event['job']['error']}")
+                        return
+
+            yield finished
 
 
 @asynccontextmanager

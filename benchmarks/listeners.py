@@ -16,6 +16,8 @@ from benchmarks.submissions import CONNECTIONS, accepted, sending
 RATE: Final = 1000.0
 """Events a second."""
 WARM_UP: Final = 50
+DEAF: Final = 10
+"""Jobs for the listeners that stop reading, one a round at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +31,7 @@ async def run(options: Options) -> list[Check]:
     count, rounds, seconds = options.choose(5000, 1000), options.choose(5, 3), options.choose(4, 3)
     async with AsyncExitStack() as stack:
         server, names = await stack.enter_async_context(_service(options, count))
-        ours = Side(server, await stack.enter_async_context(_ears(options)), names[WARM_UP:])
+        ours = Side(server, await stack.enter_async_context(_ears(options)), names[WARM_UP + DEAF :])
         hub = Side(
             await stack.enter_async_context(_hub(options)),
             await stack.enter_async_context(_ears(options)),
@@ -51,7 +53,7 @@ async def run(options: Options) -> list[Check]:
             return heard
 
         async def beside_a_deaf_one(number: int) -> dict[str, Any]:
-            deaf = names[number]
+            deaf = names[WARM_UP + number]
             await ours.ears.ask("stop_reading", port=server.port, name=deaf)
             await server.ask("fill", name=deaf)
             answer = await server.ask("publish", names=ours.names, rate=RATE, seconds=seconds, stuck=deaf)
@@ -123,7 +125,12 @@ async def _service(options: Options, count: int) -> AsyncIterator[tuple[Server, 
         ):
             await inventory_known(server)
             await backend.aclose()
-            wanted = {"prefix": "l", "connections": CONNECTIONS, "count": count + WARM_UP, "keep_ids": True}
+            wanted = {
+                "prefix": "l",
+                "connections": CONNECTIONS,
+                "count": count + WARM_UP + DEAF,
+                "keep_ids": True,
+            }
             sent = await sender.ask("send", port=port, **wanted)
             accepted(sent)
             yield server, sent["ids"]

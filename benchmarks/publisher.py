@@ -26,7 +26,7 @@ MOST_FILLING: Final = 10_000
 """Events that fill more than what the system itself holds for a connection, 4 MB or so."""
 FULL: Final = 64
 """Events in a mailbox that is not being emptied, if they are still there after:"""
-STUCK_SECONDS: Final = 0.1
+STUCK_SECONDS: Final = 0.05
 FLOOD_RATE: Final = 100.0
 """Events, with a preview each, a second for the one that is stuck."""
 

@@ -21,6 +21,7 @@ async def run(options: Options) -> list[Check]:
         service(folder / "service", backend.url) as server,
         protocol.connected(bare_backend.url) as bare_client,
         client.connected(server.url) as one,
+        one.following_all() as finished,
     ):
 
         async def bare(number: int) -> float:
@@ -37,7 +38,7 @@ async def run(options: Options) -> list[Check]:
             sent = []
             for _ in range(counted + SETTLING):
                 sent.append(time.monotonic())
-                await one.finished(await one.submit())
+                await finished(await one.submit())
             starts = [execution.started for execution in (await record.read(backend)).since(before)]
             return _middle("service", number, starts, sent)
 

@@ -80,17 +80,10 @@ class Service:
         await self.worker.drain(self.grace)
 
 
-def database_path(settings: Settings) -> Path:
-    """Where the SQLite database is."""
-    if settings.database_url is not None:
-        return Path(settings.database_url.removeprefix("sqlite:///"))
-    return settings.data_dir / "comfy-api.sqlite3"
-
-
 async def migrate(settings: Settings) -> str:
     """Bring the schema up to date; returns its revision. Raises `SchemaTooNew`, `DataFolderUnusable`."""
     _make_folder(settings.data_dir)
-    return await asyncio.to_thread(upgrade, database_path(settings))
+    return await asyncio.to_thread(upgrade, settings.database_path)
 
 
 @asynccontextmanager
@@ -100,7 +93,7 @@ async def service(settings: Settings, *, clock: Clock | None = None) -> AsyncIte
     async with contextlib.AsyncExitStack() as stack:
         await migrate(settings)
         stack.enter_context(_only_worker(settings.data_dir))
-        db = SqliteDatabase(database_path(settings))
+        db = SqliteDatabase(settings.database_path)
         stack.push_async_callback(db.close)
         await db.write(lambda tx: accounts.ensure(tx, LOCAL, clock.now()))
         metrics, signals = Metrics(), MemorySignals()

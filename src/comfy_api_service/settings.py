@@ -180,6 +180,13 @@ class Settings(BaseSettings):
             raise ValueError("at least 32 characters are needed")
         return value
 
+    @property
+    def database_path(self) -> Path:
+        """Where the SQLite database is."""
+        if self.database_url is not None:
+            return Path(self.database_url.removeprefix("sqlite:///"))
+        return self.data_dir / "comfy-api.sqlite3"
+
     @model_validator(mode="after")
     def _together(self) -> Self:
         if self.stall_timeout > self.job_timeout * 10:

@@ -51,7 +51,9 @@ async def hold_to_document(response: httpx2.Response) -> None:
     """The answer's status is documented, and its JSON is as documented."""
     method = response.request.method.lower()
     template = _template(response.request.url.path.rstrip("/") or "/", method)
-    if template is None or response.headers.get("content-type") != "application/json":
+    if template is None or response.status_code == 405:
+        return
+    if response.headers.get("content-type") != "application/json":
         return
     await response.aread()
     _validator(template, method, str(response.status_code)).validate(response.json())

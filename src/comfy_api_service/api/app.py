@@ -5,7 +5,7 @@ from typing import Final
 
 import orjson
 from fastapi import Depends, FastAPI
-from fastapi.exceptions import RequestValidationError, WebSocketRequestValidationError
+from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -27,15 +27,15 @@ from comfy_api_service.api.routes import (
     models,
     results,
     service,
-    sockets,
     streams,
 )
 from comfy_api_service.api.services import ApiServices
 from comfy_api_service.api.shortcut import Shortcut
+from comfy_api_service.api.sockets import Sockets
 from comfy_api_service.api.state import AppState
 from comfy_api_service.domain.errors import ServiceError, Unavailable
 
-JOBS: Final = (jobs.router, results.router, streams.router, sockets.router)
+JOBS: Final = (jobs.router, results.router, streams.router)
 """What JOBS_ENABLED switches."""
 OTHERS: Final = (
     batches.router,  # before `generate`, whose `{job_id}` would take the word `batch`
@@ -68,7 +68,8 @@ def build_app(services: ApiServices, options: ApiOptions) -> Api:
     draining = Draining()
     app = _routed(options)
     app.state.comfy_api = AppState(services, options, draining)
-    inner: ASGIApp = Shortcut(app) if options.jobs_enabled else app
+    sockets = Sockets(app, enabled=options.jobs_enabled)
+    inner: ASGIApp = Shortcut(app, sockets=sockets, jobs_enabled=options.jobs_enabled)
     if options.cors_origins:
         inner = Cors(inner, options)
     measures = Measures(services.metrics, _series())
@@ -100,7 +101,6 @@ def _routed(options: ApiOptions) -> FastAPI:
 def _tell_errors(app: FastAPI) -> None:
     app.add_exception_handler(ServiceError, handle_error)
     app.add_exception_handler(RequestValidationError, handle_validation)
-    app.add_exception_handler(WebSocketRequestValidationError, handle_validation)
     app.add_exception_handler(HTTPException, _http_exception)
     app.add_exception_handler(Exception, handle_error)
 

@@ -9,13 +9,12 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import orjson
-from fastapi.exceptions import RequestValidationError, WebSocketRequestValidationError
+from fastapi.exceptions import RequestValidationError
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.types import Scope
-from starlette.websockets import WebSocket
 
 from comfy_api_service.api.answers import JSON
 from comfy_api_service.api.faults import validation_failed
@@ -88,19 +87,16 @@ def _add_headers(headers: MutableHeaders, error: ServiceError) -> None:
 
 
 async def handle_error(connection: HTTPConnection, error: Exception) -> Response:
-    """For every exception that is told to a caller; one before a WebSocket's upgrade denies the upgrade."""
+    """For every exception that is told to a caller."""
     if isinstance(error, HTTPException):
         refusal, headers = of_http_exception(error), error.headers
     else:
         refusal, headers = error if isinstance(error, ServiceError) else internal_error(), None
-    response = error_answer(refusal, connection.scope, headers)
-    if isinstance(connection, WebSocket):
-        await connection.send_denial_response(response)
-    return response
+    return error_answer(refusal, connection.scope, headers)
 
 
 async def handle_validation(connection: HTTPConnection, error: Exception) -> Response:
     """Parameters of path, query and headers."""
-    if not isinstance(error, RequestValidationError | WebSocketRequestValidationError):
+    if not isinstance(error, RequestValidationError):
         return await handle_error(connection, error)
     return await handle_error(connection, validation_failed(error.errors(), skip=1))

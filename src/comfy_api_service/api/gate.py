@@ -13,7 +13,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from comfy_api_service.api.errors import error_answer, internal_error, too_large
 from comfy_api_service.api.linger import linger
 from comfy_api_service.api.measures import Measures
-from comfy_api_service.domain.errors import NotFound
 from comfy_api_service.domain.ids import new_request_id
 
 _SANE: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
@@ -67,7 +66,7 @@ class Gate:
             exchange.status = exchange.status or 499
         except Exception:
             log.exception("unhandled_error", path=_template(scope))
-            if exchange.status == 0:
+            if exchange.status == 0 and scope["type"] == "http":
                 await error_answer(internal_error(), scope)(scope, exchange.receive, exchange.send)
             elif not exchange.complete:
                 raise  # the server cuts the connection: half an answer must not look whole
@@ -99,7 +98,6 @@ class Exchange:
         "_limit",
         "_read",
         "_receive",
-        "_scope",
         "_send",
         "announced",
         "complete",
@@ -108,11 +106,9 @@ class Exchange:
         "request_id",
         "status",
         "unlimited_receive",
-        "upgraded",
     )
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, limit: int) -> None:
-        self._scope = scope
         self._receive = self.unlimited_receive = receive
         self._send = send
         self._limit = limit
@@ -123,7 +119,6 @@ class Exchange:
         self.request_id = ""
         self.method = scope.get("comfy_method") or scope.get("method", "GET")
         self.is_head = self.method == "HEAD"
-        self.upgraded = False
         for name, value in scope["headers"]:
             if name == b"x-request-id" and _SANE.fullmatch(value):
                 self.request_id = value.decode()
@@ -150,13 +145,9 @@ class Exchange:
             if self.is_head:
                 message = {"type": kind, "body": b"", "more_body": message.get("more_body", False)}
         elif kind == "websocket.accept":
-            self.upgraded = True
             self.status = 101
             message["headers"] = [*message.get("headers", ()), (b"x-request-id", self.request_id.encode())]
         elif kind == "websocket.close":
-            if not self.upgraded:
-                await self._deny()
-                return
             self.status = message.get("code", 1000)
         await self._send(message)
 
@@ -169,14 +160,6 @@ class Exchange:
             *SECURITY,
             *(header for header in API_ONLY if header[0] not in given),
         ]
-
-    async def _deny(self) -> None:
-        """An upgrade that nobody took: no such path."""
-        if "websocket.http.response" not in self._scope.get("extensions", {}):
-            await self._send({"type": "websocket.close", "code": 1008})
-            return
-        response = error_answer(NotFound("path"), self._scope)
-        await response(self._scope, self._receive, self.send)
 
 
 def _canonical(scope: Scope) -> Scope:
@@ -192,6 +175,5 @@ def _canonical(scope: Scope) -> Scope:
 
 
 def _template(scope: Scope) -> str:
-    route = scope.get("route")
-    path = getattr(route, "path", None)
+    path = scope.get("comfy_template") or getattr(scope.get("route"), "path", None)
     return path if isinstance(path, str) else "unmatched"

@@ -6,6 +6,7 @@ from typing import Any, Final
 import orjson
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
 from pydantic.json_schema import models_json_schema
 
 from comfy_api_service.api.schemas import events
@@ -81,10 +82,30 @@ def _made(app: FastAPI) -> dict[str, Any]:
         schemas.pop(unused, None)
     for path in made["paths"].values():
         for operation in path.values():
-            for parameter in operation.get("parameters", ()):
-                _never_null(parameter)
+            _mend(operation)
+    for route in app.routes:
+        if isinstance(route, APIRoute) and route.include_in_schema:
+            _give_examples(route, made["paths"][route.path_format])
     made["components"]["schemas"] = dict(sorted(schemas.items()))
     return made
+
+
+def _mend(operation: dict[str, Any]) -> None:
+    for parameter in operation.get("parameters", ()):
+        _never_null(parameter)
+    content = operation["responses"].get("422", {}).get("content", {}).get("application/json", {})
+    if content.get("schema", {}).get("$ref", "").endswith("/HTTPValidationError"):
+        del operation["responses"]["422"]  # the framework's guess: a bad id is a 404 here
+
+
+def _give_examples(route: APIRoute, path: dict[str, Any]) -> None:
+    """As they are: the framework leaves out what is null."""
+    for status, response in route.responses.items():
+        example = response.get("content", {}).get("application/json", {}).get("example")
+        for method in route.methods or ():
+            if example is not None:
+                content = path[method.lower()]["responses"][str(status)]["content"]["application/json"]
+                content["example"] = example
 
 
 def _never_null(parameter: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
-"""The way of a submission past the framework's layers, which cost more than all the rest of it.
+"""The way of submissions and WebSockets past the framework's layers: those cost a submission more time than
+all the rest of it, and a waiting WebSocket a quarter of its memory.
 
-The operation is the same function as the route's, and a test holds both ways to the same answers; everything
+A submission is the same function as the route's, and a test holds both ways to the same answers; everything
 else goes through the framework.
 """
 
@@ -15,8 +16,10 @@ from comfy_api_service.domain.errors import ServiceError
 
 
 class Shortcut:
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, sockets: ASGIApp, jobs_enabled: bool) -> None:
         self._app = app
+        self._sockets = sockets
+        self._jobs_enabled = jobs_enabled
         self._route = next(
             route
             for route in jobs.router.routes
@@ -24,7 +27,10 @@ class Shortcut:
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope.get("path") != jobs.PATH or scope.get("method") != "POST":
+        if scope["type"] == "websocket":
+            await self._sockets(scope, receive, send)
+            return
+        if scope["path"] != jobs.PATH or scope["method"] != "POST" or not self._jobs_enabled:
             await self._app(scope, receive, send)
             return
         scope["app"] = self._app

@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import os
+import stat
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -84,6 +85,7 @@ async def test_a_large_body_costs_a_hop_for_each_mebibyte(storage: LocalStorage,
     assert hops == ["write", "write", "commit"]
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="this system does not tell what is open")
 async def test_the_disk_has_file_and_folders_before_the_put_is_done(
     storage: LocalStorage, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -197,10 +199,13 @@ async def test_a_cancel_while_a_thread_writes_leaves_nothing(
     storage: LocalStorage, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entered, go_on = threading.Event(), threading.Event()
+    still_open: list[bool] = []
 
-    def slow(_: int) -> None:
+    def slow(descriptor: int) -> None:
         entered.set()
         go_on.wait(10)
+        # Closed too early, the number could by now be another file's.
+        still_open.append(stat.S_ISREG(os.fstat(descriptor).st_mode))
 
     monkeypatch.setattr(os, "fsync", slow)
     task = asyncio.create_task(put(storage, bytes(1000)))
@@ -211,6 +216,7 @@ async def test_a_cancel_while_a_thread_writes_leaves_nothing(
     assert not go_on.is_set()
     go_on.set()
     await until(lambda: files_in(folder) == [])
+    assert still_open == [True]
     with pytest.raises(ObjectMissing):
         async with storage.open(KEY):
             pass
@@ -252,6 +258,23 @@ async def test_empty_folders_go_with_the_last_object(storage: LocalStorage, fold
     assert folders_in(folder) == [".unfinished", "jobs", "jobs/job_2", "jobs/job_2/1"]
     await storage.delete(["jobs/job_2/1/a.png"])
     assert folders_in(folder) == [".unfinished"]
+
+
+async def test_a_folder_that_a_delete_takes_away_is_made_again(
+    storage: LocalStorage, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace = Path.replace
+    taken: list[Path] = []
+
+    def raced(self: Path, target: Path) -> Path:
+        if len(taken) < 3:
+            taken.append(target.parent)
+            target.parent.rmdir()
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", raced)
+    await put(storage, b"x")
+    assert files_in(folder) == [KEY]
 
 
 async def test_leftovers_of_a_killed_process_are_cleared_by_age(storage: LocalStorage, folder: Path) -> None:

@@ -55,6 +55,7 @@ def test_every_kind_is_known_by_its_content(name: str) -> None:
         (b"<?xml version='1.0'?><svg/>", "application/octet-stream"),
         (b"hello <script>alert(1)</script>", "application/octet-stream"),
         (b"hello <SVG onload=alert(1)>", "application/octet-stream"),
+        (b"<anything/>", "application/octet-stream"),
         (b"PK\x03\x04zip", "application/octet-stream"),
         (b"\xff\xff\xff\xff", "application/octet-stream"),
         (b"RIFF\0\0\0\0AVI LIST", "application/octet-stream"),

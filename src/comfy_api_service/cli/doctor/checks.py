@@ -33,9 +33,8 @@ def of_machine() -> list[Finding]:
 
 async def of_settings(settings: "Settings") -> list[Finding]:
     """Everything that the settings lead to."""
-    from comfy_api_service.bootstrap import database_path  # noqa: PLC0415 - loads the whole service
 
-    path = database_path(settings)
+    path = settings.database_path
     findings = [
         machine.port(settings.host, settings.port, is_this_service),
         data.data_folder(settings.data_dir),

@@ -11,22 +11,33 @@ of a foreign origin is denied with an error as HTTP has it.
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
-from typing import Annotated, Final
+from typing import Final
 from urllib.parse import urlsplit
 
 import structlog
-from fastapi import APIRouter, Query
+from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from comfy_api_service.api.addresses import base_of
 from comfy_api_service.api.answers import dumps
+from comfy_api_service.api.errors import error_answer
 from comfy_api_service.api.events import event
 from comfy_api_service.api.listening import End, Listener
-from comfy_api_service.api.parameters import Flag, LastId
-from comfy_api_service.api.state import Caller, state_of
-from comfy_api_service.domain.errors import Code, NotFound, Refused, ServiceError
+from comfy_api_service.api.parameters import LAST_ID_MAX
+from comfy_api_service.api.reading import truth, whole_number
+from comfy_api_service.api.state import caller, state_of
+from comfy_api_service.domain.errors import (
+    Code,
+    FieldError,
+    NotFound,
+    Refused,
+    ServiceError,
+    Unavailable,
+    ValidationFailed,
+)
 from comfy_api_service.services.views import Notice, Pictured
 
+PATH: Final = "/ws/jobs"
 CLOSE: Final[Mapping[End, tuple[int, str]]] = {
     End.DONE: (1000, "The job has ended."),
     End.DRAINING: (1012, "The service stops; come back with last_event_id."),
@@ -36,29 +47,73 @@ NOT_FOUND: Final = 4404
 AWAY: Final = 1013
 FAULT: Final = 1011
 log = structlog.get_logger()
-router = APIRouter()
 
 
-@router.websocket("/ws/jobs")
-async def watch_account(websocket: WebSocket, caller: Caller, previews: Flag = True) -> None:
-    notices = state_of(websocket).services.watcher.account(caller, previews=previews)
-    await _serve(websocket, notices)
+class Sockets:
+    """Plain ASGI for every WebSocket: the framework's layers cost 10 kB for each that waits."""
+
+    def __init__(self, app: ASGIApp, *, enabled: bool) -> None:
+        """`app` holds the state."""
+        self._app = app
+        self._enabled = enabled
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["app"] = self._app
+        websocket = WebSocket(scope, receive, send)
+        try:
+            notices = await self._notices(websocket)
+        except ServiceError as refusal:
+            await _deny(websocket, refusal)
+            return
+        await _serve(websocket, notices)
+
+    async def _notices(self, websocket: WebSocket) -> AsyncIterator[Notice]:
+        path = websocket.scope["path"]
+        of_all = path == PATH
+        job_id = path.removeprefix(f"{PATH}/")
+        if not of_all and (job_id == path or "/" in job_id):
+            raise NotFound("path")
+        websocket.scope["comfy_template"] = PATH if of_all else f"{PATH}/{{job_id}}"
+        if not self._enabled:
+            raise Unavailable("Jobs are switched off here (JOBS_ENABLED).", retry_after=3600)
+        _check_origin(websocket)
+        previews, after = _options(websocket)
+        watcher = state_of(websocket).services.watcher
+        account = await caller()
+        if of_all:
+            return watcher.account(account, previews=previews)
+        return watcher.job(account, job_id, after=after, previews=previews)
 
 
-@router.websocket("/ws/jobs/{job_id}")
-async def watch_job(
-    websocket: WebSocket,
-    caller: Caller,
-    job_id: str,
-    previews: Flag = True,
-    last_event_id: Annotated[LastId, Query()] = None,
-) -> None:
-    notices = state_of(websocket).services.watcher.job(caller, job_id, after=last_event_id, previews=previews)
-    await _serve(websocket, notices)
+async def _deny(websocket: WebSocket, refusal: ServiceError) -> None:
+    """Instead of an upgrade, an answer as HTTP has it, where the server can."""
+    if "websocket.http.response" in websocket.scope.get("extensions", {}):
+        await websocket.send_denial_response(error_answer(refusal, websocket.scope))
+    else:
+        await websocket.close(1008, refusal.message[:120])
+
+
+def _options(websocket: WebSocket) -> tuple[bool, int | None]:
+    """Whether previews are wanted, and the last id that the caller knows."""
+    query = websocket.query_params
+    faults = []
+    previews, after = True, None
+    try:
+        previews = bool(truth(query.get("previews", "true")))
+    except ValueError as fault:
+        faults.append(FieldError("previews", str(fault)))
+    try:
+        after = whole_number(query.get("last_event_id"))
+        if after is not None and not 0 <= after <= LAST_ID_MAX:
+            raise ValueError(f"must be from 0 to {LAST_ID_MAX}")
+    except ValueError as fault:
+        faults.append(FieldError("last_event_id", str(fault)))
+    if faults:
+        raise ValidationFailed(faults)
+    return previews, after
 
 
 async def _serve(websocket: WebSocket, notices: AsyncIterator[Notice]) -> None:
-    _check_origin(websocket)
     state = state_of(websocket)
     base = base_of(websocket)
 
