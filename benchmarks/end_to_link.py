@@ -24,7 +24,7 @@ LIMIT_SECONDS: Final = 60.0
 
 
 async def run(options: Options) -> list[Check]:
-    rounds, counted = options.choose(5, 2), options.choose(100, 80)
+    rounds, counted = options.choose(3, 1), options.choose(100, 60)
     folder = options.folder / "end_to_link"
     async with (
         simulator(folder / "bare", seconds_per_prompt=PROMPT_SECONDS) as bare_backend,

@@ -7,13 +7,15 @@ nothing for `SEND_SECONDS` is let go.
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from enum import Enum, auto
-from typing import Final
+from typing import Final, TypeVar
 
 from starlette.websockets import WebSocketDisconnect
 
 from comfy_api_service.api.draining import Draining
 from comfy_api_service.api.pacing import Pacing
 from comfy_api_service.services.views import Notice
+
+T = TypeVar("T")
 
 SEND_SECONDS: Final = 30.0
 """How long one message may take to leave before its listener is let go."""
@@ -69,12 +71,12 @@ class Listener:
             await close(notices)
         return self._end or End.DONE
 
-    async def say(self, telling: Awaitable[None]) -> None:
+    async def say(self, send: Callable[[T], Awaitable[None]], what: T) -> None:
         """Send something in between, in its turn."""
         async with self._lock:
             try:
                 async with asyncio.timeout(SEND_SECONDS):
-                    await telling
+                    await send(what)
             except TimeoutError:
                 self._stop(End.TOO_SLOW)
             except (OSError, WebSocketDisconnect):
@@ -85,7 +87,7 @@ class Listener:
             if not self._pacing.admit(notice, self._loop.time()):
                 self._flush_later()
                 continue
-            await self.say(self._tell(notice))
+            await self.say(self._tell, notice)
             if self._end is not None:
                 return
 
@@ -114,7 +116,7 @@ class Listener:
 
     async def _flush(self) -> None:
         for notice in self._pacing.due(self._loop.time()):
-            await self.say(self._tell(notice))
+            await self.say(self._tell, notice)
         self._flusher = None
         self._flush_later()
 

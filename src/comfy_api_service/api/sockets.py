@@ -9,6 +9,7 @@ later; 1011 a fault of the service. An upgrade with a parameter at fault, to an 
 of a foreign origin is denied with an error as HTTP has it.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from typing import Final
@@ -46,6 +47,7 @@ CLOSE: Final[Mapping[End, tuple[int, str]]] = {
 NOT_FOUND: Final = 4404
 AWAY: Final = 1013
 FAULT: Final = 1011
+CLOSE_SECONDS: Final = 2.0
 log = structlog.get_logger()
 
 
@@ -144,8 +146,10 @@ async def _serve(websocket: WebSocket, notices: AsyncIterator[Notice]) -> None:
 
 
 async def _close(websocket: WebSocket, code: int, reason: str) -> None:
-    with suppress(OSError, RuntimeError, WebSocketDisconnect):  # it may have gone already
-        await websocket.close(code, reason)
+    """It may have gone already, or take nothing more: then the server cuts it off."""
+    with suppress(OSError, RuntimeError, WebSocketDisconnect, TimeoutError):
+        async with asyncio.timeout(CLOSE_SECONDS):
+            await websocket.close(code, reason)
 
 
 def _check_origin(websocket: WebSocket) -> None:

@@ -65,7 +65,7 @@ class EventStream(Response):
                     async with asyncio.timeout(HEARTBEAT_SECONDS):
                         message = await receive()
                 except TimeoutError:
-                    await listener.say(write(_BEAT))
+                    await listener.say(write, _BEAT)
                     continue
                 if message["type"] == "http.disconnect":
                     return

@@ -1,8 +1,11 @@
 """How commands speak: results on stdout, everything said about them on stderr, plain where nobody looks."""
 
 import asyncio
+import contextlib
 import json
+import signal
 import sys
+import threading
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -56,8 +59,35 @@ def as_json_text(document: Any) -> str:
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run a command's coroutine; Ctrl-C cancels it and ends the command with the code of an interruption."""
+    """Run a command's coroutine; Ctrl-C or SIGTERM cancels it and ends the command as an interruption."""
     try:
-        return asyncio.run(work)
-    except KeyboardInterrupt:
+        return asyncio.run(_until_told(work))
+    except (KeyboardInterrupt, _Terminated):
         raise SystemExit(ExitCode.INTERRUPTED) from None
+
+
+class _Terminated(BaseException):
+    """SIGTERM came, and what it cancelled has ended."""
+
+
+async def _until_told(work: Coroutine[Any, Any, T]) -> T:
+    """Cancel on SIGTERM, as the loop itself does on SIGINT; not where the caller made it be ignored."""
+    task = asyncio.current_task()
+    told = False
+
+    def cancel() -> None:
+        nonlocal told
+        told = True
+        if task is not None:
+            task.cancel()
+
+    main = threading.current_thread() is threading.main_thread()
+    if main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        with contextlib.suppress(NotImplementedError):  # Windows
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, cancel)
+    try:
+        return await work
+    except asyncio.CancelledError:
+        if told:
+            raise _Terminated from None
+        raise

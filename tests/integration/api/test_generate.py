@@ -102,6 +102,7 @@ async def test_a_caller_that_leaves(slow: Service, query: str, canceled: bool) -
         with pytest.raises(httpx2.ReadTimeout):
             await client.post(f"{GENERATE}{query}", json={**SMALL, "steps": 60}, timeout=1)
         job_id = (await client.get("/api/v1/jobs")).json()["jobs"][0]["job_id"]
+        await until(lambda: slow.services.metrics.http_in_progress._value.get() == 0)
         if canceled:
             await reached(slow, job_id, State.CANCELED)
         else:

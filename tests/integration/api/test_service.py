@@ -210,6 +210,11 @@ async def test_a_body_of_100_mb_is_refused_without_reading_it(url: str) -> None:
     assert time.monotonic() - began < 10
 
 
+async def test_a_body_that_announces_too_much_is_refused_before_it_comes(url: str) -> None:
+    answer, _ = await _raw(url, HEAD + b"Content-Length: 104857600\r\nExpect: 100-continue\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 413 ")
+
+
 async def test_half_a_body_queues_nothing(url: str, client: Client) -> None:
     host, _, port = url.removeprefix("http://").partition(":")
     _, writer = await asyncio.open_connection(host, int(port))

@@ -91,11 +91,8 @@ def _each(name: str, *values: Any) -> list[tuple[str, Any, str]]:
 REFUSED: list[tuple[str, Any, str]] = [
     *_each("prompt", "", " ", "\t\n", "x" * 5001, "a\x00b", 1, True, None, ["x"], {}),
     *_each("negative_prompt", "x" * 5001, "\x00", 1, None, False),
-    *(
-        (name, value, name)
-        for name in ("width", "height")
-        for value in (0, 63, 60, 2056, 2**70, -512, 512.5, "512", True, None, [], 511)
-    ),
+    *_each("width", 0, 63, 60, 2056, 2**70, -512, 512.5, "512", True, None, [], 511),
+    *_each("height", 0, 63, 60, 2056, 2**70, -512, 512.5, "512", True, None, [], 511),
     *_each("steps", 0, 151, -1, 1.5, "20", True, None),
     *_each("cfg_scale", 0, 0.99, 30.01, "7", True, None, -1),
     *_each("sampler", "", "no_such", 1, None, True),

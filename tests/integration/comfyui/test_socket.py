@@ -196,6 +196,27 @@ async def test_a_server_that_does_not_greet_is_not_connected(connect: Connect, s
     assert peer.most_open == 1
 
 
+async def test_a_server_that_closes_before_a_word_is_not_connected(connect: Connect, serve: Serve) -> None:
+    closed: list[str] = []
+    enough = asyncio.Event()
+
+    async def handle(request: web.Request) -> web.WebSocketResponse:
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        await socket.close()
+        closed.append(request.query["clientId"])
+        if len(closed) == 3:
+            enough.set()
+        return socket
+
+    listener = Listener()
+    session = session_of(connect(await serve(handle)), listener)
+    async with running(session), asyncio.timeout(10):
+        await enough.wait()
+    assert session.link == 0
+    assert listener.told == []
+
+
 async def test_a_server_that_is_silent_to_pings_is_left(connect: Connect, serve: Serve) -> None:
     peer, listener = Peer(pongs=False), Listener()
     async with running(session_of(connect(await serve(peer.handle)), listener, heartbeat=0.2)):

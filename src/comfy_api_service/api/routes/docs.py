@@ -25,13 +25,17 @@ async def openapi(request: Request) -> Response:
 
 
 @router.get("/docs")
-async def swagger() -> Response:
-    return _page(get_swagger_ui_html(openapi_url="openapi.json", title=TITLE))
+async def swagger(request: Request) -> Response:
+    return _page(get_swagger_ui_html(openapi_url=_document_path(request), title=TITLE))
 
 
 @router.get("/redoc")
-async def redoc() -> Response:
-    return _page(get_redoc_html(openapi_url="openapi.json", title=TITLE))
+async def redoc(request: Request) -> Response:
+    return _page(get_redoc_html(openapi_url=_document_path(request), title=TITLE))
+
+
+def _document_path(request: Request) -> str:
+    return f"{request.scope.get('root_path', '')}/openapi.json"
 
 
 def _page(page: Response) -> Response:

@@ -105,12 +105,15 @@ class Api:
                 break
         return found[:limit]
 
-    async def events(self, job_id: str) -> AsyncGenerator[Document]:
-        """Events until `done`; broken connections are taken up again where they ended."""
+    async def events(self, job_id: str, *, previews: bool = False) -> AsyncGenerator[Document]:
+        """Events until `done`; with `previews`, pictures of the unfinished result in between.
+
+        Broken connections are taken up again where they ended.
+        """
         last, broken = "", 0
         while True:
             try:
-                async with self._stream(f"/api/v1/jobs/{job_id}/events", last) as source:
+                async with self._stream(f"/api/v1/jobs/{job_id}/events", last, previews=previews) as source:
                     async for event in source:
                         broken, last = 0, event.id or last
                         if not event.data:  # only `retry:`, or a heartbeat with an id
@@ -142,11 +145,11 @@ class Api:
             raise Unreachable(_shown(whole), _why(error)) from None
 
     @asynccontextmanager
-    async def _stream(self, path: str, last: str) -> AsyncIterator[httpx2.EventSource]:
+    async def _stream(self, path: str, last: str, *, previews: bool) -> AsyncIterator[httpx2.EventSource]:
         headers = {**self._credential, **({"Last-Event-ID": last} if last else {})}
         async with self._http.sse(
             self.server + path,
-            params={"previews": "false"},
+            params={"previews": str(previews).lower()},
             headers=headers,
             timeout=STREAM_TIMEOUT,
             max_event_size=LONGEST_EVENT,

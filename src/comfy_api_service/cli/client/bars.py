@@ -1,9 +1,13 @@
 """Progress as it is shown: a bar with steps in a terminal, a line at each change of state elsewhere."""
 
+import base64
 import contextlib
+import os
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
+from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
@@ -14,11 +18,17 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
+from comfy_api_service.cli.client import inline
+from comfy_api_service.cli.client.live import Live, live
 from comfy_api_service.cli.output import say, stderr
 
 
 class Shown(Protocol):
     """What follows a job's events; `show` is given every one of them."""
+
+    @property
+    def previews(self) -> bool:
+        """Whether it shows pictures; if not, none are asked for."""
 
     def show(self, event: Mapping[str, Any]) -> None: ...
 
@@ -59,12 +69,19 @@ def whole(event: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 class _Bar:
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, progress: Progress, pictures: Live | None) -> None:
         self._progress = progress
+        self._pictures = pictures
         self._task = progress.add_task("sending", total=100.0, steps="")
 
+    @property
+    def previews(self) -> bool:
+        return self._pictures is not None
+
     def show(self, event: Mapping[str, Any]) -> None:
-        text, (percent, counted) = words(event), steps(event)
+        if self._pictures is not None:
+            _picture(event, self._pictures)
+        text, (percent, counted) = " ".join(words(event).split()), steps(event)
         again = event.get("type") == "requeued"
         if text:
             self._progress.update(self._task, description=escape(text))
@@ -76,8 +93,23 @@ class _Bar:
             self._progress.update(self._task, completed=100.0)
 
 
+def _picture(event: Mapping[str, Any], pictures: Live) -> None:
+    """A preview is drawn; what came of an attempt that is over is cleared."""
+    kind = event.get("type")
+    if kind == "preview":
+        try:
+            picture = base64.b64decode(event.get("data") or "", validate=True)
+        except (TypeError, ValueError):
+            return
+        pictures.offer(picture)
+    elif kind in {"requeued", "done"}:
+        pictures.clear()
+
+
 class _Lines:
     """For logs and pipes: nothing is said twice, and progress once each quarter."""
+
+    previews = False
 
     def __init__(self) -> None:
         self._last = ""
@@ -98,8 +130,8 @@ class _Lines:
 
 
 @contextlib.contextmanager
-def bar() -> Iterator[Shown]:
-    """A display on stderr for one job."""
+def bar(*, previews: bool = False) -> Iterator[Shown]:
+    """A display on stderr for one job; with `previews`, of its unfinished picture too, where that can be."""
     console = stderr()
     if not console.is_terminal:
         yield _Lines()
@@ -113,5 +145,15 @@ def bar() -> Iterator[Shown]:
         TextColumn("{task.fields[steps]}"),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=console) as progress:
-        yield _Bar(progress)
+    how = _protocol(console) if previews else None
+    with contextlib.ExitStack() as stack:
+        pictures = None if how is None else stack.enter_context(live(console, how))
+        progress = stack.enter_context(Progress(*columns, console=console))
+        if pictures is not None:
+            stack.callback(pictures.clear)
+        yield _Bar(progress, pictures)
+
+
+def _protocol(console: Console) -> inline.Protocol | None:
+    """How pictures can be redrawn here: a bar that is only said to be in a terminal cannot show any."""
+    return inline.protocol(os.environ, is_terminal=console.is_interactive and sys.stderr.isatty())

@@ -74,7 +74,10 @@ def generate(
     ] = None,
     preview: Annotated[
         bool,
-        typer.Option(help="Show the picture in terminals that can (kitty, iTerm2).", rich_help_panel=_FILES),
+        typer.Option(
+            help="Show the picture, and how it comes about, in terminals that can (kitty, ghostty, WezTerm, iTerm2).",
+            rich_help_panel=_FILES,
+        ),
     ] = True,
     negative: Annotated[
         str | None,
@@ -149,7 +152,7 @@ def generate(
     server: Server = DEFAULT_SERVER,
     api_key: ApiKey = None,
 ) -> None:
-    """Make a picture, follow its progress, and save it. Ctrl-C cancels the job.
+    """Make a picture, follow its progress, and save it. Ctrl-C and SIGTERM cancel the job.
 
     What is not given, the service decides. Prints the absolute path of each file.
     """
@@ -190,7 +193,7 @@ def generate(
             target,
             to_stdout=to_stdout,
             force=force,
-            preview=preview and not to_stdout and not as_json,
+            preview=preview,
             as_json=as_json,
             server=server,
             api_key=api_key,
@@ -215,7 +218,7 @@ async def _generate(
     from comfy_api_service.cli.client.saving import write_out  # noqa: PLC0415
 
     async with Api(server, api_key) as api:
-        with bar() as shown:
+        with bar(previews=preview) as shown:
             made = await make(api, body, shown)
         if to_stdout:
             for artifact in made.artifacts[:1]:

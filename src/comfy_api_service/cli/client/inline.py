@@ -1,19 +1,23 @@
 """Pictures inside the terminal, for those that say they can: kitty's protocol and iTerm2's.
 
+kitty takes PNG alone. WezTerm speaks both, and clears and redraws reliably in iTerm2's.
+
 Found by environment variables alone: asking the terminal would swallow what is typed meanwhile.
 """
 
 import base64
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
 WIDEST: Final = 480
 """Pixels; larger pictures are made smaller first."""
+WIDEST_PREVIEW: Final = 256
 _CHUNK: Final = 4096
-_KITTY: Final = frozenset({"ghostty", "WezTerm", "kitty"})
-_ITERM: Final = frozenset({"iTerm.app", "mintty", "vscode"})
+_KITTY: Final = frozenset({"ghostty", "kitty"})
+_ITERM: Final = frozenset({"iTerm.app", "WezTerm", "mintty", "vscode"})
 
 
 class Protocol(StrEnum):
@@ -34,32 +38,67 @@ def protocol(environment: Mapping[str, str], *, is_terminal: bool) -> Protocol |
     return None
 
 
+@dataclass(frozen=True, slots=True)
+class Small:
+    """A picture that is fit to be sent; `aspect` is its width over its height."""
+
+    data: bytes
+    aspect: float
+
+    @property
+    def text(self) -> str:
+        return base64.standard_b64encode(self.data).decode()
+
+
 def encoded(picture: bytes, how: Protocol) -> str:
     """What to write to the terminal to show the picture; "" if it is none that can be read."""
-    small = _small(picture)
+    small = _small(picture, WIDEST, "PNG", also=())
     if small is None:
         return ""
-    data = base64.standard_b64encode(small).decode()
     if how is Protocol.ITERM:
-        return f"\x1b]1337;File=inline=1;size={len(small)}:{data}\a\n"
-    return "".join(_kitty(data)) + "\n"
+        return f"\x1b]1337;File=inline=1;size={len(small.data)}:{small.text}\a\n"
+    return "".join(_kitty("a=T,f=100", small.text)) + "\n"
 
 
-def _kitty(data: str) -> Iterator[str]:
+def preview(picture: bytes, how: Protocol) -> Small | None:
+    """Sent as it came where that will do; None if it is none that can be read."""
+    if how is Protocol.ITERM:
+        return _small(picture, WIDEST_PREVIEW, "JPEG", also=("JPEG", "PNG"))
+    return _small(picture, WIDEST_PREVIEW, "PNG", also=("PNG",))
+
+
+def in_place(picture: Small, how: Protocol, *, lines: int, image_id: int) -> str:
+    """What to write to show it from the cursor on, `lines` high; the cursor may move, nothing scrolls."""
+    if how is Protocol.ITERM:
+        about = f"inline=1;size={len(picture.data)};height={lines};width=auto;preserveAspectRatio=1"
+        return f"\x1b]1337;File={about};doNotMoveCursor=1:{picture.text}\a"
+    return "".join(_kitty(f"a=T,f=100,q=2,i={image_id},p=1,r={lines},C=1", picture.text))
+
+
+def removed(image_id: int) -> str:
+    """For kitty's protocol, whose pictures stay until they are taken away."""
+    return f"\x1b_Ga=d,d=I,i={image_id},q=2\x1b\\"
+
+
+def _kitty(control: str, data: str) -> Iterator[str]:
     for at in range(0, len(data), _CHUNK):
-        more = int(at + _CHUNK < len(data))
-        control = f"a=T,f=100,m={more}" if at == 0 else f"m={more}"
-        yield f"\x1b_G{control};{data[at : at + _CHUNK]}\x1b\\"
+        more = f"m={int(at + _CHUNK < len(data))}"
+        yield f"\x1b_G{f'{control},{more}' if at == 0 else more};{data[at : at + _CHUNK]}\x1b\\"
 
 
-def _small(picture: bytes) -> bytes | None:
+def _small(picture: bytes, widest: int, form: str, *, also: Collection[str]) -> Small | None:
+    """In the format `form`, or as it is if it is small enough and in one of `also`."""
     from PIL import Image, UnidentifiedImageError  # noqa: PLC0415 - only for terminals that show it
 
     try:
         with Image.open(io.BytesIO(picture)) as image:
-            image.thumbnail((WIDEST, WIDEST))
+            as_it_is = image.format in also and max(image.size) <= widest
+            if as_it_is:
+                image.load()  # what is cut off ends here
+                return Small(picture, image.width / image.height)
+            image.thumbnail((widest, widest))
             out = io.BytesIO()
-            image.convert("RGB").save(out, "PNG")
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError):
+            image.convert("RGB").save(out, form)
+            return Small(out.getvalue(), image.width / image.height)
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None
-    return out.getvalue()

@@ -68,19 +68,28 @@ async def _show(server: str, api_key: str | None, job_id: str) -> Mapping[str, A
 
 @app.command(epilog=examples("comfy-api jobs watch job_01h…"))
 def watch(
-    job_id: JobId, as_json: AsJson = False, server: Server = DEFAULT_SERVER, api_key: ApiKey = None
+    job_id: JobId,
+    preview: Annotated[
+        bool,
+        typer.Option(
+            help="Show how the picture comes about, in terminals that can (kitty, ghostty, WezTerm, iTerm2)."
+        ),
+    ] = True,
+    as_json: AsJson = False,
+    server: Server = DEFAULT_SERVER,
+    api_key: ApiKey = None,
 ) -> None:
     """Follow a job to its end, live. Ctrl-C leaves it running. Exit code 1 if it fails or is canceled."""
-    run(_watch(server, api_key, job_id, as_json=as_json))
+    run(_watch(server, api_key, job_id, preview=preview, as_json=as_json))
 
 
-async def _watch(server: str, api_key: str | None, job_id: str, *, as_json: bool) -> None:
+async def _watch(server: str, api_key: str | None, job_id: str, *, preview: bool, as_json: bool) -> None:
     from comfy_api_service.cli.client.bars import bar  # noqa: PLC0415
     from comfy_api_service.cli.client.making import follow, succeeded  # noqa: PLC0415
 
     async with _api(server, api_key) as api:
         await api.job(job_id)
-        with bar() as shown:
+        with bar(previews=preview) as shown:
             job = await follow(api, job_id, shown)
     if as_json:
         print(as_json_text(job))

@@ -64,7 +64,7 @@ async def make(api: Api, body: Mapping[str, Any], shown: Shown) -> Made:
 
 async def follow(api: Api, job_id: str, shown: Shown) -> Document:
     """The job at its end, whatever it is."""
-    async with contextlib.aclosing(api.events(job_id)) as events:
+    async with contextlib.aclosing(api.events(job_id, previews=shown.previews)) as events:
         async for event in events:
             shown.show(event)
     return await api.job(job_id)

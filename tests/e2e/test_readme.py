@@ -1,0 +1,220 @@
+"""The examples of README.md and docs/API.md, run as they stand.
+
+Two things are replaced: the address, since the port of the documents may be taken, and the command, which stands
+in the environment that runs the tests.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from PIL import Image
+from tests.support.processes import client, serve, simulator
+
+ROOT = Path(__file__).parents[2]
+ADDRESS = "127.0.0.1:8000"
+LIMIT = 100.0
+END = "\N{SYMBOL FOR END OF TRANSMISSION}"
+"""Stands between the outputs of two blocks; no answer holds it."""
+
+Document = dict[str, Any]
+
+needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="the examples use curl")
+
+
+def blocks(page: str, language: str, *, section: str | None = None) -> list[str]:
+    """The code blocks of a page in this language, of one section (by its `## ` heading) or of all."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    if section is not None:
+        text = text.partition(f"\n## {section}\n")[2].partition("\n## ")[0]
+    found = re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    assert found, f"no {language} blocks in {page}"
+    return found
+
+
+@dataclass(frozen=True)
+class Place:
+    """A running service, and a folder to work in."""
+
+    url: str
+    folder: Path
+
+    def as_here(self, code: str) -> str:
+        return code.replace(ADDRESS, self.url.removeprefix("http://")).replace(
+            ".venv/bin/comfy-api", f"{sys.executable} -m comfy_api_service"
+        )
+
+    def run(self, *command: str, given: str = "") -> str:
+        """What it prints; it must end well."""
+        environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.folder),
+            "PYTHONPATH": str(self.folder),
+            "COMFY_API_URL": self.url,
+            "NO_COLOR": "1",
+            "NO_PROXY": "127.0.0.1",
+        }
+        ended = subprocess.run(
+            command,
+            check=False,
+            cwd=self.folder,
+            env=environment,
+            input=given,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT,
+        )
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+        return ended.stdout
+
+    def shell(self, found: list[str]) -> list["Output"]:
+        """Run blocks one after the other in one shell; what each printed."""
+        script = f"\nprintf '%s' '{END}'\n".join(self.as_here(block) for block in found)
+        return [Output(text) for text in self.run("sh", "-eu", given=script).split(END)]
+
+    def picture(self, name: str) -> Image.Image:
+        with Image.open(self.folder / name) as picture:
+            picture.load()
+            return picture
+
+
+class Output:
+    """What a block printed: JSON documents, streams of events and headers, one after the other."""
+
+    def __init__(self, text: str) -> None:
+        self._rest = text
+
+    def document(self) -> Document:
+        """The next JSON object; headers before it are passed over."""
+        head = re.match(r"\s*HTTP/1\.1 .*?\r?\n\r?\n", self._rest, re.DOTALL)
+        self._rest = self._rest[head.end() if head else 0 :].lstrip()
+        document, end = json.JSONDecoder().raw_decode(self._rest)
+        self._rest = self._rest[end:]
+        assert isinstance(document, dict)
+        return document
+
+    def events(self) -> list[Document]:
+        """The next stream, to its end."""
+        found = []
+        for line in re.finditer(r"^data: (.*)$\n\n", self._rest, re.MULTILINE):
+            found.append(json.loads(line[1]))
+            if found[-1]["type"] == "done":
+                self._rest = self._rest[line.end() :]
+                return found
+        raise AssertionError(f"a stream without an end: {self._rest}")
+
+    @property
+    def rest(self) -> str:
+        return self._rest.strip()
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A service beside the simulator, as `make demo` starts it."""
+    folder = tmp_path_factory.mktemp("service")
+    with simulator(folder) as comfyui, serve(folder, comfyui.url) as service:
+        with client(service) as http:
+            until_known(http)
+        yield service.url
+
+
+def until_known(http: httpx2.Client) -> None:
+    end = time.monotonic() + LIMIT
+    while not http.get("/models").json()["models"]:
+        assert time.monotonic() < end, "the backend did not become known"
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def place(url: str, tmp_path: Path) -> Place:
+    return Place(url, tmp_path)
+
+
+@needs_curl
+def test_the_readme(place: Place) -> None:
+    requests, commands = blocks("README.md", "sh", section="Use it")
+
+    [shown] = place.shell([requests])
+    made = shown.document()
+    assert made["status"] == "completed"
+    assert made["metadata"]["seed"] == 7
+    told = shown.events()
+    assert told[0]["type"] == "snapshot"
+    assert told[-1]["status"] == "succeeded"
+    job = shown.document()
+    assert job["status"] == "succeeded"
+    assert job["labels"] == {"order": "1041"}
+    assert shown.document()["models"][0]["kind"] == "checkpoints"
+    assert shown.document()["status"] == "healthy"
+    assert not shown.rest
+    harbour, small = place.picture("harbour.png"), place.picture("small.webp")
+    assert (harbour.format, harbour.size) == ("PNG", (768, 512))
+    assert (small.format, max(small.size)) == ("WEBP", 256)
+
+    [listed] = place.shell([commands])
+    saved, *jobs = listed.rest.splitlines()
+    assert saved == str(place.folder / "fox.png")
+    assert place.picture("fox.png").format == "PNG"
+    assert any(line.startswith(f"{job['job_id']}\tsucceeded\t") for line in jobs)
+
+
+@needs_curl
+def test_the_requests_of_the_guide(place: Place) -> None:
+    found = blocks("docs/API.md", "sh")
+    printed = dict(zip(found, place.shell(found), strict=True))
+
+    def of(words: str) -> Output:
+        [shown] = [shown for block, shown in printed.items() if words in block]
+        return shown
+
+    assert of("$API/health").document()["status"] == "healthy"
+    assert of("a fox in the snow").document()["status"] == "completed"
+    submitted = of('"priority": 5').document()
+    assert (submitted["priority"], submitted["labels"]) == (5, {"order": "1041"})
+    assert submitted["deadline_at"] is not None
+    batch = of("generate/batch").document()
+    assert (batch["total"], batch["completed"], batch["failed"]) == (2, 1, 1)
+    assert batch["jobs"][1]["error"]["code"] == "VALIDATION_ERROR"
+    twice = of("order-1041-")
+    first, second = twice.document(), twice.document()
+    assert first["job_id"] == second["job_id"]
+    lists = of("jobs?status=running")
+    assert lists.document()["jobs"]
+    assert submitted["job_id"] in {job["job_id"] for job in lists.document()["jobs"]}
+    assert of("jobs/$JOB/events").events()[-1]["status"] == "succeeded"
+    ends = of("/cancel")
+    canceled, again, purged = ends.document(), ends.document(), ends.document()
+    assert canceled["status"] == "canceled" or canceled["canceling"]
+    assert again["status"] == "queued"
+    assert (purged["job_id"], purged["purged_at"] is None) == (submitted["job_id"], False)
+    assert of("/models?kind").document()["models"]
+    assert not any(shown.rest for shown in printed.values())
+
+    for name, kind in (("harbour.jpg", "JPEG"), ("same.jpg", "JPEG"), ("harbour.webp", "WEBP")):
+        picture = place.picture(name)
+        assert (picture.format, picture.size) == (kind, (768, 512))
+    assert max(place.picture("small.webp").size) == 256
+    whole = (place.folder / "harbour.jpg").read_bytes()
+    assert (place.folder / "start.bin").read_bytes() == whole[:100]
+
+
+def test_the_python_of_the_guide(place: Place) -> None:
+    """The guide imports httpx, as its readers have it; here its successor with the same interface stands in."""
+    (place.folder / "httpx.py").write_text("from httpx2 import *\n")
+    waiting, following = blocks("docs/API.md", "python")
+    assert re.fullmatch(r"completed \d+\n", place.run(sys.executable, "-", given=place.as_here(waiting)))
+    assert place.picture("fox.png").format == "PNG"
+    *progress, last = place.run(sys.executable, "-", given=place.as_here(following)).splitlines()
+    assert last == "succeeded None"
+    assert all(re.fullmatch(r"\d+ %", line) for line in progress)
+    assert place.picture("harbour_0.png").format == "PNG"
