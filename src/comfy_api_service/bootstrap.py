@@ -75,9 +75,9 @@ class Service:
     grace: float
 
     async def drain(self) -> None:
-        """Stop taking work, end streams and sockets with a reason, let running jobs finish for the grace time."""
-        self.app.drain()
+        """Take no more work, let running jobs finish for the grace time; then end streams with a reason."""
         await self.worker.drain(self.grace)
+        self.app.drain()
 
 
 async def migrate(settings: Settings) -> str:
@@ -120,7 +120,7 @@ async def service(settings: Settings, *, clock: Clock | None = None) -> AsyncIte
         services = ApiServices(
             submitter=submitter,
             jobs=jobs,
-            results=Results(jobs, storage, clock, pictures, signer=signer),
+            results=Results(db, jobs, storage, clock, pictures, signer=signer),
             watcher=watcher,
             batches=Batches(db, submitter, jobs, clock),
             models=Models(pool),
@@ -204,7 +204,7 @@ async def _stop(task: "asyncio.Task[None]") -> None:
 
 def _make_folder(folder: Path) -> None:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # prompts are in it
     except OSError as fault:
         raise DataFolderUnusable(f"The data folder cannot be made: {fault.strerror}.") from fault
 

@@ -6,9 +6,11 @@ from a file. The list in docs/SETTINGS.md is generated from this module.
 
 import os
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
+from dotenv import dotenv_values
 from pydantic import (
     AliasChoices,
     Field,
@@ -23,6 +25,17 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 SECRET_FILES: Final = ("SECRET_KEY", "METRICS_TOKEN")
 """Settings that may be given as `NAME_FILE`, the path of a file with the secret."""
+NOT_YET: Final = {
+    "REDIS_URL": "this version runs in one process and uses no Redis",
+    "S3_ENDPOINT": "this version stores artifacts in DATA_DIR only",
+    "MINIO_ENDPOINT": "this version stores artifacts in DATA_DIR only",
+    "AUTH_ENABLED": "this version has no accounts yet",
+    "RATE_LIMIT_ENABLED": "this version has no limits for accounts yet",
+    "TIERS_FILE": "this version has no tiers yet",
+    "SENTRY_DSN": "this version does not report to Sentry yet",
+    "OTEL_EXPORTER_OTLP_ENDPOINT": "this version sends no traces yet",
+}
+"""Names that later versions know."""
 _URL: Final = TypeAdapter(HttpUrl)
 CommaSeparated = Annotated[tuple[str, ...], NoDecode]
 
@@ -208,12 +221,12 @@ def load(**overrides: Any) -> Settings:
                 given[name.lower()] = Path(path).read_text(encoding="utf-8").strip()
             except OSError as fault:
                 faults.append(f"{name}_FILE: cannot be read ({fault.strerror})")
+    faults += _not_yet(given)
     try:
         settings = Settings(**given)
     except ValidationError as error:
         faults += [_line(fault) for fault in error.errors()]
         raise SettingsError(faults) from None
-    faults += _not_yet(settings)
     if faults:
         raise SettingsError(faults)
     return settings
@@ -224,15 +237,17 @@ def _line(fault: Any) -> str:
     return f"{name}: {fault['msg'].removeprefix('Value error, ')}"
 
 
-def _not_yet(settings: Settings) -> list[str]:
+def _not_yet(given: Mapping[str, Any]) -> list[str]:
     """Settings whose capability this version does not have: refused, never silently ignored."""
-    faults = []
-    if settings.database_url is not None and not settings.database_url.startswith("sqlite:///"):
+    told = {name.upper(): value for name, value in dotenv_values(".env").items() if value}
+    told |= {name.upper(): value for name, value in os.environ.items() if value}
+    told |= {name.upper(): str(value) for name, value in given.items()}
+    faults = [f"{name}: {why}" for name, why in NOT_YET.items() if _is_on(told.get(name))]
+    database = told.get("DATABASE_URL")
+    if database and not database.startswith("sqlite:///"):
         faults.append("DATABASE_URL: this version knows sqlite:///path only")
-    if settings.redis_url:
-        faults.append("REDIS_URL: this version runs in one process and uses no Redis")
-    if settings.auth_enabled:
-        faults.append("AUTH_ENABLED: this version has no accounts yet")
-    if settings.rate_limit_enabled:
-        faults.append("RATE_LIMIT_ENABLED: this version has no limits for accounts yet")
     return faults
+
+
+def _is_on(value: str | None) -> bool:
+    return bool(value) and str(value).lower() not in ("0", "false", "no", "off", "f", "n")

@@ -13,7 +13,6 @@ from comfy_api_service.services.views import Delivery
 from comfy_api_service.storage.links import disposition
 
 _RANGE: Final = re.compile(r"bytes\s*=\s*([0-9]{0,18})\s*-\s*([0-9]{0,18})", re.IGNORECASE)
-_UNSATISFIABLE: Final = 416
 
 
 async def deliver(request: Request, delivery: Delivery, extra: Mapping[str, str] | None = None) -> Response:
@@ -70,10 +69,8 @@ def _range(request: Request, delivery: Delivery) -> tuple[int, int] | None:
 
 
 def _outside(request: Request, size: int) -> Response:
-    error = Refused(Code.BAD_REQUEST, "The range lies outside of the file.", details={"size": size})
-    response = error_answer(error, request.scope, {"Content-Range": f"bytes */{size}"})
-    response.status_code = _UNSATISFIABLE
-    return response
+    error = Refused(Code.RANGE_NOT_SATISFIABLE, "The range lies outside of the file.", details={"size": size})
+    return error_answer(error, request.scope, {"Content-Range": f"bytes */{size}"})
 
 
 async def _begun(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -79,7 +79,7 @@ def refuse_exposure(host: str, *, auth_enabled: bool, insecure: bool) -> None:
     if auth_enabled or insecure or is_loopback(host):
         return
     raise Fault(
-        f"{host} can be reached from other machines, and the service asks nobody who they are.",
+        f"{host} can be reached from other machines, and authentication is off.",
         "Listen on 127.0.0.1 behind a reverse proxy that authenticates, or pass --insecure if everybody who "
         "can reach this address may use the service.",
         exit_code=ExitCode.USAGE,

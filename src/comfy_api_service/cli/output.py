@@ -66,7 +66,7 @@ def run(work: Coroutine[Any, Any, T]) -> T:
         raise SystemExit(ExitCode.INTERRUPTED) from None
 
 
-class _Terminated(BaseException):
+class _Terminated(Exception):
     """SIGTERM came, and what it cancelled has ended."""
 
 

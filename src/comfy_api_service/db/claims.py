@@ -21,6 +21,7 @@ from comfy_api_service.domain.scheduling import (
     choose,
 )
 
+
 @dataclass(frozen=True, slots=True)
 class Claimant:
     """Who claims: one worker, for one backend, under one session's client id."""

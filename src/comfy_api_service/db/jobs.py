@@ -138,6 +138,16 @@ async def artifact_keys(tx: Reader, job_ids: Sequence[str]) -> list[str]:
     return [row["key"] for row in rows]
 
 
+async def is_kept(tx: Reader, key: str) -> bool:
+    """Whether a stored file belongs to a job whose results were not deleted."""
+    row = await tx.one(
+        """SELECT 1 AS kept FROM artifacts a JOIN jobs j ON j.id = a.job_id
+           WHERE a.job_id = :job AND a.key = :key AND j.purged_at IS NULL""",
+        {"job": key.split("/")[1] if "/" in key else "", "key": key},
+    )
+    return row is not None
+
+
 async def mark_purged(tx: Tx, job_ids: Sequence[str], now: float) -> None:
     await tx.run(
         f"UPDATE jobs SET purged_at = :now WHERE {tx.dialect.among('id', 'ids')} AND purged_at IS NULL",
@@ -146,26 +156,27 @@ async def mark_purged(tx: Tx, job_ids: Sequence[str], now: float) -> None:
 
 
 async def insert_batch(
-    tx: Tx, account_id: str, batch_id: str, *, total: int, refused: object, now: float
+    tx: Tx, account_id: str, batch_id: str, *, total: int, others: object, now: float
 ) -> None:
+    """`others`: what became of requests that made no job of their own, by index."""
     await tx.run(
-        """INSERT INTO batches (id, account_id, created_at, total, refused)
-           VALUES (:id, :account, :now, :total, :refused)""",
-        {"id": batch_id, "account": account_id, "now": now, "total": total, "refused": dumps(refused)},
+        """INSERT INTO batches (id, account_id, created_at, total, others)
+           VALUES (:id, :account, :now, :total, :others)""",
+        {"id": batch_id, "account": account_id, "now": now, "total": total, "others": dumps(others)},
     )
 
 
-async def update_batch(tx: Tx, account_id: str, batch_id: str, *, refused: object) -> None:
+async def update_batch(tx: Tx, account_id: str, batch_id: str, *, others: object) -> None:
     await tx.run(
-        "UPDATE batches SET refused = :refused WHERE id = :id AND account_id = :account",
-        {"id": batch_id, "account": account_id, "refused": dumps(refused)},
+        "UPDATE batches SET others = :others WHERE id = :id AND account_id = :account",
+        {"id": batch_id, "account": account_id, "others": dumps(others)},
     )
 
 
 async def batch(tx: Reader, account_id: str, batch_id: str) -> tuple[int, dict[str, Any], float] | None:
-    """Total, refused items by index, and when it was made."""
+    """Total, what became of requests without a job of their own by index, and when it was made."""
     row = await tx.one(
-        "SELECT total, refused, created_at FROM batches WHERE id = :id AND account_id = :account",
+        "SELECT total, others, created_at FROM batches WHERE id = :id AND account_id = :account",
         {"id": batch_id, "account": account_id},
     )
-    return None if row is None else (row["total"], loads(row["refused"]), row["created_at"])
+    return None if row is None else (row["total"], loads(row["others"]), row["created_at"])

@@ -288,7 +288,7 @@ batches = Table(
     Column("account_id", Text, ForeignKey("accounts.id"), nullable=False),
     _time("created_at"),
     Column("total", Integer, nullable=False),
-    _text("refused"),
+    _text("others"),
 )
 Index(None, batches.c.created_at)
 

@@ -30,6 +30,7 @@ class Code(StrEnum):
     GONE = "GONE"
     PAYLOAD_TOO_LARGE = "PAYLOAD_TOO_LARGE"
     UNSUPPORTED_MEDIA_TYPE = "UNSUPPORTED_MEDIA_TYPE"
+    RANGE_NOT_SATISFIABLE = "RANGE_NOT_SATISFIABLE"
     RATE_LIMIT_EXCEEDED = "RATE_LIMIT_EXCEEDED"
     QUOTA_EXCEEDED = "QUOTA_EXCEEDED"
     QUEUE_LIMIT_EXCEEDED = "QUEUE_LIMIT_EXCEEDED"
@@ -93,6 +94,9 @@ TABLE: Final[Mapping[Code, CodeInfo]] = {
     Code.PAYLOAD_TOO_LARGE: CodeInfo(413, "The body is larger than this path accepts.", "Send less."),
     Code.UNSUPPORTED_MEDIA_TYPE: CodeInfo(
         415, "The body's media type is not accepted here.", "Send `Content-Type: application/json`."
+    ),
+    Code.RANGE_NOT_SATISFIABLE: CodeInfo(
+        416, "The range lies outside of the file.", "`Content-Range` tells the file's size."
     ),
     Code.VALIDATION_ERROR: CodeInfo(
         422,

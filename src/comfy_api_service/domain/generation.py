@@ -118,9 +118,7 @@ def _place(model: str, catalogue: Catalogue) -> tuple[bool, Family, Parts]:
         raise model_not_found(_likely_kind(model, catalogue), model, catalogue)
     family = named_family(model) or (Family.SD15 if bundled else None)
     if is_flux_2(model) or family is None or (not bundled and family not in (Family.SD3, Family.FLUX)):
-        raise ValidationFailed(
-            [FieldError("model", "no recipe fits this model; send a workflow instead", model)]
-        )
+        raise ValidationFailed([FieldError("model", "no recipe of this version fits this model", model)])
     if family not in (Family.SD3, Family.FLUX):
         return bundled, family, Parts()
     try:

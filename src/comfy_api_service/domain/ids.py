@@ -14,14 +14,13 @@ LOCAL_ACCOUNT: Final = "acc_local"
 """The one account that owns everything while authentication is off."""
 
 
+_PAIRS: Final = tuple(first + second for first in CROCKFORD for second in CROCKFORD)
+
+
 def _sortable() -> str:
     """26 characters of Crockford's base 32 that sort by the time of their making (a UUID version 7)."""
     number = uuid_utils.uuid7().int
-    digits = []
-    for _ in range(26):
-        number, rest = divmod(number, 32)
-        digits.append(CROCKFORD[rest])
-    return "".join(reversed(digits))
+    return "".join([_PAIRS[(number >> shift) & 1023] for shift in range(120, -1, -10)])
 
 
 def new_job_id() -> str:

@@ -6,11 +6,12 @@ from dataclasses import replace
 from typing import Any
 
 from comfy_api_service.db import jobs as job_rows
-from comfy_api_service.db.base import Database
+from comfy_api_service.db.base import Database, Reader
 from comfy_api_service.domain.account import Account
 from comfy_api_service.domain.clock import Clock
 from comfy_api_service.domain.errors import NotFound, ServiceError
 from comfy_api_service.domain.ids import new_batch_id
+from comfy_api_service.domain.job import Job
 from comfy_api_service.domain.submission import Accepted, Order
 from comfy_api_service.services.jobs import Jobs
 from comfy_api_service.services.submit import Submitter
@@ -32,21 +33,23 @@ class Batches:
         batch_id = new_batch_id()
         now = self._clock.now()
         refused = {
-            str(n): error_document(one) for n, one in enumerate(orders) if isinstance(one, ServiceError)
+            str(n): {"error": error_document(one)}
+            for n, one in enumerate(orders)
+            if isinstance(one, ServiceError)
         }
         await self._db.write(
             lambda tx: job_rows.insert_batch(
-                tx, account.id, batch_id, total=len(orders), refused=refused, now=now
+                tx, account.id, batch_id, total=len(orders), others=refused, now=now
             )
         )
         outcomes = await asyncio.gather(
             *(self._one(account, batch_id, index, order) for index, order in enumerate(orders))
         )
-        late = {
-            str(n): error_document(one) for n, one in enumerate(outcomes) if isinstance(one, ServiceError)
-        }
-        if late != refused:
-            await self._db.write(lambda tx: job_rows.update_batch(tx, account.id, batch_id, refused=late))
+        others = {str(n): other for n, one in enumerate(outcomes) if (other := _other(one)) is not None}
+        if others != refused:
+            await self._db.write(
+                lambda tx: job_rows.update_batch(tx, account.id, batch_id, others=others)
+            )
         return Batch(
             batch_id,
             now,
@@ -73,15 +76,33 @@ class Batches:
         head = await self._db.read(lambda tx: job_rows.batch(tx, account.id, batch_id))
         if head is None:
             raise NotFound("batch")
-        total, refused, created_at = head
-        found = await self._db.read(lambda tx: job_rows.of_batch(tx, account.id, batch_id))
-        views = {index: self._jobs.view(account, job) for index, job in found}
+        total, others, created_at = head
+        earlier = {index: other["job_id"] for index, other in others.items() if "job_id" in other}
+
+        async def read(tx: Reader) -> dict[int, Job]:
+            found = dict(await job_rows.of_batch(tx, account.id, batch_id))
+            merged = await job_rows.many(tx, account.id, sorted(earlier.values())) if earlier else {}
+            return found | {int(n): merged[one] for n, one in earlier.items() if one in merged}
+
+        jobs = await self._db.read(read)
         items = tuple(
-            BatchItem(index, views.get(index), refused.get(str(index)))
+            BatchItem(
+                index,
+                self._jobs.view(account, jobs[index]) if index in jobs else None,
+                others.get(str(index), {}).get("error"),
+            )
             for index in range(total)
-            if index in views or str(index) in refused
+            if index in jobs or "error" in others.get(str(index), {})
         )
         return Batch(batch_id, created_at, items)
+
+
+def _other(outcome: Accepted | ServiceError) -> Mapping[str, Any] | None:
+    """What to keep of a request that made no job of its own: why it was refused, or the job it was merged into."""
+    if isinstance(outcome, ServiceError):
+        return {"error": error_document(outcome)}
+    merged = outcome.replayed or outcome.deduplicated
+    return {"job_id": outcome.job.id} if merged else None
 
 
 def error_document(error: ServiceError) -> Mapping[str, Any]:

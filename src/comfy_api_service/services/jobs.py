@@ -119,7 +119,7 @@ class Jobs:
         elif job.canceling:
             self._signals.ask_cancel(job.id)
         else:
-            raise Conflict(f"The job has already {job.status}.", status=job.status)
+            raise Conflict("The job is finished already.", status=job.status)
         return self.view(account, job)
 
     async def purge(self, account: Account, job_id: str) -> JobView:

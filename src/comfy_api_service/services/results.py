@@ -3,6 +3,10 @@
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import Executor
 
+import structlog
+
+from comfy_api_service.db import jobs as job_rows
+from comfy_api_service.db.base import Database
 from comfy_api_service.domain.account import Account
 from comfy_api_service.domain.clock import Clock
 from comfy_api_service.domain.errors import Code, Conflict, NotFound, Refused, Unavailable
@@ -13,6 +17,8 @@ from comfy_api_service.services.jobs import Jobs
 from comfy_api_service.services.views import Delivery, Link
 from comfy_api_service.storage.base import ObjectMissing, Storage, StorageError
 from comfy_api_service.storage.links import LinkSigner
+
+log = structlog.get_logger()
 
 CONVERTED_AT_MOST = 64 * 1024 * 1024
 """Largest file, in bytes, that is decoded for a conversion or a thumbnail."""
@@ -25,9 +31,17 @@ FORMATS: Mapping[str, OutputFormat] = {
 
 class Results:
     def __init__(
-        self, jobs: Jobs, storage: Storage, clock: Clock, executor: Executor, *, signer: LinkSigner | None
+        self,
+        db: Database,
+        jobs: Jobs,
+        storage: Storage,
+        clock: Clock,
+        executor: Executor,
+        *,
+        signer: LinkSigner | None,
     ) -> None:
         """`signer` is set where this service serves the signed links itself."""
+        self._db = db
         self._jobs = jobs
         self._storage = storage
         self._clock = clock
@@ -71,6 +85,8 @@ class Results:
         if self._signer is None:
             raise NotFound("path")
         grant = self._signer.verify(key, query, self._clock.now())
+        if not await self._db.read(lambda tx: job_rows.is_kept(tx, grant.key)):
+            raise Refused(Code.GONE, "The result was deleted.")
         size = await self._size(grant.key)
         return Delivery(grant.media_type, size, grant.filename, f'"{grant.key}"', self._reader(grant.key))
 
@@ -116,10 +132,8 @@ class Results:
         try:
             async with self._storage.open(key) as reader:
                 return reader.size
-        except ObjectMissing as fault:
-            raise Refused(Code.GONE, "The result was deleted.") from fault
         except StorageError as fault:
-            raise Unavailable("The storage cannot be reached now.") from fault
+            raise _away(fault) from fault
 
     def _reader(self, key: str) -> Callable[[int, int | None], AsyncIterator[bytes]]:
         async def chunks(start: int, end: int | None) -> AsyncIterator[bytes]:
@@ -127,12 +141,18 @@ class Results:
                 async with self._storage.open(key) as reader:
                     async for chunk in reader.chunks(start, end):
                         yield chunk
-            except ObjectMissing as fault:
-                raise Refused(Code.GONE, "The result was deleted.") from fault
             except StorageError as fault:
-                raise Unavailable("The storage cannot be reached now.") from fault
+                raise _away(fault) from fault
 
         return chunks
+
+
+def _away(fault: StorageError) -> Unavailable:
+    """A file that nobody deleted and that is not there: the store is at fault, and may be mended."""
+    if isinstance(fault, ObjectMissing):
+        log.error("artifact_missing")
+        return Unavailable("The result cannot be found in the storage now.")
+    return Unavailable("The storage cannot be reached now.")
 
 
 def _require_result(job: Job) -> None:

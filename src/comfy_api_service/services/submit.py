@@ -65,7 +65,7 @@ class Submitter:
             raise Refused(Code.IDEMPOTENCY_KEY_REUSED, "This Idempotency-Key was used with another request.")
         raise _queue_full(outcome)
 
-    async def retry(self, account: Account, job_id: str) -> Accepted:
+    async def retry(self, account: Account, job_id: str, *, idempotency_key: str | None = None) -> Accepted:
         """A new job from a finished one, with the same parameters, seed included."""
         job = (await self._jobs.get(account, job_id)).job
         if job.state not in TERMINAL:
@@ -76,7 +76,7 @@ class Submitter:
             priority=job.priority, max_attempts=job.max_attempts, labels=job.labels, output=job.output
         )
         body = f"retry:{job_id}".encode()
-        return await self.submit(account, Order(generation_from(job.params), options, body))
+        return await self.submit(account, Order(generation_from(job.params), options, body, idempotency_key))
 
     def _prepare(self, account: Account, order: Order) -> NewJob:
         pool = self._pool.view

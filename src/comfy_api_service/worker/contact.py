@@ -68,6 +68,7 @@ class Contact:
         self._inventory_at: float | None = None
         self._written: tuple[Any, ...] | None = None
         self._suspect_until = 0.0
+        self._told_away = False
         self._ask_now = asyncio.Event()
 
     async def run(self) -> None:
@@ -121,6 +122,7 @@ class Contact:
         if self.away_since is not None:
             log.info("backend_online", backend=self.name, version=stats.version)
             self.away_since = None
+            self._told_away = False
             self._set_breaker(self.breaker.succeeded())
         suspect = self._clock.monotonic() < self._suspect_until
         self._set_state(BackendState.DEGRADED if suspect else BackendState.ONLINE)
@@ -128,8 +130,10 @@ class Contact:
 
     def _away(self, now: float, fault: Exception) -> None:
         if self.away_since is None:
-            log.warning("backend_away", backend=self.name, fault=type(fault).__name__)
             self.away_since = now
+        if not self._told_away:
+            log.warning("backend_away", backend=self.name, fault=type(fault).__name__)
+            self._told_away = True
         self._inventory_at = None
         self._set_breaker(self.breaker.failed(now))
         self._set_state(BackendState.OFFLINE)

@@ -14,7 +14,7 @@ from comfy_api_service.db.transitions import Change, Ending
 from comfy_api_service.domain.clock import Clock
 from comfy_api_service.domain.errors import Unavailable
 from comfy_api_service.domain.events import Event, EventType, Preview, Progress
-from comfy_api_service.domain.job import JobError, State, Status
+from comfy_api_service.domain.job import JobError, Status
 from comfy_api_service.signals.base import Note, Signals
 from comfy_api_service.telemetry import Metrics
 from comfy_api_service.worker.assignment import Assignment
@@ -60,8 +60,8 @@ class Reporter:
 
     async def finish(
         self, assignment: Assignment, ending: Ending, measured: Mapping[str, float] | None = None
-    ) -> bool:
-        """End the job; False if the attempt was replaced and nothing was written.
+    ) -> Status | None:
+        """End the job; how it ended (a cancel that came first wins), None if the attempt was replaced.
 
         `measured`: durations to learn from, in seconds by key.
         """
@@ -75,12 +75,13 @@ class Reporter:
 
         change = await self.persist(write)
         if change is None:
-            return False
-        if ending.state is State.SUCCEEDED:
+            return None
+        status = Status(change.events[-1].status)
+        if status is Status.SUCCEEDED:
             self._metrics.job_duration.observe(max(now - change.queued_at, 0.0))
         self.announce(assignment.job_id, change)
         self._signals.wake()
-        return True
+        return status
 
     async def requeue(
         self, assignment: Assignment, lost: Lost, *, out_of_memory: JobError | None = None
@@ -115,13 +116,21 @@ class Reporter:
     def announce(self, job_id: str, change: Change) -> None:
         for event in change.events:
             self._signals.publish(Note(job_id, change.account_id, change.attempt, event))
-            self._count(event)
+            self._note(event, change)
 
-    def _count(self, event: Event) -> None:
+    def _note(self, event: Event, change: Change) -> None:
+        """Count and log; never the error's message, which may quote a node's own words."""
+        told = {"job_id": event.job_id, "account": change.account_id, "attempt": change.attempt}
+        if event.type is EventType.REQUEUED:
+            log.info("job_requeued", reason=event.data["reason"], **told)
         if event.type is EventType.DONE:
+            code = event.data.get("error", {}).get("code")
             self._metrics.jobs.labels(event.status).inc()
-            if event.status == Status.FAILED and "error" in event.data:
-                self._metrics.failures.labels(event.data["error"]["code"]).inc()
+            if code is not None:
+                self._metrics.failures.labels(code).inc()
+                told["code"] = code
+            seconds = round(event.at - change.queued_at, 3)
+            log.info("job_ended", status=event.status, seconds=seconds, **told)
 
     def progress(self, assignment: Assignment, progress: Progress) -> None:
         self._signals.publish(Note(assignment.job_id, assignment.account_id, assignment.attempt, progress))

@@ -52,6 +52,7 @@ from comfy_api_service.worker.verdict import (
     Verdict,
     Why,
     from_history,
+    in_order,
 )
 
 log = structlog.get_logger()
@@ -216,7 +217,7 @@ class Run:
         if self.adopted or not set(self._promised) <= {output.node for output in self._outputs}:
             self.watch.untold = True
             return
-        self.end(Produced(tuple(self._outputs), self.cached, self._seconds(now)))
+        self.end(Produced(in_order(self._outputs, self._promised), self.cached, self._seconds(now)))
 
     def gap(self) -> None:
         """The socket broke: what it told until now may not be all."""

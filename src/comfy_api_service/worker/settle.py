@@ -13,7 +13,7 @@ from comfy_api_service.db.transitions import Ending, deadline_error
 from comfy_api_service.domain.clock import Clock
 from comfy_api_service.domain.errors import Code
 from comfy_api_service.domain.graph import Graph, pixel_steps
-from comfy_api_service.domain.job import CacheUse, JobError, State
+from comfy_api_service.domain.job import CacheUse, JobError, State, Status
 from comfy_api_service.media.errors import MediaError
 from comfy_api_service.storage.base import StorageError
 from comfy_api_service.worker.assignment import Assignment
@@ -97,10 +97,10 @@ class Settler:
             backend_seconds=produced.seconds,
             expires_at=self._clock.now() + self._retention,
         )
-        held = await self._reporter.finish(assignment, ending, _measured(run, produced, graph))
-        if not held:
+        status = await self._reporter.finish(assignment, ending, _measured(run, produced, graph))
+        if status is not Status.SUCCEEDED:
             await self._collector.discard(assignment, collected.artifacts)
-        return held
+        return status is not None
 
     async def _broke(self, assignment: Assignment, broke: Broke, client: ComfyClient) -> bool:
         error = job_error(broke.failure)
@@ -121,7 +121,7 @@ class Settler:
             ending = Ending(
                 State.CANCELED, produced=charge, backend_seconds=stopped.seconds, outcome="canceled"
             )
-            return await self._reporter.finish(run.assignment, ending)
+            return await self._reporter.finish(run.assignment, ending) is not None
         error = (
             deadline_error()
             if why.kind == "deadline"
@@ -131,7 +131,7 @@ class Settler:
 
     async def _fail(self, assignment: Assignment, error: JobError, seconds: float | None) -> bool:
         ending = Ending(State.FAILED, error=error, backend_seconds=seconds, outcome=error.code.lower())
-        return await self._reporter.finish(assignment, ending)
+        return await self._reporter.finish(assignment, ending) is not None
 
 
 def _cache_use(produced: Produced, graph: Graph) -> CacheUse:

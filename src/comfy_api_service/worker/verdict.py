@@ -1,6 +1,6 @@
 """How an attempt's time on a backend ended. Values; what follows from each is decided in `settle.py`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from comfy_api_service.comfyui.message_types import Failed, Output
@@ -10,7 +10,7 @@ from comfy_api_service.domain.job import JobError
 
 @dataclass(frozen=True, slots=True)
 class Produced:
-    """The prompt ran to its end; `outputs` by node, in the order they came."""
+    """The prompt ran to its end; `outputs` in the order of their nodes (see `in_order`)."""
 
     outputs: Sequence[Output]
     cached: frozenset[str] = frozenset()
@@ -61,6 +61,15 @@ class Fenced:
 Verdict = Produced | Broke | Stopped | Declined | Lost | Fenced
 
 
+def in_order(outputs: Iterable[Output], promised: Sequence[str]) -> tuple[Output, ...]:
+    """The outputs in the order of the graph's output nodes, those of one node as they came.
+
+    ComfyUI runs output nodes in the order of a set, another one in each process: a result must not depend on it.
+    """
+    places = {node: place for place, node in enumerate(promised)}
+    return tuple(sorted(outputs, key=lambda output: places.get(output.node, len(places))))
+
+
 def from_history(entry: HistoryEntry, promised: Sequence[str]) -> Verdict:
     """What a history entry says; an entry without all promised outputs is no success."""
     seconds = None
@@ -70,7 +79,7 @@ def from_history(entry: HistoryEntry, promised: Sequence[str]) -> Verdict:
         missing = set(promised) - set(entry.promised)
         if missing:
             return Lost("outputs missing")
-        return Produced(tuple(entry.outputs.values()), frozenset(entry.cached), seconds)
+        return Produced(in_order(entry.outputs.values(), promised), frozenset(entry.cached), seconds)
     if entry.outcome is Outcome.INTERRUPTED or entry.error is None:
         return Stopped(seconds)
     return Broke(entry.error, seconds)

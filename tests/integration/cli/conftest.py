@@ -1,8 +1,10 @@
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
+
+from tests.integration.cli.service import Server, serving
 
 Until = Callable[..., Awaitable[None]]
 
@@ -18,3 +20,9 @@ def until() -> Until:
             await asyncio.sleep(0.02)
 
     return wait
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Server]:
+    async with serving() as fake:
+        yield fake

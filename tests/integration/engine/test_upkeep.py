@@ -3,13 +3,15 @@
 import os
 import time
 from pathlib import Path
+from typing import Any
 
+import pytest
 from tests.support.checker import check
 from tests.support.stack import FAST, ended, job, online, order, running, submit, until
 
 from comfy_api_service.bootstrap import Service
 from comfy_api_service.domain.account import LOCAL
-from comfy_api_service.domain.errors import Code
+from comfy_api_service.domain.errors import Code, ServiceError
 from comfy_api_service.domain.job import State
 from comfy_api_service.simulator import Simulator
 from comfy_api_service.worker.upkeep import Upkeep
@@ -100,3 +102,36 @@ async def test_the_reconciler_counts_what_it_finds(tmp_path: Path) -> None:
         assert await upkeep(service).reconcile() > 0
         assert await upkeep(service).reconcile() == 0
     check(tmp_path, all_ended=False)
+
+
+async def test_a_cancel_that_comes_while_the_result_is_stored_wins_and_leaves_no_file(tmp_path: Path) -> None:
+    async with Simulator(FAST) as sim, running(tmp_path, sim.url) as service:
+        await online(service)
+        collector = service.worker._drivers[0]._settler._collector
+        collect = collector.collect
+
+        async def slowly(*args: Any) -> Any:
+            collected = await collect(*args)
+            await service.services.jobs.cancel(LOCAL, accepted.job.id)
+            return collected
+
+        collector.collect = slowly  # type: ignore[assignment]
+        accepted = await submit(service)
+        assert (await ended(service, accepted.job.id)).state is State.CANCELED
+        await until(lambda: not list((tmp_path / "artifacts" / "jobs").rglob("*.png")))
+    check(tmp_path)
+
+
+async def test_a_file_that_nobody_deleted_and_is_not_there_is_the_stores_fault(tmp_path: Path) -> None:
+    async with Simulator(FAST) as sim, running(tmp_path, sim.url) as service:
+        await online(service)
+        done = await ended(service, (await submit(service)).job.id)
+        (tmp_path / "artifacts" / done.artifacts[0].key).unlink()
+        delivery = await service.services.results.picture(LOCAL, done.id, index=0)
+        with pytest.raises(ServiceError) as away:
+            [chunk async for chunk in delivery.chunks(0, None)]
+        assert away.value.code is Code.SERVICE_UNAVAILABLE
+        await service.services.jobs.purge(LOCAL, done.id)
+        with pytest.raises(ServiceError) as gone:
+            await service.services.results.picture(LOCAL, done.id, index=0)
+        assert gone.value.code is Code.GONE

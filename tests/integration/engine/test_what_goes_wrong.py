@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.checker import check
+from tests.support.graphs import flat_picture, submit_graph
 from tests.support.stack import (
     FAST,
     SLOW,
@@ -266,4 +267,27 @@ async def test_cancel_wins_over_a_lost_attempt(tmp_path: Path) -> None:
         await service.services.jobs.cancel(LOCAL, accepted.job.id)
         await sim.faults.restart()
         assert (await ended(service, accepted.job.id)).state is State.CANCELED
+    check(tmp_path)
+
+
+async def test_a_prompt_that_killed_its_backends_worker_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A link to nowhere in an input that the class does not have: real servers accept it and die of it, after
+    `execution_cached`. The prompt stays in `queue_running` for ever, and HTTP still answers.
+    """
+    monkeypatch.setattr(oversight, "ZOMBIE_SECONDS", 1.0)
+    monkeypatch.setattr(oversight, "SILENT_SECONDS", 0.3)
+    deadly = flat_picture(_salt=["99", 0])
+    async with Simulator(FAST) as one, Simulator(FAST) as two, Simulator(FAST) as three:
+        async with running(tmp_path, one.url, two.url, three.url) as service:
+            await online(service, 3)
+            killer = await submit_graph(service, deadly)
+            await reached(service, killer, State.EXECUTING)
+            others = [await submit_graph(service, flat_picture(color=n)) for n in range(6)]
+            for other in others:
+                assert (await ended(service, other)).state is State.SUCCEEDED
+            done = await ended(service, killer)
+            assert done.error is not None
+            assert (done.error.code, done.executed) == (Code.POISON_JOB, 2)
     check(tmp_path)

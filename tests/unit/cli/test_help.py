@@ -5,6 +5,9 @@ from typing import Any
 
 import pytest
 
+from comfy_api_service import __version__
+from comfy_api_service.api.app import openapi_text
+
 Shell = Callable[..., Any]
 COMMANDS = (
     ("serve",),
@@ -47,6 +50,11 @@ def test_help_tells_the_exit_codes(shell: Shell) -> None:
 def test_version(shell: Shell, arguments: tuple[str, ...]) -> None:
     ended = shell(*arguments)
     assert (ended.code, ended.out.split()[0]) == (0, "comfy-api-service")
+
+
+def test_the_document_of_the_api_as_it_is_committed(shell: Shell) -> None:
+    ended = shell("openapi")
+    assert (ended.code, ended.out) == (0, openapi_text(__version__))
 
 
 def test_help_loads_nothing_heavy() -> None:

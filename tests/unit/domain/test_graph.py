@@ -228,6 +228,15 @@ class TestAttempt:
         graph = {"1": {"class_type": "SaveImage", "inputs": {"filename_prefix": prefix}}}
         assert for_attempt(graph, "j", 1)["1"]["inputs"]["filename_prefix"] == f"cui/j/1/{plain}"
 
+    def test_pictures_for_the_socket_become_files(self) -> None:
+        graph = {"1": {"class_type": "SaveImageWebsocket", "inputs": {"images": ["0", 0]}}}
+        assert for_attempt(graph, "j", 1) == {
+            "1": {"class_type": "PreviewImage", "inputs": {"images": ["0", 0]}}
+        }
+        assert for_attempt(graph, "j", 2) == {
+            "1": {"class_type": "SaveImage", "inputs": {"images": ["0", 0], "filename_prefix": "cui/j/2/preview"}}
+        }
+
     def test_from_the_second_attempt_previews_are_saved(self) -> None:
         graph = {"1": {"class_type": "PreviewImage", "inputs": {"images": ["0", 0]}, "_meta": {"title": "t"}}}
         assert for_attempt(graph, "j", 1) == graph

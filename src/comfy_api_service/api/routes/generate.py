@@ -71,7 +71,7 @@ def require_backend(request: Request) -> None:
             },
             headers=_HEADERS,
         ),
-        **errors(*OF_SUBMISSIONS, *OF_JOBS, Code.CONFLICT, Code.BACKEND_UNAVAILABLE),
+        **errors(*OF_SUBMISSIONS, *OF_JOBS, Code.CONFLICT, Code.GONE, Code.BACKEND_UNAVAILABLE),
     },
     openapi_extra=body_of(JobRequest, REQUEST, IDEMPOTENCY, PREFER),
 )

@@ -148,14 +148,25 @@ async def cancel_job(request: Request, caller: Caller, job_id: JobPath) -> Respo
     summary="A new job from a finished one, with the same seed",
     responses={
         **answers(202, Submitted, "The new job.", example=SUBMITTED, headers={"Location": LOCATION}),
+        **answers(
+            200,
+            Submitted,
+            "An earlier request with this Idempotency-Key made this job.",
+            example=SUBMITTED,
+            headers={"Location": LOCATION, "Idempotent-Replayed": REPLAYED},
+        ),
         **errors(
             Code.NOT_FOUND,
             Code.CONFLICT,
+            Code.VALIDATION_ERROR,
+            Code.IDEMPOTENCY_KEY_REUSED,
             Code.MODEL_NOT_FOUND,
             Code.NODE_NOT_AVAILABLE,
             Code.QUEUE_LIMIT_EXCEEDED,
         ),
     },
+    openapi_extra={"parameters": [IDEMPOTENCY]},
 )
 async def retry_job(request: Request, caller: Caller, job_id: JobPath) -> Response:
-    return submitted(request, await services_of(request).submitter.retry(caller, job_id))
+    key = idempotency_key(request)
+    return submitted(request, await services_of(request).submitter.retry(caller, job_id, idempotency_key=key))

@@ -96,12 +96,9 @@ class _Bar:
 def _picture(event: Mapping[str, Any], pictures: Live) -> None:
     """A preview is drawn; what came of an attempt that is over is cleared."""
     kind = event.get("type")
-    if kind == "preview":
-        try:
-            picture = base64.b64decode(event.get("data") or "", validate=True)
-        except (TypeError, ValueError):
-            return
-        pictures.offer(picture)
+    if kind == "preview" and event.get("data"):
+        with contextlib.suppress(TypeError, ValueError):  # no base64
+            pictures.offer(base64.b64decode(event["data"], validate=True))
     elif kind in {"requeued", "done"}:
         pictures.clear()
 

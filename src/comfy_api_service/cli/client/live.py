@@ -79,8 +79,8 @@ class Live(RenderHook):
             self._console.control(_Raw(text))
 
     def lose(self) -> None:
-        """Nobody knows any more where the lines are: from now on nothing is drawn."""
-        self._lost = True
+        """Nobody knows any more where the picture's lines are: from now on nothing is drawn."""
+        self._lost = self._lost or self._lines > 0
 
     def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
         """What is printed goes between picture and bar, so the picture goes first."""
@@ -100,8 +100,12 @@ class Live(RenderHook):
             self._waiting = None
 
     def _draw(self, picture: bytes) -> None:
-        if not self._placed():
+        if not self._lines:
+            self._size = self._console.size
+        elif not self._placed():
+            self.lose()
             self.clear()
+        if self._lost:
             return
         small = inline.preview(picture, self._how)
         if small is None:

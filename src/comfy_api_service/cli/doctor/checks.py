@@ -33,7 +33,6 @@ def of_machine() -> list[Finding]:
 
 async def of_settings(settings: "Settings") -> list[Finding]:
     """Everything that the settings lead to."""
-
     path = settings.database_path
     findings = [
         machine.port(settings.host, settings.port, is_this_service),

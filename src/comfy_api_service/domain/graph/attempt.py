@@ -2,6 +2,8 @@
 
 ComfyUI answers an identical graph from its cache, with the earlier run's files, which may be gone by then.
 A prefix that no other attempt has makes the save nodes run again, and nothing else.
+`SaveImageWebsocket` sends its pictures by the socket, to whoever listens just then, and history knows nothing
+of them: the same pictures are asked for as files, which can be fetched again.
 """
 
 import re
@@ -11,6 +13,8 @@ from typing import Any, Final
 from comfy_api_service.domain.graph.form import Graph, class_of, inputs_of
 
 _PREFIX: Final = "filename_prefix"
+_UNNAMED: Final = frozenset({"PreviewImage", "SaveImageWebsocket"})
+"""Classes that take pictures as SaveImage does, without a prefix."""
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9_-]+")
 _LONGEST: Final = 40
 
@@ -18,9 +22,9 @@ _LONGEST: Final = 40
 def for_attempt(graph: Graph, job_id: str, attempt: int) -> Graph:
     """The graph with save prefixes `cui/{job_id}/{attempt}/{last plain part of the original}`.
 
-    A prefix that is a link is replaced too: the service alone says where files are written. From the second
-    attempt on a `PreviewImage`, which has no prefix, becomes a `SaveImage`. `attempt` counts from 1.
-    The given graph stays as it is; untouched nodes are shared with it.
+    A prefix that is a link is replaced too: the service alone says where files are written.
+    `SaveImageWebsocket` becomes a `PreviewImage`. From the second attempt on both, which have no prefix, become
+    a `SaveImage`. `attempt` counts from 1. The given graph stays as it is; untouched nodes are shared with it.
     """
     folder = f"cui/{job_id}/{attempt}/"
     sent: dict[str, Mapping[str, Any]] = {}
@@ -29,9 +33,11 @@ def for_attempt(graph: Graph, job_id: str, attempt: int) -> Graph:
         if _PREFIX in inputs:
             plain = _plain(inputs[_PREFIX])
             sent[node_id] = {**node, "inputs": {**inputs, _PREFIX: folder + plain}}
-        elif attempt > 1 and class_of(node) == "PreviewImage":
+        elif attempt > 1 and class_of(node) in _UNNAMED:
             saved = {**inputs, _PREFIX: f"{folder}preview"}
             sent[node_id] = {**node, "class_type": "SaveImage", "inputs": saved}
+        elif class_of(node) == "SaveImageWebsocket":
+            sent[node_id] = {**node, "class_type": "PreviewImage"}
         else:
             sent[node_id] = node
     return sent

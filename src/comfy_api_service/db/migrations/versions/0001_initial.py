@@ -106,7 +106,7 @@ def upgrade() -> None:
         sa.Column("account_id", sa.Text(), nullable=False),
         sa.Column("created_at", sa.Double(), nullable=False),
         sa.Column("total", sa.Integer(), nullable=False),
-        sa.Column("refused", sa.Text(), nullable=False),
+        sa.Column("others", sa.Text(), nullable=False),
         sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], name=op.f("fk_batches_account_id_accounts")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_batches")),
     )

@@ -1,0 +1,43 @@
+"""Whole graphs through the engine, past the API: what a caller's own workflow will do."""
+
+import hashlib
+import time
+from typing import Any
+
+from tests.support.rows import put
+
+from comfy_api_service.bootstrap import Service
+from comfy_api_service.domain.graph import Graph, canonical, pictures_in, requirement_of
+from comfy_api_service.domain.ids import LOCAL_ACCOUNT, new_job_id
+from comfy_api_service.domain.submission import JobOptions, NewJob
+
+
+def flat_picture(
+    output: str = "PreviewImage", *, color: int = 0, size: int = 64, **inputs: Any
+) -> dict[str, Any]:
+    """A graph that needs no model: one colour, into an output node."""
+    picture = {"width": size, "height": size, "batch_size": 1, "color": color}
+    return {
+        "1": {"class_type": "EmptyImage", "inputs": picture},
+        "2": {"class_type": output, "inputs": {"images": ["1", 0], **inputs}},
+    }
+
+
+async def submit_graph(service: Service, graph: Graph, **options: Any) -> str:
+    """The id of a job with this graph, queued."""
+    content = canonical(graph)
+    job = NewJob(
+        id=new_job_id(),
+        account_id=LOCAL_ACCOUNT,
+        requirement=requirement_of(graph),
+        graph=content,
+        params={},
+        options=JobOptions(**options),
+        images=pictures_in(graph),
+        cost=1.0,
+        timing_key="by hand",
+        queued_at=time.time(),
+        fingerprint=hashlib.sha256(content).hexdigest()[:32],
+    )
+    await put(service.db, job)
+    return job.id

@@ -1,0 +1,68 @@
+"""Settings are checked at start, every fault at once, and none that does nothing is taken silently."""
+
+from pathlib import Path
+
+import pytest
+
+from comfy_api_service.settings import NOT_YET, SettingsError, load
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def faults_of(**given: object) -> list[str]:
+    with pytest.raises(SettingsError) as refused:
+        load(**given)
+    return refused.value.faults
+
+
+def test_every_fault_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PORT", "x")
+    monkeypatch.setenv("COMFYUI_URL", "ftp://host")
+    monkeypatch.setenv("REDIS_URL", "redis://host")
+    monkeypatch.setenv("SECRET_KEY", "short")
+    named = {fault.partition(":")[0] for fault in faults_of()}
+    assert named == {"PORT", "COMFYUI_URL", "REDIS_URL", "SECRET_KEY"}
+
+
+@pytest.mark.parametrize("name", sorted(NOT_YET))
+def test_what_this_version_cannot_do_is_refused_by_name(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "true")
+    assert any(fault.startswith(f"{name}:") for fault in faults_of())
+
+
+def test_what_is_switched_off_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUTH_ENABLED", "false")
+    monkeypatch.setenv("RATE_LIMIT_ENABLED", "0")
+    monkeypatch.setenv("REDIS_URL", "")
+    load()
+
+
+def test_an_env_file_is_read_and_checked_too(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("PORT=8123\nS3_ENDPOINT=http://store\n")
+    assert faults_of() == ["S3_ENDPOINT: this version stores artifacts in DATA_DIR only"]
+    (tmp_path / ".env").write_text("PORT=8123\n")
+    assert load().port == 8123
+    assert load(port=9000).port == 9000
+
+
+def test_secrets_come_from_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "key").write_text("k" * 40 + "\n")
+    monkeypatch.setenv("SECRET_KEY_FILE", str(tmp_path / "key"))
+    secret = load().secret_key
+    assert secret is not None
+    assert secret.get_secret_value() == "k" * 40
+    monkeypatch.setenv("SECRET_KEY_FILE", str(tmp_path / "absent"))
+    assert faults_of()[0].startswith("SECRET_KEY_FILE:")
+
+
+def test_several_backends_and_the_older_name_of_concurrency(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COMFYUI_URL", "http://one:8188, http://two:8188/")
+    monkeypatch.setenv("ARQ_WORKER_CONCURRENCY", "5")
+    settings = load()
+    assert settings.comfyui_url == ("http://one:8188", "http://two:8188")
+    assert settings.worker_concurrency == 5
+    monkeypatch.setenv("COMFYUI_URL", "http://one:8188,http://one:8188/")
+    assert faults_of()[0].startswith("COMFYUI_URL:")
