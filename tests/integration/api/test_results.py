@@ -120,4 +120,4 @@ async def test_a_file_that_is_lost_is_an_error_not_a_broken_stream(
     key = job["result"]["artifacts"][0]["url"].partition("/artifacts/")[2].partition("?")[0]
     await service.services.results._storage.delete([key])
     answer = await client.get(f"/api/v1/jobs/{job_id}/image")
-    assert (answer.status_code, answer.json()["error"]["code"]) == (410, "GONE")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "SERVICE_UNAVAILABLE")
