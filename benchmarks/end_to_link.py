@@ -65,7 +65,7 @@ async def run(options: Options) -> list[Check]:
         ),
         Check(
             "end of prompt to link, p99 over that p50",
-            median([ours / base for ours, base in zip(lates, bases, strict=True)]),
+            median(lates) / median(bases),
             6.0,
             f"service {ms(median(lates))}",
         ),

@@ -1,7 +1,8 @@
 """What all benchmarks share: sides measured in turns, percentiles, promises and their table.
 
 A verdict is a ratio to a reference that was measured in the same run and in turns with it, or a size of
-memory; a bare time is shown beside it, and never is the verdict.
+memory; a bare time is shown beside it, and never is the verdict. Medians and rates are compared round by round;
+of 99th percentiles, which one disturbance of the machine can double, the medians over the rounds are compared.
 """
 
 import statistics

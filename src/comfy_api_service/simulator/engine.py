@@ -8,6 +8,7 @@ from typing import Any
 from .executor import Executor, Outcome
 from .files import Files
 from .frame_faults import FrameFaults
+from .graph import NodeNotFound
 from .inventory import Inventory
 from .life import Life
 from .messages import Hub
@@ -114,7 +115,10 @@ class Engine:
                 self.queue.wake.clear()
                 await self.queue.wake.wait()
                 continue
-            outcome = await self._run(item)
+            try:
+                outcome = await self._run(item)
+            except NodeNotFound:
+                return  # of this the real worker dies too: its prompt stays in the queue, HTTP answers on
             self._finish(item, outcome)
             self._apply_free()
             if not self.queue.waiting:

@@ -7,6 +7,10 @@ from typing import Any
 Graph = Mapping[str, Mapping[str, Any]]
 
 
+class NodeNotFound(Exception):
+    """A link to a node that is not in the graph, in an input that its class does not have: no validation sees it."""
+
+
 def is_link(value: Any) -> bool:
     """Whether an input's value names another node's output: `[node_id, slot]`."""
     return (
@@ -44,6 +48,8 @@ class Schedule:
             node = stack.pop()
             if node in self._waits_for:
                 continue
+            if node not in self._graph:
+                raise NodeNotFound(node)
             self._waits_for[node] = set()
             self._blocks[node] = []
             for value in self._graph[node].get("inputs", {}).values():

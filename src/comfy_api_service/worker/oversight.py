@@ -31,7 +31,8 @@ SWEEP_SECONDS: Final = 30.0
 DEAD_SECONDS: Final = 8.0
 """A backend that could not be reached for so long is given up: its jobs go on elsewhere."""
 ZOMBIE_SECONDS: Final = 20.0
-"""A prompt that waits in a queue where nothing runs for so long shows a backend that runs nothing."""
+"""A prompt that waits in a queue where nothing runs for so long, or runs without any of its nodes, shows a
+backend whose worker is dead."""
 UNHEEDED_SECONDS: Final = 60.0
 """A prompt that was asked to stop for being overdue, and runs on, is given up after so long."""
 
@@ -96,8 +97,7 @@ class Oversight:
             await run.look(queue)
             if run.verdict.done() and self._should_have_told(run, now):
                 self._session.renew()
-            waited = run.watch.pending_since
-            if waited is not None and now - waited >= ZOMBIE_SECONDS:
+            if _runs_nothing(run, now):
                 self._contact.suspect("it runs nothing")
                 self._give_up_all("backend runs nothing")
                 return
@@ -165,3 +165,9 @@ class Oversight:
             await self._client.delete_pending([prompt_id])
             await self._client.interrupt(prompt_id)
         self._foreign |= unknown - set(stale)
+
+
+def _runs_nothing(run: Run, now: float) -> bool:
+    """Whether the backend answers, has the prompt, and works on nothing."""
+    since = run.watch.pending_since or run.watch.nothing_since
+    return not run.verdict.done() and since is not None and now - since >= ZOMBIE_SECONDS

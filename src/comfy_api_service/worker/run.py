@@ -79,6 +79,8 @@ class Watch:
     """The socket said less than it should: history is asked at the next look."""
     pending_since: float | None = None
     """Since when it waits in a queue where nothing runs."""
+    nothing_since: float | None = None
+    """Since when it is said to run and no node does: the first one follows `execution_cached` at once."""
     blocked_since: float | None = None
     """Since when it waits behind prompts that are none of ours."""
     missed: int = 0
@@ -171,6 +173,7 @@ class Run:
         now = self._clock.monotonic()
         self.watch.heard_at = now
         self.watch.posted = True
+        self.watch.nothing_since = now if isinstance(message, Cached) else None
         match message:
             case Started():
                 self._started(now)
@@ -222,6 +225,7 @@ class Run:
     def gap(self) -> None:
         """The socket broke: what it told until now may not be all."""
         self.link = None
+        self.watch.nothing_since = None
 
     def _seconds(self, now: float) -> float | None:
         return None if self.watch.started_at is None else now - self.watch.started_at

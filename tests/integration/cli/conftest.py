@@ -3,7 +3,6 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
-
 from tests.integration.cli.service import Server, serving
 
 Until = Callable[..., Awaitable[None]]

@@ -1,16 +1,27 @@
 """A fake of the service, as a server: tests set what each part does."""
 
 import asyncio
+import base64
 import hashlib
+import io
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
 from aiohttp import web
+from PIL import Image
+
+
+def _picture(size: int, form: str) -> bytes:
+    out = io.BytesIO()
+    Image.effect_noise((size, size), 80).save(out, form)
+    return out.getvalue()
+
 
 JOB = "job_00000000000000000000000001"
-PICTURE = b"\x89PNG" + b"x" * 100_000
+PICTURE = _picture(400, "PNG")
+PREVIEWS = [base64.b64encode(_picture(64, "JPEG")).decode() for _ in range(30)]
 
 
 class Server:
@@ -22,7 +33,8 @@ class Server:
         self.status = "succeeded"
         self.error: Mapping[str, Any] | None = None
         self.streams: list[list[str]] = [[event("done", 1)]]
-        """What each connection to the events gets, the last one for all further ones."""
+        """What each connection to the events gets, the last one for all further ones; see `_events`."""
+        self.released = asyncio.Event()
         self.refusal: tuple[int, Mapping[str, Any] | str] | None = None
         self.dropped = 0
         """How many answers to submissions get lost."""
@@ -80,6 +92,9 @@ class Server:
         for piece in pieces:
             if piece == "wait":
                 await asyncio.sleep(3600)
+            if piece == "hold":
+                await self.released.wait()
+                continue
             if piece == "cut" and request.transport is not None:
                 request.transport.abort()
                 return response

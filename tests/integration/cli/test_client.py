@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.integration.cli.service import JOB, PICTURE, Server, event
 
 from comfy_api_service.cli.client.api import Api, Refused, Unreachable
 from comfy_api_service.cli.client.making import JobFailed, Made, follow, make
 from comfy_api_service.cli.faults import ExitCode, Fault
-from tests.integration.cli.service import JOB, PICTURE, Server, event
+
 
 class Silent:
     """A display that remembers."""

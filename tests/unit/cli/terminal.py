@@ -36,6 +36,8 @@ class Terminal:
     column: int = 0
     pictures: dict[str, Shown] = field(default_factory=dict)
     drawn: list[Shown] = field(default_factory=list)
+    finished: list[str] = field(default_factory=list)
+    """Pictures that stay, wherever; in base64."""
     most: int = 0
     """So many pictures stood at once, at the most."""
     _saved: tuple[int, int] = (0, 0)
@@ -64,8 +66,13 @@ class Terminal:
             elif token["iterm"] is not None:
                 about = _pairs(token["iterm"], ";")
                 assert int(about["size"]) == len(base64.b64decode(token["file"]))
+                if "height" not in about:
+                    self.finished.append(token["file"])
+                    continue
                 self._place(f"at row {self.row}", int(about["height"]), token["file"])
-                self._move(int(about["height"]) - 1)  # iTerm2 leaves the cursor behind the picture's last line
+                self._move(
+                    int(about["height"]) - 1
+                )  # iTerm2 leaves the cursor behind the picture's last line
             elif token["final"] is not None:
                 self._control(token["csi"], token["final"])
             elif token["esc"] == "7":
@@ -104,11 +111,11 @@ class Terminal:
             del self.rows[self.row : self.row + number]
             self.rows.extend("" for _ in removed)
             self.column = 0
-            kept: dict[str, Shown] = {}
-            for name, one in self.pictures.items():
-                if one.row not in removed or not name.startswith("at"):
-                    kept[name] = one
-            self.pictures = kept
+            self.pictures = {  # iTerm2's stand in their cells, kitty's above them
+                name: one
+                for name, one in self.pictures.items()
+                if one.row not in removed or not name.startswith("at")
+            }
         else:
             assert (given, final) in {("?25", "l"), ("?25", "h")} or final == "m", (given, final)
 
@@ -120,9 +127,13 @@ class Terminal:
         self._chunks.append(data)
         if about["m"] == "0":
             whole, self._about = self._about, {}
-            assert (whole["a"], whole["f"], whole["q"], whole["C"]) == ("T", "100", "2", "1")
-            self._place(f"id {whole['i']}", int(whole["r"]), "".join(self._chunks))
-            self._chunks = []
+            assert (whole["a"], whole["f"]) == ("T", "100")
+            data, self._chunks = "".join(self._chunks), []
+            if "i" in whole:
+                assert (whole["q"], whole["C"]) == ("2", "1"), "answers would be typed, the cursor would move"
+                self._place(f"id {whole['i']}", int(whole["r"]), data)
+            else:
+                self.finished.append(data)
 
     def _place(self, name: str, lines: int, data: str) -> None:
         with Image.open(io.BytesIO(base64.b64decode(data, validate=True))) as image:

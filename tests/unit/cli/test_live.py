@@ -187,7 +187,7 @@ def test_it_fits_into_the_terminal(scene: Scene, size: tuple[int, int], lines: i
 
 
 def test_a_low_terminal_shows_none(scene: Scene) -> None:
-    scene.console.size = (80, 6)  # type: ignore[assignment]
+    scene.console.size = (80, 6)
     scene.shown.offer(picture())
     assert not scene.terminal.drawn
 
@@ -211,7 +211,7 @@ def test_what_is_no_picture_changes_nothing(scene: Scene, broken: bytes) -> None
 def test_where_lines_may_have_moved_none_is_touched(scene: Scene, loss: str) -> None:
     scene.shown.offer(picture())
     if loss == "resized":
-        scene.console.size = (60, 24)  # type: ignore[assignment]
+        scene.console.size = (60, 24)
     else:
         scene.shown.lose()
     scene.clock.move(1)
@@ -224,7 +224,7 @@ def test_where_lines_may_have_moved_none_is_touched(scene: Scene, loss: str) -> 
 
 def test_a_loss_before_the_first_picture_does_not_matter(scene: Scene) -> None:
     scene.shown.lose()
-    scene.console.size = (60, 24)  # type: ignore[assignment]
+    scene.console.size = (60, 24)
     scene.shown.offer(picture())
     assert len(scene.terminal.drawn) == 1
 
