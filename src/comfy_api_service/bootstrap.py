@@ -31,6 +31,7 @@ from comfy_api_service.domain.clock import Clock, SystemClock
 from comfy_api_service.domain.compilation import Compiled, compile_generation
 from comfy_api_service.domain.params import generation_from
 from comfy_api_service.media.pipeline import Intake
+from comfy_api_service.services.announce import Announcer
 from comfy_api_service.services.batches import Batches
 from comfy_api_service.services.forever import forever
 from comfy_api_service.services.health import Health
@@ -63,7 +64,7 @@ class DataFolderUnusable(Exception):
     """The data folder cannot be made or written to."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Service:
     """The service in one process: its HTTP application, and its worker running beside it."""
 
@@ -73,11 +74,14 @@ class Service:
     pool: Pool
     db: Database
     grace: float
+    _drained: bool = False
 
     async def drain(self) -> None:
         """Take no more work, let running jobs finish for the grace time; then end streams with a reason."""
-        await self.worker.drain(self.grace)
-        self.app.drain()
+        if not self._drained:
+            self._drained = True
+            await self.worker.drain(self.grace)
+            self.app.drain()
 
 
 async def migrate(settings: Settings) -> str:
@@ -91,8 +95,10 @@ async def service(settings: Settings, *, clock: Clock | None = None) -> AsyncIte
     """Everything in one process. Raises `DataFolderInUse`, `DataFolderUnusable`, `SchemaTooNew`."""
     clock = clock or SystemClock()
     async with contextlib.AsyncExitStack() as stack:
+        _make_folder(settings.data_dir)
+        for lock in (settings.data_dir / "worker.lock", settings.database_path.with_suffix(".lock")):
+            stack.enter_context(_only_worker(lock))
         await migrate(settings)
-        stack.enter_context(_only_worker(settings.data_dir))
         db = SqliteDatabase(settings.database_path)
         stack.push_async_callback(db.close)
         await db.write(lambda tx: accounts.ensure(tx, LOCAL, clock.now()))
@@ -104,7 +110,8 @@ async def service(settings: Settings, *, clock: Clock | None = None) -> AsyncIte
         http = await stack.enter_async_context(open_http())
 
         pool = Pool(db, signals, clock)
-        jobs = Jobs(db, pool, signals, storage, clock)
+        announcer = Announcer(signals, metrics)
+        jobs = Jobs(db, pool, signals, announcer, storage, clock)
         submitter = Submitter(
             db,
             Submissions(db, queue_limit=settings.queue_limit),
@@ -128,7 +135,7 @@ async def service(settings: Settings, *, clock: Clock | None = None) -> AsyncIte
             metrics=metrics,
             clock=clock,
         )
-        reporter = Reporter(db, signals, clock, metrics)
+        reporter = Reporter(db, signals, announcer, clock, metrics)
         worker = Worker(
             urls=settings.comfyui_url,
             node_id=settings.node_id,
@@ -154,7 +161,9 @@ async def service(settings: Settings, *, clock: Clock | None = None) -> AsyncIte
                 unservable_timeout=settings.unservable_timeout,
                 job_retention=settings.job_retention,
             ),
-            preparation=Preparation(_late_compiler(pool, settings.default_model), reporter, clock),
+            preparation=Preparation(
+                _late_compiler(pool, settings.default_model), lambda: pool.view.complete, reporter, clock
+            ),
             concurrency=settings.worker_concurrency,
             job_timeout=settings.job_timeout,
             stall_timeout=settings.stall_timeout,
@@ -210,12 +219,12 @@ def _make_folder(folder: Path) -> None:
 
 
 @contextmanager
-def _only_worker(folder: Path) -> Iterator[None]:
+def _only_worker(path: Path) -> Iterator[None]:
     """An exclusive lock, held for the life of the process, that ends with it however it dies: it proves that
-    no other worker lives on this folder, so a restarted one adopts at once.
+    no other worker lives on this data, so a restarted one adopts at once.
     """
     try:
-        handle = (folder / "worker.lock").open("a")
+        handle = path.open("a")
     except OSError as fault:
         raise DataFolderUnusable(f"The data folder cannot be written to: {fault.strerror}.") from fault
     with handle:

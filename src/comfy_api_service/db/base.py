@@ -28,8 +28,6 @@ class Dialect:
     name: str
     for_update: str
     """Appended to a select of rows that will be changed."""
-    skip_locked: str
-    """The same, passing over rows that somebody else holds."""
 
     def among(self, column: str, param: str) -> str:
         """`column` is one of the JSON list of strings in `param`; one plan, however long the list is."""

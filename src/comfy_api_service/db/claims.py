@@ -45,13 +45,9 @@ class Claimed:
     params: Mapping[str, Any]
     output: OutputOptions
     model: str | None
-    cost: float
     timing_key: str
-    executed: int
-    max_attempts: int
-    deadline_at: float | None
-    requirement_id: str
     images: int
+    dispatched_at: float
 
 
 _LANES = """SELECT l.account_id, l.vtime, l.weight, l.entered = l.queued AS newcomer FROM lanes l
@@ -137,7 +133,7 @@ async def claim(tx: Tx, claimant: Claimant, *, prompt_id: str, now: float) -> Cl
     row = await tx.one(
         """UPDATE jobs SET state = 'dispatched', attempt = attempt + 1, backend_id = :backend
            WHERE id = :id AND state = 'ready'
-           RETURNING attempt, graph, params, output, timing_key, executed, max_attempts, deadline_at, images""",
+           RETURNING attempt, graph, params, output, timing_key, images""",
         {"id": choice.job, "backend": claimant.backend_id},
     )
     if row is None:
@@ -166,13 +162,9 @@ async def claim(tx: Tx, claimant: Claimant, *, prompt_id: str, now: float) -> Cl
         params=loads(row["params"]),
         output=output_from(row["output"]),
         model=choice.model,
-        cost=choice.cost,
         timing_key=row["timing_key"],
-        executed=row["executed"],
-        max_attempts=row["max_attempts"],
-        deadline_at=row["deadline_at"],
-        requirement_id=choice.requirement,
         images=row["images"],
+        dispatched_at=now,
     )
 
 

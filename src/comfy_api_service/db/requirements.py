@@ -77,7 +77,7 @@ async def _note(tx: Tx, inventory_hash: str, satisfied: list[Requirement]) -> No
 
 
 _parsed: OrderedDict[str, Inventory] = OrderedDict()
-"""Inventories by the hash of their content: such an entry can be dropped but never be wrong."""
+"""Inventories by the hash of their content, for all threads: an entry can be dropped but never be wrong."""
 _PARSED_AT_MOST = 64
 
 
@@ -93,13 +93,6 @@ async def inventory_of(tx: Reader, inventory_hash: str) -> Inventory:
         while len(_parsed) > _PARSED_AT_MOST:
             _parsed.popitem(last=False)
     return inventory
-
-
-async def requirement(tx: Reader, requirement_id: str) -> Requirement | None:
-    row = await tx.one(
-        "SELECT id, nodes, models, primary_model FROM requirements WHERE id = :id", {"id": requirement_id}
-    )
-    return None if row is None else _from_row(row)
 
 
 async def forget_unused(tx: Tx, before: float) -> int:

@@ -18,7 +18,7 @@ from comfy_api_service.domain.errors import Unavailable
 
 T = TypeVar("T")
 
-DIALECT: Final = Dialect("sqlite", for_update="", skip_locked="")
+DIALECT: Final = Dialect("sqlite", for_update="")
 BUSY_SECONDS: Final = 5.0
 """How long to wait for a shell command that writes beside the service."""
 PAGE_CACHE_KIB: Final = 4096
@@ -102,6 +102,9 @@ class _Thread:
                     connection = connect(self._path, read_only=self._begin == "BEGIN")
                 result = self._transaction(connection, function)
             except BaseException as fault:  # noqa: BLE001 - every fault goes to whoever waits
+                if connection is not None and connection.in_transaction:  # the rollback failed too
+                    connection.close()
+                    connection = None
                 _settle(loop, future, fault=_named(fault))
             else:
                 _settle(loop, future, result=result)
@@ -124,22 +127,12 @@ class _Thread:
 
 def _named(fault: BaseException) -> BaseException:
     """Faults of the disk or of another process become `Unavailable`; faults of the code stay what they are."""
-    if isinstance(fault, sqlite3.OperationalError):
-        code = getattr(fault, "sqlite_errorname", "")
-        if code.startswith(
-            (
-                "SQLITE_BUSY",
-                "SQLITE_LOCKED",
-                "SQLITE_IOERR",
-                "SQLITE_FULL",
-                "SQLITE_CANTOPEN",
-                "SQLITE_READONLY",
-            )
-        ):
-            refusal = Unavailable("The database cannot be written to now.")
-            refusal.__cause__ = fault
-            return refusal
-    return fault  # fmt: skip
+    of_the_sql = getattr(fault, "sqlite_errorname", "") == "SQLITE_ERROR"
+    if isinstance(fault, sqlite3.OperationalError) and not of_the_sql:
+        refusal = Unavailable("The database cannot be written to now.")
+        refusal.__cause__ = fault
+        return refusal
+    return fault
 
 
 def _settle(

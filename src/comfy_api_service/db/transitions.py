@@ -15,6 +15,8 @@ from comfy_api_service.domain.errors import Code
 from comfy_api_service.domain.events import Event, EventType
 from comfy_api_service.domain.job import SHOWN, Artifact, CacheUse, JobError, State
 
+REFUSALS = 5
+"""Attempts beyond `max_attempts` that backends may answer with errors of their own before it is enough."""
 POISON_AFTER = 2
 """A job that took this many backends down with it is not run again."""
 
@@ -99,13 +101,7 @@ async def finish(tx: Tx, fence: Fence, ending: Ending, *, now: float) -> Change 
     job = await _hold(tx, fence)
     if job is None:
         return None
-    if job["cancel_requested_at"] is not None and ending.state is State.SUCCEEDED:
-        ending = Ending(
-            State.CANCELED,
-            produced=job["images"],
-            backend_seconds=ending.backend_seconds,
-            outcome="canceled",
-        )
+    ending = _overruled(job, ending, now)
     if job["state"] != State.STORING:
         await lanes.release_slot(tx, job["account_id"])
     await _close_attempt(tx, fence, ending.outcome, now)
@@ -114,6 +110,24 @@ async def finish(tx: Tx, fence: Fence, ending: Ending, *, now: float) -> Change 
     elif job["state"] == State.DISPATCHED:
         await lanes.correct(tx, job["account_id"], seconds=-job["cost"])
     return await _end(tx, job, ending, now=now)
+
+
+def _overruled(job: Row, ending: Ending, now: float) -> Ending:
+    """A cancel that was committed first wins, whatever came of the prompt; so does a deadline that has passed."""
+    if job["cancel_requested_at"] is not None and ending.state is not State.CANCELED:
+        charge = job["images"] if job["executed"] else 0
+        return Ending(
+            State.CANCELED, produced=charge, backend_seconds=ending.backend_seconds, outcome="canceled"
+        )
+    late = job["deadline_at"] is not None and job["deadline_at"] <= now
+    if late and ending.state is State.SUCCEEDED:
+        return Ending(
+            State.FAILED,
+            error=deadline_error(),
+            backend_seconds=ending.backend_seconds,
+            outcome="deadline",
+        )
+    return ending
 
 
 async def give_up(tx: Tx, job_id: str, ending: Ending, *, now: float) -> Change | None:
@@ -139,11 +153,13 @@ async def requeue(
     backend_died: bool = False,
     out_of_memory: JobError | None = None,
     unsent: bool = False,
+    refused: bool = False,
     requirement_id: str | None = None,
 ) -> Change | None:
     """An attempt was lost: the job is ready again, or ends, by cancel mark, deadline, poison or exhaustion.
 
-    `unsent`: nothing was ever posted, so the attempt tells nothing about the job. `out_of_memory`: the
+    `unsent`: nothing was ever posted, so the attempt tells nothing about the job. `refused`: the backend
+    answered the post with an error of its own; that does not go on for ever. `out_of_memory`: the
     backend's memory did not suffice; the second time this error ends the job.
     """
     job = await _hold(tx, fence)
@@ -151,7 +167,9 @@ async def requeue(
         return None
     executing = job["state"] != State.DISPATCHED
     killed = job["backends_killed"] + (1 if backend_died and executing else 0)
-    ending = _last_word(job, killed=killed, now=now, unsent=unsent, out_of_memory=out_of_memory)
+    exhausted = not unsent and job["executed"] >= job["max_attempts"]
+    exhausted |= refused and job["attempt"] >= job["max_attempts"] + REFUSALS
+    ending = _last_word(job, killed=killed, now=now, exhausted=exhausted, out_of_memory=out_of_memory)
     if ending is not None:
         return await finish(tx, fence, ending, now=now)
     if job["state"] != State.STORING:
@@ -173,7 +191,7 @@ async def requeue(
 
 
 def _last_word(
-    job: Row, *, killed: int, now: float, unsent: bool, out_of_memory: JobError | None
+    job: Row, *, killed: int, now: float, exhausted: bool, out_of_memory: JobError | None
 ) -> Ending | None:
     """Why a lost attempt is the job's last, if it is."""
     if job["cancel_requested_at"] is not None:
@@ -181,7 +199,6 @@ def _last_word(
         return Ending(State.CANCELED, produced=charge, outcome="canceled")
     if job["deadline_at"] is not None and job["deadline_at"] <= now:
         return Ending(State.FAILED, error=deadline_error(), outcome="deadline")
-    exhausted = not unsent and job["executed"] >= job["max_attempts"]
     if out_of_memory is not None and (job["out_of_memory"] or exhausted):
         return Ending(State.FAILED, error=out_of_memory, outcome="out of memory")
     if killed >= POISON_AFTER:
@@ -191,7 +208,7 @@ def _last_word(
         error = JobError(
             Code.ATTEMPTS_EXHAUSTED,
             f"All {job['max_attempts']} attempts were lost.",
-            {"attempts": job["executed"]},
+            {"attempts": job["attempt"]},
         )
         return Ending(State.FAILED, error=error, outcome="exhausted")
     return None
@@ -202,14 +219,22 @@ def deadline_error() -> JobError:
 
 
 async def keep_compiled(
-    tx: Tx, fence: Fence, *, graph: bytes, params: Mapping[str, Any], images: int, timing_key: str
+    tx: Tx,
+    fence: Fence,
+    *,
+    requirement_id: str,
+    graph: bytes,
+    params: Mapping[str, Any],
+    images: int,
+    timing_key: str,
 ) -> bool:
     """Store the graph of a job that was accepted before any inventory was known. False: fenced."""
     touched = await tx.run(
-        """UPDATE jobs SET graph = :graph, params = :params, images = :images, timing_key = :timing
+        """UPDATE jobs SET graph = :graph, params = :params, images = :images, timing_key = :timing,
+             requirement_id = :need
            WHERE id = :job AND attempt = :attempt AND state IN ('dispatched', 'executing', 'storing')""",
         {"job": fence.job_id, "attempt": fence.attempt, "graph": graph, "params": dumps(params),
-         "images": images, "timing": timing_key},
+         "images": images, "timing": timing_key, "need": requirement_id},
     )  # fmt: skip
     return touched == 1
 

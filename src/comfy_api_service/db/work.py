@@ -23,12 +23,7 @@ class OpenAttempt:
     params: Mapping[str, Any]
     output: OutputOptions
     model: str | None
-    cost: float
     timing_key: str
-    executed: int
-    max_attempts: int
-    deadline_at: float | None
-    requirement_id: str
     images: int
     dispatched_at: float
     executing_at: float | None
@@ -37,8 +32,7 @@ class OpenAttempt:
 async def open_attempts(tx: Reader, backend_id: str) -> list[OpenAttempt]:
     rows = await tx.all(
         """SELECT j.id, j.account_id, j.attempt, a.prompt_id, a.client_id, j.state, j.graph, j.params, j.output,
-             r.primary_model, j.cost, j.timing_key, j.executed, j.max_attempts, j.deadline_at, j.requirement_id,
-             j.images, a.dispatched_at, a.executing_at
+             r.primary_model, j.timing_key, j.images, a.dispatched_at, a.executing_at
            FROM attempts a JOIN jobs j ON j.id = a.job_id AND j.attempt = a.number
            LEFT JOIN requirements r ON r.id = j.requirement_id
            WHERE a.backend_id = :backend AND a.closed_at IS NULL
@@ -57,12 +51,7 @@ async def open_attempts(tx: Reader, backend_id: str) -> list[OpenAttempt]:
             params=loads(row["params"]),
             output=output_from(row["output"]),
             model=row["primary_model"],
-            cost=row["cost"],
             timing_key=row["timing_key"],
-            executed=row["executed"],
-            max_attempts=row["max_attempts"],
-            deadline_at=row["deadline_at"],
-            requirement_id=row["requirement_id"],
             images=row["images"],
             dispatched_at=row["dispatched_at"],
             executing_at=row["executing_at"],
@@ -84,13 +73,14 @@ async def adopt(tx: Tx, backend_id: str, worker_id: str) -> None:
     )
 
 
-async def superseded(tx: Reader, prompt_ids: Sequence[str]) -> list[str]:
-    """Which of these prompts belong to attempts that are closed: nobody wants them any more."""
+async def closed_among(tx: Reader, prompt_ids: Sequence[str]) -> dict[str, bool]:
+    """Those of the prompts that are attempts of ours, and whether they are closed: then nobody wants them."""
     rows = await tx.all(
-        f"SELECT prompt_id FROM attempts WHERE {tx.dialect.among('prompt_id', 'ids')} AND closed_at IS NOT NULL",
+        f"""SELECT prompt_id, closed_at IS NOT NULL AS closed FROM attempts
+            WHERE {tx.dialect.among("prompt_id", "ids")}""",
         {"ids": dumps(list(prompt_ids))},
     )
-    return [row["prompt_id"] for row in rows]
+    return {row["prompt_id"]: bool(row["closed"]) for row in rows}
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +127,7 @@ async def unservable(tx: Tx, *, now: float, timeout: float, limit: int) -> list[
     rows = await tx.all(
         """SELECT j.id FROM requirements r JOIN lane_needs n ON n.requirement_id = r.id
            JOIN jobs j ON j.account_id = n.account_id AND j.requirement_id = r.id AND j.state = 'ready'
-           WHERE r.unservable_since < :since LIMIT :limit""",
+           WHERE r.unservable_since < :since AND j.queued_at < :since LIMIT :limit""",
         {"since": now - timeout, "limit": limit},
     )
     return [row["id"] for row in rows]
@@ -161,6 +151,11 @@ async def forget(tx: Tx, *, before: float, keys_before: float, limit: int) -> in
              AND (purged_at IS NOT NULL OR NOT EXISTS (SELECT 1 FROM artifacts a WHERE a.job_id = jobs.id))
              LIMIT :limit)""",
         {"before": before, "limit": limit},
+    )
+    await tx.run(
+        """DELETE FROM ledger WHERE settled_at < :before
+           AND NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.id = ledger.job_id)""",
+        {"before": before},
     )
     await tx.run("DELETE FROM idempotency_keys WHERE created_at < :before", {"before": keys_before})
     await tx.run("DELETE FROM outbox WHERE at < :before", {"before": before})

@@ -21,8 +21,3 @@ async def prove_life(tx: Tx, worker_id: str) -> bool:
     """Raise the lease's counter; False if the worker was replaced."""
     touched = await tx.run("UPDATE workers SET counter = counter + 1 WHERE id = :id", {"id": worker_id})
     return touched == 1
-
-
-async def deregister(tx: Tx, worker_id: str) -> None:
-    """Hand over the backends; the row stays for its start tag until the next worker has read it."""
-    await tx.run("UPDATE backends SET worker_id = NULL WHERE worker_id = :id", {"id": worker_id})

@@ -47,9 +47,7 @@ class Batches:
         )
         others = {str(n): other for n, one in enumerate(outcomes) if (other := _other(one)) is not None}
         if others != refused:
-            await self._db.write(
-                lambda tx: job_rows.update_batch(tx, account.id, batch_id, others=others)
-            )
+            await self._db.write(lambda tx: job_rows.update_batch(tx, account.id, batch_id, others=others))
         return Batch(
             batch_id,
             now,

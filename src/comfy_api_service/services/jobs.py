@@ -10,10 +10,11 @@ from comfy_api_service.domain.account import Account
 from comfy_api_service.domain.clock import Clock
 from comfy_api_service.domain.errors import Conflict, NotFound
 from comfy_api_service.domain.job import TERMINAL, Job, State, Status
+from comfy_api_service.services.announce import Announcer
 from comfy_api_service.services.estimates import place_of
 from comfy_api_service.services.pool import Pool
 from comfy_api_service.services.views import JobView, Link, Page
-from comfy_api_service.signals.base import Note, Signals
+from comfy_api_service.signals.base import Signals
 from comfy_api_service.storage.base import Storage
 
 
@@ -26,8 +27,17 @@ class Queue:
 
 
 class Jobs:
-    def __init__(self, db: Database, pool: Pool, signals: Signals, storage: Storage, clock: Clock) -> None:
+    def __init__(
+        self,
+        db: Database,
+        pool: Pool,
+        signals: Signals,
+        announcer: Announcer,
+        storage: Storage,
+        clock: Clock,
+    ) -> None:
         self._db = db
+        self._announcer = announcer
         self._pool = pool
         self._signals = signals
         self._storage = storage
@@ -115,7 +125,7 @@ class Jobs:
         if job is None:
             raise NotFound("job")
         if change is not None:
-            self.announce(job.id, change)
+            self._announcer.announce(job.id, change)
         elif job.canceling:
             self._signals.ask_cancel(job.id)
         else:
@@ -139,8 +149,3 @@ class Jobs:
             raise Conflict("The job is not finished; cancel it first.", status=job.status)
         await self._storage.delete([artifact.key for artifact in job.artifacts])
         return await self.get(account, job_id)
-
-    def announce(self, job_id: str, change: Change) -> None:
-        """Tell listeners what was committed."""
-        for event in change.events:
-            self._signals.publish(Note(job_id, change.account_id, change.attempt, event))

@@ -29,12 +29,18 @@ class PoolView:
     catalogue: Catalogue = field(default_factory=Catalogue.empty)
     load: counters.Load = field(default_factory=lambda: counters.Load(0, 0.0, 0, 0.0, None, {}))
     timings: Mapping[str, Timing] = field(default_factory=dict)
+    timings_since: float = 0.0
     read_at: float = 0.0
     """Seconds of the monotonic clock."""
 
     @property
     def online(self) -> int:
         return sum(backend.state is BackendState.ONLINE for backend in self.backends)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every registered backend has told what it has."""
+        return all(backend.inventory_hash is not None for backend in self.backends)
 
     def backend_name(self, backend_id: str | None) -> str | None:
         return next((one.name for one in self.backends if one.id == backend_id), None)
@@ -47,7 +53,6 @@ class Pool:
         self._clock = clock
         self._view = PoolView()
         self._changed = asyncio.Event()
-        self._timings_since = 0.0
 
     @property
     def view(self) -> PoolView:
@@ -66,7 +71,8 @@ class Pool:
                 with contextlib.suppress(ServiceError):  # the database is away: the last picture stays
                     await self.refresh()
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._changed.wait(), REFRESH_SECONDS)
+                    async with asyncio.timeout(REFRESH_SECONDS):
+                        await self._changed.wait()
                 self._changed.clear()
         finally:
             stop()
@@ -75,16 +81,25 @@ class Pool:
         listed = await backends.every(tx)
         hashes = {backend.inventory_hash for backend in listed if backend.inventory_hash is not None}
         inventories = {one: await inventory_of(tx, one) for one in sorted(hashes)}
-        learned, self._timings_since = await timings.changed(tx, self._timings_since)
+        learned, since = await timings.changed(tx, self._view.timings_since)
         unchanged = self._view.backends == tuple(listed) and self._view.inventories.keys() == hashes
         return PoolView(
             backends=tuple(listed),
             inventories=inventories,
             catalogue=self._view.catalogue if unchanged else _catalogue(listed, inventories),
             load=await counters.load(tx),
-            timings={**self._view.timings, **learned} if learned else self._view.timings,
+            timings=_newest(self._view.timings, learned),
+            timings_since=since,
             read_at=self._clock.monotonic(),
         )
+
+
+def _newest(known: Mapping[str, Timing], learned: Mapping[str, Timing]) -> Mapping[str, Timing]:
+    """The means with what was learned since; the oldest are forgotten beyond the bound."""
+    if all(known.get(key) == timing for key, timing in learned.items()):
+        return known
+    merged = {key: timing for key, timing in known.items() if key not in learned} | dict(learned)
+    return dict(list(merged.items())[-timings.KEPT :])
 
 
 def _catalogue(listed: list[Backend], inventories: Mapping[str, Inventory]) -> Catalogue:

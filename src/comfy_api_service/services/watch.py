@@ -83,22 +83,42 @@ class Watcher:
                     return
 
     async def account(self, account: Account, *, previews: bool = False) -> AsyncGenerator[Notice, None]:
-        """Snapshots of the caller's open jobs (the newest 100), then the events of all; it never ends by itself.
+        """Snapshots of the caller's open jobs, then the events of all; it never ends by itself.
 
-        A listener that fell so far behind that events were dropped gets the snapshots again.
+        A listener that fell so far behind that events were dropped gets the ends that it missed, and the
+        snapshots again: nobody misses the end of a job that he was told of.
         """
+        told: set[str] = set()
         with self._signals.listen_account(account.id, previews=previews) as mailbox:
             mailbox.look()
             while True:
                 note = await mailbox.get()
                 if isinstance(note, Look):
-                    page = await self._jobs.list(account, filters=OPEN, cursor=None, limit=100)
-                    for view in page.items:
-                        yield Snapshot(view)
+                    async for notice in self._catch_up(account, told):
+                        yield notice
                 elif isinstance(note.body, Event):
+                    done = note.body.type is EventType.DONE
+                    (told.discard if done else told.add)(note.job_id)
                     yield await self._tell(account, note.body)
                 else:
                     yield _passing(note.job_id, note.body)
+
+    async def _catch_up(self, account: Account, told: set[str]) -> AsyncGenerator[Notice, None]:
+        """The ends of jobs that were told of, then every open job; `told` is brought up to date."""
+        for job_id in sorted(told):
+            for event in await self._events_after(account, job_id, 0):
+                if event.type is EventType.DONE:
+                    told.discard(job_id)
+                    yield await self._tell(account, event)
+        cursor: str | None = None
+        while True:
+            page = await self._jobs.list(account, filters=OPEN, cursor=cursor, limit=100)
+            for view in page.items:
+                told.add(view.job.id)
+                yield Snapshot(view)
+            cursor = page.next_cursor
+            if cursor is None:
+                return
 
     async def wait(self, account: Account, job_id: str, *, timeout: float) -> JobView:
         """The job at its end, or as it is after `timeout` seconds."""

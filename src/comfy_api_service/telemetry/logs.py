@@ -26,7 +26,10 @@ def configure_logs(*, level: str, as_json: bool) -> None:
         )
         renderer: structlog.types.Processor = structlog.processors.JSONRenderer(serializer=_serialize_text)
     else:
-        renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        renderer = structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(),
+            exception_formatter=structlog.dev.plain_traceback,  # the other one prints local variables
+        )
         structlog.configure(
             processors=[*shared[:-1], renderer],
             wrapper_class=structlog.make_filtering_bound_logger(number),

@@ -24,6 +24,8 @@ class Assignment:
     model: str | None
     timing_key: str
     images: int
+    dispatched_at: float
+    executing_at: float | None = None
 
     @property
     def fence(self) -> Fence:
@@ -31,17 +33,20 @@ class Assignment:
 
 
 def assigned(found: Claimed | OpenAttempt) -> Assignment:
+    adopted = found if isinstance(found, OpenAttempt) else None
     return Assignment(
         job_id=found.job_id,
         account_id=found.account_id,
         attempt=found.attempt,
         prompt_id=found.prompt_id,
         client_id=found.client_id,
-        state=found.state if isinstance(found, OpenAttempt) else State.DISPATCHED,
+        state=State.DISPATCHED if adopted is None else adopted.state,
         graph=found.graph,
         params=found.params,
         output=found.output,
         model=found.model,
         timing_key=found.timing_key,
         images=found.images,
+        dispatched_at=found.dispatched_at,
+        executing_at=None if adopted is None else adopted.executing_at,
     )

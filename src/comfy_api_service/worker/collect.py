@@ -21,10 +21,8 @@ from comfy_api_service.worker.assignment import Assignment
 
 log = structlog.get_logger()
 
-TRIES: Final = 4
-"""How often a file is asked for while its backend answers badly."""
-STORAGE_PATIENCE_SECONDS: Final = 300.0
-"""How long a result waits for a store that is down; it stays with the backend meanwhile."""
+BACKEND_PATIENCE_SECONDS: Final = 10.0
+"""How long a file is asked for while its backend answers badly or not at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +38,12 @@ class Collector:
         self._intake = intake
         self._metrics = metrics
         self._limit_bytes = limit_bytes
+        self._failing: set[str] = set()
+
+    @property
+    def storage_fails(self) -> bool:
+        """Whether results wait because the store is down or full: more work would only pile up."""
+        return bool(self._failing)
 
     async def collect(
         self, client: ComfyClient, assignment: Assignment, outputs: Sequence[Output]
@@ -47,7 +51,7 @@ class Collector:
         """Everything the prompt gave, durable when it returns.
 
         Raises `OutputMissing` (a file is gone), `OutputInvalid` and `MediaError` (not what it should be),
-        other `BackendError`s after some tries, `StorageError` when the store stayed down.
+        other `BackendError`s after some tries. Waits for a store that is down, however long.
         """
         if any(output.invalid for output in outputs):
             raise OutputInvalid("The backend named files outside its own folders.")
@@ -64,31 +68,33 @@ class Collector:
     async def _patiently(
         self, client: ComfyClient, assignment: Assignment, node: str, file: FileRef, index: int
     ) -> Artifact:
-        """One file; a backend that stumbles and a store that is down are asked again."""
+        """One file. A backend that stumbles is asked again for a while; for the store the result waits, since
+        it stays with the backend: it is generated again only if that loses it.
+        """
         loop = asyncio.get_running_loop()
-        until = loop.time() + STORAGE_PATIENCE_SECONDS
-        tries, pause = 0, 0.1
-        while True:
-            try:
-                artifact = await self._one(client, assignment, node, file, index)
-            except (OutputMissing, OutputInvalid, MediaError):
-                self._metrics.uploads.labels("failed").inc()
-                raise
-            except BackendError:
-                tries += 1
-                if tries >= TRIES:
+        backend_until = loop.time() + BACKEND_PATIENCE_SECONDS
+        pause = 0.1
+        try:
+            while True:
+                try:
+                    artifact = await self._one(client, assignment, node, file, index)
+                except (OutputMissing, OutputInvalid, MediaError):
                     raise
-            except StorageError as fault:
-                self._metrics.uploads.labels("failed").inc()
-                log.warning("storage_failed", job_id=assignment.job_id, fault=type(fault).__name__)
-                if loop.time() > until:
-                    raise
-            else:
-                self._metrics.uploads.labels("ok").inc()
-                self._metrics.upload_bytes.inc(artifact.bytes)
-                return artifact
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, 5.0)
+                except BackendError:
+                    if loop.time() > backend_until:
+                        raise
+                except StorageError as fault:
+                    self._metrics.uploads.labels("failed").inc()
+                    self._failing.add(assignment.prompt_id)
+                    log.warning("storage_failed", job_id=assignment.job_id, fault=type(fault).__name__)
+                else:
+                    self._metrics.uploads.labels("ok").inc()
+                    self._metrics.upload_bytes.inc(artifact.bytes)
+                    return artifact
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, 5.0)
+        finally:
+            self._failing.discard(assignment.prompt_id)
 
     async def _one(
         self, client: ComfyClient, assignment: Assignment, node: str, file: FileRef, index: int
@@ -122,10 +128,10 @@ class Collector:
             seed=assignment.params.get("seed"),
         )
 
-    async def discard(self, assignment: Assignment, artifacts: Sequence[Artifact]) -> None:
+    async def discard(self, assignment: Assignment, keys: Sequence[str]) -> None:
         """Remove what was stored for a job that did not take it."""
         try:
-            await self._storage.delete([artifact.key for artifact in artifacts])
+            await self._storage.delete(keys)
         except StorageError:
             log.warning("discard_failed", job_id=assignment.job_id)
 

@@ -13,7 +13,7 @@ import structlog
 
 from comfy_api_service.comfyui import inventory as wire_inventory
 from comfy_api_service.comfyui.client import ComfyClient
-from comfy_api_service.comfyui.errors import BackendError
+from comfy_api_service.comfyui.errors import BackendError, Unreachable
 from comfy_api_service.comfyui.views import SystemStats
 from comfy_api_service.db import backends
 from comfy_api_service.db.base import Database, Tx
@@ -58,6 +58,8 @@ class Contact:
         self.inventory: Inventory | None = None
         self.state = BackendState.OFFLINE
         self.away_since: float | None = clock.monotonic()
+        self.refuses = False
+        """Whether it refused the last connection: nothing listens there, while a time-out proves nothing."""
         self.breaker: Breaker = CLOSED
         self._client = client
         self._db = db
@@ -77,7 +79,8 @@ class Contact:
             await self._ask()
             pause = HEALTHY_SECONDS if self.state is BackendState.ONLINE else AWAY_SECONDS
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._ask_now.wait(), pause)
+                async with asyncio.timeout(pause):
+                    await self._ask_now.wait()
             self._ask_now.clear()
 
     def ask_now(self, *, inventory: bool = False) -> None:
@@ -113,11 +116,8 @@ class Contact:
             if self._inventory_at is None or now - self._inventory_at >= INVENTORY_SECONDS:
                 await self._read_inventory()
         except (BackendError, ValueError) as fault:
-            self._away(now, fault)
+            self._away(self._clock.monotonic(), fault)
             await self._write(None)
-            return
-        except Unavailable:
-            log.warning("inventory_not_written", backend=self.name)
             return
         if self.away_since is not None:
             log.info("backend_online", backend=self.name, version=stats.version)
@@ -129,6 +129,9 @@ class Contact:
         await self._write(stats)
 
     def _away(self, now: float, fault: Exception) -> None:
+        self.refuses = isinstance(fault, Unreachable)
+        if self.refuses:
+            self._suspect_until = 0.0  # what listens there next is another process
         if self.away_since is None:
             self.away_since = now
         if not self._told_away:
@@ -142,8 +145,6 @@ class Contact:
         document = await self._client.object_info()
         inventory = await asyncio.to_thread(wire_inventory.parse, document)
         await asyncio.to_thread(getattr, inventory, "hash")  # a large one takes a while to hash
-        if self.inventory is None or self.inventory.hash != inventory.hash:
-            await self._db.write(lambda tx: store_inventory(tx, inventory, self._clock.now()))
         self.inventory = inventory
         self._inventory_at = self._clock.monotonic()
 
@@ -163,6 +164,8 @@ class Contact:
             return
 
         async def write(tx: Tx) -> None:
+            if self.inventory is not None:
+                await store_inventory(tx, self.inventory, self._clock.now())
             await backends.describe(
                 tx,
                 self.backend_id,

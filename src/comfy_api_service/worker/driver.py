@@ -16,11 +16,11 @@ from comfy_api_service.comfyui.socket import Session
 from comfy_api_service.db import backends, claims, work
 from comfy_api_service.db.base import Database, Tx
 from comfy_api_service.db.claims import Claimant
+from comfy_api_service.db.work import OpenAttempt
 from comfy_api_service.domain.clock import Clock
 from comfy_api_service.domain.errors import Unavailable
 from comfy_api_service.domain.graph import Graph, output_nodes
 from comfy_api_service.domain.ids import new_client_id, new_prompt_id
-from comfy_api_service.domain.job import State
 from comfy_api_service.services.forever import forever
 from comfy_api_service.signals.base import Signals
 from comfy_api_service.telemetry import Metrics
@@ -31,7 +31,7 @@ from comfy_api_service.worker.oversight import Oversight
 from comfy_api_service.worker.preparation import Preparation, attempt_graph
 from comfy_api_service.worker.reporter import Reporter
 from comfy_api_service.worker.room import Room
-from comfy_api_service.worker.run import Run
+from comfy_api_service.worker.run import RESTARTED, Run
 from comfy_api_service.worker.settle import Settler
 from comfy_api_service.worker.verdict import Declined, Lost, Why
 
@@ -39,6 +39,7 @@ log = structlog.get_logger()
 
 PROMPTS: Final = 2
 """Prompts kept in a backend's queue: it never idles between jobs; more would only lose control."""
+STRAYS_SECONDS: Final = 30.0
 POLL_SECONDS: Final = 0.25
 """How often an idle backend looks for work when no wake-up comes."""
 
@@ -83,6 +84,7 @@ class Driver:
             client, client_id=new_client_id(), on_message=self._on_message, on_link=self._on_link
         )
         self._runs: dict[str, Run] = {}
+        self._settling: dict[str, Run] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._resident: str | None = None
         self._draining = False
@@ -108,6 +110,7 @@ class Driver:
                 ("session", self._session.run),
                 ("claiming", self._claiming),
                 ("oversight", self._oversight.run),
+                ("strays", self._find_strays),
             ):
                 group.create_task(forever(f"{name} of {self.name}", work))
 
@@ -128,14 +131,18 @@ class Driver:
 
     @property
     def open_runs(self) -> int:
-        return len(self._runs)
+        return len(self._runs) + len(self._settling)
 
     def job_ids(self) -> set[str]:
-        return {run.assignment.job_id for run in self._runs.values()}
+        """Jobs whose prompts are here, or whose results are being stored."""
+        return {run.assignment.job_id for run in self._all_runs()}
+
+    def _all_runs(self) -> tuple[Run, ...]:
+        return (*self._runs.values(), *self._settling.values())
 
     def stop_job(self, job_id: str, why: Why) -> None:
-        """Ask for the end of a job's prompt, if it is here."""
-        for run in tuple(self._runs.values()):
+        """Ask for the end of a job, if it is here."""
+        for run in self._all_runs():
             if run.assignment.job_id == job_id:
                 run.stop(why)
 
@@ -154,7 +161,8 @@ class Driver:
             if self._ready():
                 return
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), 1.0)
+                async with asyncio.timeout(1.0):
+                    await self._changed.wait()
 
     def _ready(self) -> bool:
         return (
@@ -164,6 +172,7 @@ class Driver:
             and self.contact.inventory is not None
             and self.contact.permits()
             and self._room.free
+            and not self._settler.storage_fails
         )
 
     async def _claim(self) -> bool:
@@ -171,34 +180,38 @@ class Driver:
         if inventory is None:
             return False
         claimant = Claimant(self.backend_id, self._worker_id, self._session.client_id, inventory.hash)
-        self._room.take()
         try:
             claimed = await self._db.write(
                 lambda tx: claims.claim(tx, claimant, prompt_id=new_prompt_id(), now=self._clock.now())
             )
         except Unavailable:
-            claimed = None
             await asyncio.sleep(POLL_SECONDS)
-        finally:
-            self._room.give_back()
+            return False
         if claimed is None:
             return False
         if claimed.model is not None and claimed.model != self._resident:
             self._metrics.model_loads.labels(self.name).inc()
             self._resident = claimed.model
-        await self._begin(assigned(claimed))
+        assignment = assigned(claimed)
+        self._room.take()
+        try:
+            await self._begin(assignment)
+        except Exception:
+            self._room.give_back()
+            log.exception("beginning_failed", job_id=assignment.job_id)
+            await self._reporter.requeue(assignment, Lost("internal fault", unsent=True))
         return True
 
     async def _begin(self, assignment: Assignment) -> None:
         """Compile if that is still to do, then post; the run is known before anything is sent."""
-        graph = await self._preparation.graph(assignment, self.contact.inventory)
-        if isinstance(graph, Declined | Lost):
+        prepared = await self._preparation.prepare(assignment, self.contact.inventory)
+        if isinstance(prepared, Declined | Lost):
             run = self._make_run(assignment, {}, adopted=False)
-            run.end(graph)
+            run.end(prepared)
             self._follow(run, {})
             return
-        run = self._make_run(assignment, graph, adopted=False)
-        self._follow(run, graph)
+        run = self._make_run(prepared.assignment, prepared.graph, adopted=False)
+        self._follow(run, prepared.graph)
         self._spawn(self._post(run))
 
     async def _post(self, run: Run) -> None:
@@ -220,10 +233,9 @@ class Driver:
             promised=output_nodes(graph, self.contact.inventory),
             graph=graph,
             link=None if adopted or not self._session.connected else self._session.link,
-            already_executing=assignment.state is not State.DISPATCHED,
+            adopted=adopted,
         )
         self._runs[run.prompt_id] = run
-        self._room.take()
         return run
 
     def _follow(self, run: Run, graph: Graph) -> None:
@@ -234,17 +246,26 @@ class Driver:
         try:
             verdict = await run.verdict
         finally:
+            self._settling[run.prompt_id] = run
             self._runs.pop(run.prompt_id, None)
             self._room.give_back()
             self._changed.set()
             self.busy.ended(run.prompt_id)
         try:
+            if isinstance(verdict, Lost) and verdict.reason == RESTARTED:
+                await self._forget_residency()
             await self._settler.settle(run, verdict, self._client, graph)
-        except asyncio.CancelledError:
-            raise
         except Exception:
             log.exception("settling_failed", job_id=run.assignment.job_id)
             await self._reporter.requeue(run.assignment, Lost("internal fault"))
+        finally:
+            self._settling.pop(run.prompt_id, None)
+            self._changed.set()
+
+    async def _forget_residency(self) -> None:
+        """A backend that restarted has nothing loaded."""
+        self._resident = None
+        await self._reporter.persist(lambda tx: backends.forget_residency(tx, self.backend_id))
 
     def _spawn(self, coroutine: Any) -> None:
         task: asyncio.Task[None] = asyncio.create_task(coroutine)
@@ -275,14 +296,33 @@ class Driver:
     async def _adopt(self) -> None:
         """Take over the open attempts of this backend; each is settled where it is."""
 
-        async def take(tx: Tx) -> list[work.OpenAttempt]:
+        async def take(tx: Tx) -> list[OpenAttempt]:
             await work.adopt(tx, self.backend_id, self._worker_id)
             await backends.forget_residency(tx, self.backend_id)
             return await work.open_attempts(tx, self.backend_id)
 
         for attempt in await self._reporter.persist(take):
-            assignment = assigned(attempt)
-            graph = {} if assignment.graph is None else attempt_graph(assignment, assignment.graph)
-            run = self._make_run(assignment, graph, adopted=True)
-            log.info("attempt_adopted", job_id=assignment.job_id, attempt=assignment.attempt)
-            self._follow(run, graph)
+            self._take_up(attempt)
+
+    def _take_up(self, attempt: OpenAttempt) -> None:
+        assignment = assigned(attempt)
+        graph = {} if assignment.graph is None else attempt_graph(assignment, assignment.graph)
+        self._room.take()
+        run = self._make_run(assignment, graph, adopted=True)
+        log.info("attempt_adopted", job_id=assignment.job_id, attempt=assignment.attempt)
+        self._follow(run, graph)
+
+    async def _find_strays(self) -> None:
+        """A net under all else: an open attempt that nobody here follows, twice in a row, is taken up."""
+        missed: set[str] = set()
+        while True:
+            await asyncio.sleep(STRAYS_SECONDS)
+            if self._draining:
+                continue
+            attempts = await self._db.read(lambda tx: work.open_attempts(tx, self.backend_id))
+            strays = [one for one in attempts if one.prompt_id not in {*self._runs, *self._settling}]
+            for attempt in strays:
+                if attempt.prompt_id in missed:
+                    log.error("stray_attempt", job_id=attempt.job_id, attempt=attempt.attempt)
+                    self._take_up(attempt)
+            missed = {one.prompt_id for one in strays}

@@ -10,7 +10,7 @@ from typing import Final
 import structlog
 
 from comfy_api_service.comfyui.client import ComfyClient
-from comfy_api_service.comfyui.errors import BackendError
+from comfy_api_service.comfyui.errors import BackendError, BadAnswer
 from comfy_api_service.comfyui.socket import Session
 from comfy_api_service.comfyui.views import QueueView
 from comfy_api_service.db import work
@@ -71,7 +71,8 @@ class Oversight:
         """Once a second, until cancelled."""
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._look_now.wait(), LOOK_SECONDS)
+                async with asyncio.timeout(LOOK_SECONDS):
+                    await self._look_now.wait()
             self._look_now.clear()
             try:
                 await self._watch_over()
@@ -85,7 +86,7 @@ class Oversight:
         away_since = self._contact.away_since
         if away_since is not None:
             if now - away_since >= DEAD_SECONDS:
-                self._give_up_all("backend unreachable")
+                self._give_up_all("backend unreachable", died=self._contact.refuses)
             return
         for run in tuple(self._runs.values()):
             await self._bound(run, now)
@@ -94,12 +95,18 @@ class Oversight:
             return
         queue = await self._client.queue()
         for run in doubtful:
-            await run.look(queue)
+            try:
+                await run.look(queue)
+            except BadAnswer:
+                log.warning("history_unreadable", job_id=run.assignment.job_id)
             if run.verdict.done() and self._should_have_told(run, now):
                 self._session.renew()
             if _runs_nothing(run, now):
                 self._contact.suspect("it runs nothing")
-                self._give_up_all("backend runs nothing")
+                given_up = tuple(self._runs.values())
+                self._give_up_all("backend runs nothing", died=True)
+                for one in given_up:  # or they would run when it recovers
+                    await one.remove()
                 return
         await self._sweep(queue, now)
 
@@ -132,7 +139,7 @@ class Oversight:
             if now - started_at >= self._job_timeout + UNHEEDED_SECONDS:
                 self._contact.suspect("it does not stop")
                 run.end(Lost("backend does not stop", backend_died=True))
-        elif run.link is not None and now - run.watch.heard_at >= self._stall_timeout:
+        elif not run.adopted and now - run.watch.heard_at >= self._stall_timeout:
             self._contact.suspect("it makes no progress")
             run.end(Lost("stalled", backend_died=True))
             await run.remove()
@@ -147,9 +154,11 @@ class Oversight:
             run.end(Lost("blocked"))
             await run.remove()
 
-    def _give_up_all(self, reason: str) -> None:
+    def _give_up_all(self, reason: str, *, died: bool) -> None:
+        """`died`: the backend went down, as far as can be told, with what this process saw it run."""
         for run in tuple(self._runs.values()):
-            run.end(Lost(reason, backend_died=run.watch.started_at is not None))
+            executing = run.watch.started_at is not None and not run.adopted
+            run.end(Lost(reason, backend_died=died and executing))
 
     async def _sweep(self, queue: QueueView, now: float) -> None:
         """Remove prompts of attempts that are closed: they were replaced while nobody could reach them."""
@@ -159,12 +168,12 @@ class Oversight:
         self._foreign &= seen
         if not unknown:
             return
-        stale = await self._db.read(lambda tx: work.superseded(tx, sorted(unknown)))
-        for prompt_id in stale:
+        ours = await self._db.read(lambda tx: work.closed_among(tx, sorted(unknown)))
+        for prompt_id in (one for one, closed in ours.items() if closed):
             log.info("superseded_prompt_removed", backend=self._contact.name, prompt_id=prompt_id)
             await self._client.delete_pending([prompt_id])
             await self._client.interrupt(prompt_id)
-        self._foreign |= unknown - set(stale)
+        self._foreign |= unknown - ours.keys()
 
 
 def _runs_nothing(run: Run, now: float) -> bool:

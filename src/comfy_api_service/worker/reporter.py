@@ -8,13 +8,14 @@ from typing import TypeVar
 
 import structlog
 
-from comfy_api_service.db import timings, transitions
+from comfy_api_service.db import timings, transitions, work
 from comfy_api_service.db.base import Database, Tx
 from comfy_api_service.db.transitions import Change, Ending
 from comfy_api_service.domain.clock import Clock
 from comfy_api_service.domain.errors import Unavailable
-from comfy_api_service.domain.events import Event, EventType, Preview, Progress
+from comfy_api_service.domain.events import Preview, Progress
 from comfy_api_service.domain.job import JobError, Status
+from comfy_api_service.services.announce import Announcer
 from comfy_api_service.signals.base import Note, Signals
 from comfy_api_service.telemetry import Metrics
 from comfy_api_service.worker.assignment import Assignment
@@ -25,8 +26,11 @@ T = TypeVar("T")
 
 
 class Reporter:
-    def __init__(self, db: Database, signals: Signals, clock: Clock, metrics: Metrics) -> None:
+    def __init__(
+        self, db: Database, signals: Signals, announcer: Announcer, clock: Clock, metrics: Metrics
+    ) -> None:
         self._db = db
+        self._announcer = announcer
         self._signals = signals
         self._clock = clock
         self._metrics = metrics
@@ -49,7 +53,7 @@ class Reporter:
         if change is None:
             return False
         self._metrics.job_wait.observe(max(now - change.queued_at, 0.0))
-        self.announce(assignment.job_id, change)
+        self._announcer.announce(assignment.job_id, change)
         return True
 
     async def storing(self, assignment: Assignment) -> bool:
@@ -79,7 +83,7 @@ class Reporter:
         status = Status(change.events[-1].status)
         if status is Status.SUCCEEDED:
             self._metrics.job_duration.observe(max(now - change.queued_at, 0.0))
-        self.announce(assignment.job_id, change)
+        self._announcer.announce(assignment.job_id, change)
         self._signals.wake()
         return status
 
@@ -97,12 +101,13 @@ class Reporter:
                 backend_died=lost.backend_died,
                 out_of_memory=out_of_memory,
                 unsent=lost.unsent,
+                refused=lost.refused,
                 requirement_id=lost.requirement_id,
             )
         )
         if change is None:
             return False
-        self.announce(assignment.job_id, change)
+        self._announcer.announce(assignment.job_id, change)
         self._signals.wake()
         return True
 
@@ -111,26 +116,11 @@ class Reporter:
         now = self._clock.now()
         change = await self.persist(lambda tx: transitions.give_up(tx, job_id, ending, now=now))
         if change is not None:
-            self.announce(job_id, change)
+            self._announcer.announce(job_id, change)
 
-    def announce(self, job_id: str, change: Change) -> None:
-        for event in change.events:
-            self._signals.publish(Note(job_id, change.account_id, change.attempt, event))
-            self._note(event, change)
-
-    def _note(self, event: Event, change: Change) -> None:
-        """Count and log; never the error's message, which may quote a node's own words."""
-        told = {"job_id": event.job_id, "account": change.account_id, "attempt": change.attempt}
-        if event.type is EventType.REQUEUED:
-            log.info("job_requeued", reason=event.data["reason"], **told)
-        if event.type is EventType.DONE:
-            code = event.data.get("error", {}).get("code")
-            self._metrics.jobs.labels(event.status).inc()
-            if code is not None:
-                self._metrics.failures.labels(code).inc()
-                told["code"] = code
-            seconds = round(event.at - change.queued_at, 3)
-            log.info("job_ended", status=event.status, seconds=seconds, **told)
+    async def kept_keys(self, assignment: Assignment) -> set[str]:
+        """Keys that the job's rows name: a commit whose answer was lost may have kept them."""
+        return await self.persist(lambda tx: work.kept_keys(tx, [assignment.job_id]))
 
     def progress(self, assignment: Assignment, progress: Progress) -> None:
         self._signals.publish(Note(assignment.job_id, assignment.account_id, assignment.attempt, progress))

@@ -16,6 +16,7 @@ import structlog
 from comfy_api_service.comfyui.client import ComfyClient
 from comfy_api_service.comfyui.errors import (
     BackendError,
+    BadAnswer,
     DuplicatePrompt,
     PromptRefused,
     Unreachable,
@@ -61,6 +62,7 @@ POST_GRACE_SECONDS: Final = 5.0
 """How long a prompt whose POST got no answer may stay out of sight before it counts as never sent."""
 ASK_AGAIN_SECONDS: Final = 1.0
 """An interrupt takes effect at the next sampling step: it is asked again until it did."""
+RESTARTED: Final = "backend restarted"
 LOST_GRACE_LOOKS: Final = 2
 """Looks in a row that must miss a prompt: its history is written just after it left the queue."""
 
@@ -69,9 +71,14 @@ LOST_GRACE_LOOKS: Final = 2
 class Watch:
     """What is known of a prompt's stay on the backend; monotonic seconds."""
 
+    sending: bool = False
+    """The POST is on its way, or about to be: the prompt may arrive at any moment."""
     posted: bool = False
     """The backend is known to have the prompt."""
-    sent_at: float | None = None
+    unanswered_at: float | None = None
+    """When the POST ended without an answer that tells."""
+    refused: bool = False
+    """The POST was answered with an error of the server's."""
     started_at: float | None = None
     heard_at: float = 0.0
     looked_at: float = 0.0
@@ -99,12 +106,18 @@ class Run:
         promised: tuple[str, ...],
         graph: Graph,
         link: int | None,
-        already_executing: bool = False,
+        adopted: bool = False,
     ) -> None:
-        """`link`: the socket connection that all of its events will come by; None for an adopted prompt."""
+        """`link`: the socket connection that all of its events will come by; None if there is none.
+
+        `adopted`: an earlier process posted it, under a client id of its own: only queue and history tell of it.
+        """
         self.assignment = assignment
         self.link = link
-        self.watch = Watch(heard_at=clock.monotonic())
+        self.adopted = adopted
+        self.watch = Watch(heard_at=clock.monotonic(), sending=not adopted)
+        self.halt = asyncio.Event()
+        """Set when the job is to end although its prompt already has."""
         self.verdict: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
         self.why: Why | None = None
         self.cached: frozenset[str] = frozenset()
@@ -117,18 +130,21 @@ class Run:
         self._meter = ProgressMeter(graph)
         self._marked: asyncio.Task[None] | None = None
         self._stopping: asyncio.Task[None] | None = None
-        if already_executing:
+        if adopted:
+            self._take_up(clock.monotonic(), clock.now())
+
+    def _take_up(self, now: float, wall: float) -> None:
+        """What the rows say of an adopted attempt, on this process's clock."""
+        assignment = self.assignment
+        self.watch.unanswered_at = now - min(max(wall - assignment.dispatched_at, 0.0), POST_GRACE_SECONDS)
+        if assignment.state is not State.DISPATCHED:
+            since = wall if assignment.executing_at is None else assignment.executing_at
             self.watch.posted = True
-            self.watch.started_at = clock.monotonic()
+            self.watch.started_at = now - max(wall - since, 0.0)
 
     @property
     def prompt_id(self) -> str:
         return self.assignment.prompt_id
-
-    @property
-    def adopted(self) -> bool:
-        """Its events go to another client id: only queue and history tell of it."""
-        return self.link is None
 
     def end(self, verdict: Verdict) -> None:
         """The first verdict stands."""
@@ -136,8 +152,19 @@ class Run:
             self.verdict.set_result(verdict)
 
     async def post(self, body: bytes | None = None) -> None:
-        """Send the prompt. Ends the run if the backend declined or was never reached."""
-        self.watch.sent_at = self._clock.monotonic()
+        """Send the prompt, unless it is to stop already. Ends the run if the backend declined or was not reached."""
+        try:
+            if not self.verdict.done() and self.why is None:
+                await self._send(body)
+        finally:
+            self.watch.sending = False
+            if not self.watch.posted:
+                self.watch.unanswered_at = self._clock.monotonic()
+        unwanted = self.verdict.done() and isinstance(self.verdict.result(), Stopped | Lost | Fenced)
+        if unwanted and self.watch.posted:
+            await self.remove()
+
+    async def _send(self, body: bytes | None) -> None:
         try:
             await self._client.submit(
                 prompt_id=self.prompt_id,
@@ -154,6 +181,7 @@ class Run:
         except Unreachable:
             self.end(Lost("backend unreachable", unsent=True))
         except BackendError as fault:
+            self.watch.refused = isinstance(fault, BadAnswer) and fault.status is not None
             log.warning("prompt_unanswered", job_id=self.assignment.job_id, reason=type(fault).__name__)
         else:
             self.watch.posted = True
@@ -187,7 +215,8 @@ class Run:
             case NodesProgress():
                 pass
             case Output():
-                self._outputs.append(message)
+                if message not in self._outputs:  # frames were seen twice; a node may give several outputs
+                    self._outputs.append(message)
             case PreviewFrame(media_type=media_type, picture=picture):
                 if self._announced:
                     self._reporter.preview(self.assignment, media_type, picture)
@@ -217,7 +246,7 @@ class Run:
 
     def _succeeded(self, now: float) -> None:
         """All outputs of an unbroken socket are the result; with any gap, `look` will find them in history."""
-        if self.adopted or not set(self._promised) <= {output.node for output in self._outputs}:
+        if self.link is None or not set(self._promised) <= {output.node for output in self._outputs}:
             self.watch.untold = True
             return
         self.end(Produced(in_order(self._outputs, self._promised), self.cached, self._seconds(now)))
@@ -273,17 +302,20 @@ class Run:
 
     def _missing(self, now: float) -> None:
         """Neither in the queue nor in history."""
+        if self.watch.sending:
+            return
         if self.why is not None and self.why.kind in ("canceled", "deadline", "timeout"):
             self.end(Stopped(self._seconds(now)))
             return
         if not self.watch.posted:
-            sent_at = self.watch.sent_at
-            if sent_at is None or now - sent_at >= POST_GRACE_SECONDS:
-                self.end(Lost("prompt never arrived", unsent=True))
+            since = self.watch.unanswered_at
+            if since is None or now - since >= POST_GRACE_SECONDS:
+                refused = self.watch.refused
+                self.end(Lost("prompt never arrived", unsent=not refused, refused=refused))
             return
         self.watch.missed += 1
         if self.watch.missed >= LOST_GRACE_LOOKS:
-            self.end(Lost("backend restarted", backend_died=self.watch.started_at is not None))
+            self.end(Lost(RESTARTED, backend_died=self.watch.started_at is not None and not self.adopted))
 
     # --- stopping --------------------------------------------------------------------------------------
 
@@ -291,7 +323,8 @@ class Run:
         """Ask the backend to stop, again and again, until there is a verdict."""
         if self.why is None:
             self.why = why
-        if self._stopping is None:
+        self.halt.set()
+        if self._stopping is None and not self.verdict.done():
             self._stopping = asyncio.create_task(self._stop())
 
     async def _stop(self) -> None:

@@ -15,7 +15,6 @@ from comfy_api_service.domain.errors import Code
 from comfy_api_service.domain.graph import Graph, pixel_steps
 from comfy_api_service.domain.job import CacheUse, JobError, State, Status
 from comfy_api_service.media.errors import MediaError
-from comfy_api_service.storage.base import StorageError
 from comfy_api_service.worker.assignment import Assignment
 from comfy_api_service.worker.collect import Collected, Collector
 from comfy_api_service.worker.reporter import Reporter
@@ -38,6 +37,11 @@ class Settler:
         self._clock = clock
         self._retention = retention
         self._job_timeout = job_timeout
+
+    @property
+    def storage_fails(self) -> bool:
+        """Whether results wait for the store."""
+        return self._collector.storage_fails
 
     async def settle(self, run: Run, verdict: Verdict, client: ComfyClient, graph: Graph) -> None:
         """Write what follows; where the attempt was replaced, remove what it left."""
@@ -63,12 +67,15 @@ class Settler:
     async def _produced(self, run: Run, produced: Produced, client: ComfyClient, graph: Graph) -> bool:
         assignment = run.assignment
         collecting = asyncio.create_task(self._collector.collect(client, assignment, produced.outputs))
-        done, _ = await asyncio.wait((collecting,), timeout=STORING_AFTER_SECONDS)
-        if not done and not await self._reporter.storing(assignment):
-            collecting.cancel()
-            return False
+        halted = asyncio.create_task(run.halt.wait())
         try:
-            collected = await collecting
+            done, _ = await asyncio.wait((collecting,), timeout=STORING_AFTER_SECONDS)
+            if not done and not await self._reporter.storing(assignment):
+                return False
+            await asyncio.wait((collecting, halted), return_when=asyncio.FIRST_COMPLETED)
+            if not collecting.done():
+                return await self._stopped(run, Stopped(produced.seconds))
+            collected = collecting.result()
         except OutputMissing:
             return await self._reporter.requeue(assignment, Lost("output missing"))
         except (OutputInvalid, MediaError) as fault:
@@ -77,9 +84,9 @@ class Settler:
             return await self._fail(assignment, error, produced.seconds)
         except BackendError:
             return await self._reporter.requeue(assignment, Lost("output unreachable"))
-        except StorageError:
-            error = JobError(Code.STORAGE_FAILED, "The result could not be stored.")
-            return await self._fail(assignment, error, produced.seconds)
+        finally:
+            collecting.cancel()
+            halted.cancel()
         if not collected.artifacts and not collected.values:
             error = JobError(Code.OUTPUT_INVALID, "The backend gave no output.")
             return await self._fail(assignment, error, produced.seconds)
@@ -99,7 +106,9 @@ class Settler:
         )
         status = await self._reporter.finish(assignment, ending, _measured(run, produced, graph))
         if status is not Status.SUCCEEDED:
-            await self._collector.discard(assignment, collected.artifacts)
+            kept = await self._reporter.kept_keys(assignment)
+            keys = [artifact.key for artifact in collected.artifacts if artifact.key not in kept]
+            await self._collector.discard(assignment, keys)
         return status is not None
 
     async def _broke(self, assignment: Assignment, broke: Broke, client: ComfyClient) -> bool:

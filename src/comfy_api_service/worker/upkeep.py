@@ -119,9 +119,14 @@ class Upkeep:
         """Rows beyond their retention."""
         now = self._clock.now()
         before = now - self._job_retention
-        gone = await self._db.write(
-            lambda tx: work.forget(tx, before=before, keys_before=now - KEY_SECONDS, limit=CHUNK)
-        )
+        gone = 0
+        while True:
+            chunk = await self._db.write(
+                lambda tx: work.forget(tx, before=before, keys_before=now - KEY_SECONDS, limit=CHUNK)
+            )
+            gone += chunk
+            if chunk < CHUNK:
+                break
         await self._db.write(lambda tx: forget_unused(tx, now - 3600))
         await self._db.write(timings.forget)
         return gone

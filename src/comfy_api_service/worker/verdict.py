@@ -44,11 +44,13 @@ class Declined:
 class Lost:
     """Nobody will tell what became of the prompt; the job may run again.
 
-    `unsent`: it never reached the backend. `backend_died`: the backend went down with it.
+    `unsent`: it never reached the backend. `refused`: the backend answered it with an error of its own.
+    `backend_died`: the backend went down with it.
     """
 
     reason: str
     unsent: bool = False
+    refused: bool = False
     backend_died: bool = False
     requirement_id: str | None = None
 

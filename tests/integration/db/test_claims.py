@@ -88,7 +88,9 @@ async def test_a_replaced_attempt_changes_nothing(db: SqliteDatabase) -> None:
     current = Fence(job_id, 2)
     assert await db.write(lambda tx: transitions.finish(tx, current, late, now=4.0)) is not None
     assert await db.write(lambda tx: transitions.finish(tx, current, late, now=5.0)) is None, "ends once"
-    assert await db.read(lambda tx: work.superseded(tx, [first.prompt_id, second.prompt_id])) != []
+    prompts = [first.prompt_id, second.prompt_id, "another"]
+    known = await db.read(lambda tx: work.closed_among(tx, prompts))
+    assert known == {first.prompt_id: True, second.prompt_id: True}
     assert await drift(db) == []
 
 

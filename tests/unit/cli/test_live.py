@@ -1,5 +1,6 @@
 """The unfinished picture, on a terminal that keeps what it was told."""
 
+import asyncio
 import base64
 import io
 import os
@@ -201,7 +202,11 @@ def test_another_shape_gets_other_lines(scene: Scene) -> None:
     scene.expect(*[""] * 8, "bar")
 
 
-@pytest.mark.parametrize("broken", [b"", b"no picture", picture()[:300], picture(form="PNG")[:60]])
+@pytest.mark.parametrize(
+    "broken",
+    [b"", b"no picture", picture()[:300], picture(form="PNG")[:60]],
+    ids=["empty", "words", "half a JPEG", "half a PNG"],
+)
 def test_what_is_no_picture_changes_nothing(scene: Scene, broken: bytes) -> None:
     scene.shown.offer(broken)
     scene.expect("bar")
@@ -286,6 +291,16 @@ def test_a_bar_shows_previews_until_the_attempt_ends(kitty: Kitty, end: str | No
     assert not screen.pictures
     assert len(screen.drawn) == 1
     assert len(screen.text) == 1
+
+
+async def test_a_bar_that_ended_draws_nothing_more(kitty: Kitty, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "SECONDS", 0.01)
+    screen = kitty()
+    with bars.bar(previews=True) as shown:
+        shown.show(PREVIEW)
+        shown.show(PREVIEW)
+    await asyncio.sleep(0.05)
+    assert len(screen.drawn) == 1
 
 
 def refused(monkeypatch: pytest.MonkeyPatch, why: str) -> bool:

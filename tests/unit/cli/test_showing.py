@@ -30,9 +30,9 @@ def test_terminals_that_show_pictures(environment: dict[str, str], found: Protoc
     assert inline.protocol(environment, is_terminal=False) is None
 
 
-def picture(size: int) -> bytes:
+def picture(size: int, form: str = "JPEG") -> bytes:
     out = io.BytesIO()
-    Image.effect_noise((size, size), 80).save(out, "JPEG")
+    Image.effect_noise((size, size), 80).save(out, form)
     return out.getvalue()
 
 
@@ -50,6 +50,29 @@ def test_iterm_gets_one_sequence() -> None:
     text = inline.encoded(picture(64), Protocol.ITERM)
     assert text.startswith("\x1b]1337;File=inline=1;size=")
     assert text.endswith("\a\n")
+
+
+@pytest.mark.parametrize(
+    ("how", "size", "form", "sent"),
+    [
+        (Protocol.ITERM, 256, "JPEG", None),
+        (Protocol.ITERM, 256, "PNG", None),
+        (Protocol.ITERM, 256, "WEBP", "JPEG"),
+        (Protocol.ITERM, 512, "JPEG", "JPEG"),
+        (Protocol.KITTY, 256, "PNG", None),
+        (Protocol.KITTY, 256, "JPEG", "PNG"),
+        (Protocol.KITTY, 512, "PNG", "PNG"),
+    ],
+)
+def test_a_preview_is_sent_as_it_came_where_that_will_do(
+    how: Protocol, size: int, form: str, sent: str | None
+) -> None:
+    given = picture(size, form)
+    small = inline.preview(given, how)
+    assert small is not None
+    assert (small.data == given) is (sent is None)
+    with Image.open(io.BytesIO(small.data)) as shown:
+        assert (shown.format, shown.size) == (sent or form, (256, 256))
 
 
 def test_what_is_no_picture_is_not_shown() -> None:
