@@ -114,7 +114,7 @@ async def service(settings: Settings, *, clock: Clock | None = None) -> AsyncIte
         jobs = Jobs(db, pool, signals, announcer, storage, clock)
         submitter = Submitter(
             db,
-            Submissions(db, queue_limit=settings.queue_limit),
+            Submissions(db, queue_limit=settings.queue_limit, on_writing=signals.wake),
             pool,
             jobs,
             signals,

@@ -1,6 +1,7 @@
 """The event loop of processes that serve: uvloop where there is one."""
 
 import asyncio
+import sys
 from collections.abc import Coroutine
 from typing import Any
 
@@ -14,7 +15,13 @@ else:
     FACTORY = uvloop.new_event_loop
 
 
+SWITCH_SECONDS = 0.0005
+"""How long a thread may keep the interpreter while another waits. The default of 5 ms is as long as a whole
+submission: the loop would wait that long for the database's thread, and the other way round."""
+
+
 def run_fast(work: Coroutine[Any, Any, None]) -> None:
+    sys.setswitchinterval(SWITCH_SECONDS)
     with asyncio.Runner(loop_factory=FACTORY) as runner:
         try:
             runner.run(work)

@@ -6,7 +6,7 @@ so that each submission fails alone.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -64,9 +64,16 @@ Outcome = Written | Replay | KeyReused | QueueFull
 class Submissions:
     """Groups what arrives while the previous group is being written."""
 
-    def __init__(self, db: Database, *, queue_limit: int) -> None:
-        """`queue_limit` is the most jobs that may wait, over all accounts."""
+    def __init__(
+        self, db: Database, *, queue_limit: int, on_writing: Callable[[], None] = lambda: None
+    ) -> None:
+        """`queue_limit` is the most jobs that may wait, over all accounts.
+
+        `on_writing` is called when a group is on its way: a claim that it causes stands behind the group in
+        the writer's line, and finds it without another round.
+        """
         self._db = db
+        self._on_writing = on_writing
         self._queue_limit = queue_limit
         self._arrived: list[tuple[NewJob, asyncio.Future[Outcome]]] = []
         self._flushing: asyncio.Task[None] | None = None
@@ -89,6 +96,7 @@ class Submissions:
 
     async def _write(self, group: Sequence[tuple[NewJob, asyncio.Future[Outcome]]]) -> None:
         jobs = [job for job, _ in group]
+        asyncio.get_running_loop().call_soon(self._on_writing)
         try:
             outcomes = await self._db.write(lambda tx: insert(tx, jobs, queue_limit=self._queue_limit))
         except Exception as fault:  # noqa: BLE001 - it belongs to whoever waits for the answer

@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from comfy_api_service.db import lanes
+from comfy_api_service.db import jobs, lanes
 from comfy_api_service.db.base import Row, Tx, dumps
 from comfy_api_service.db.records import error_document
 from comfy_api_service.domain.errors import Code
 from comfy_api_service.domain.events import Event, EventType
-from comfy_api_service.domain.job import SHOWN, Artifact, CacheUse, JobError, State
+from comfy_api_service.domain.job import SHOWN, Artifact, CacheUse, Job, JobError, State
 
 REFUSALS = 5
 """Attempts beyond `max_attempts` that backends may answer with errors of their own before it is enough."""
@@ -54,6 +54,8 @@ class Change:
     attempt: int
     queued_at: float
     events: tuple[Event, ...]
+    job: Job | None = None
+    """The job at its end, where this was the end."""
 
 
 _FENCED = """SELECT id, account_id, state, seq, attempt, executed, max_attempts, backends_killed, out_of_memory, cost,
@@ -301,7 +303,8 @@ async def _end(tx: Tx, job: Row, ending: Ending, *, now: float) -> Change:
     await _settle(tx, job, ending, now)
     data: dict[str, Any] = {} if ending.error is None else {"error": error_document(ending.error)}
     done = await note(tx, job, EventType.DONE, ending.state, now, data)
-    return Change(job["account_id"], job["attempt"], job["queued_at"], (*noted, done))
+    ended = await jobs.get(tx, job["account_id"], job["id"])
+    return Change(job["account_id"], job["attempt"], job["queued_at"], (*noted, done), ended)
 
 
 async def _keep_artifact(tx: Tx, job: Row, artifact: Artifact, now: float) -> Event:

@@ -18,7 +18,8 @@ class Announcer:
     def announce(self, job_id: str, change: Change) -> None:
         """The durable events of a transition, in their order."""
         for event in change.events:
-            self._signals.publish(Note(job_id, change.account_id, change.attempt, event))
+            job = change.job if event.type is EventType.DONE else None
+            self._signals.publish(Note(job_id, change.account_id, change.attempt, event, job))
             self._note(event, change)
 
     def _note(self, event: Event, change: Change) -> None:

@@ -10,7 +10,7 @@ from comfy_api_service.db.jobs import JobFilters
 from comfy_api_service.domain.account import Account
 from comfy_api_service.domain.errors import ServiceError
 from comfy_api_service.domain.events import Event, EventType, Preview, Progress
-from comfy_api_service.domain.job import TERMINAL, Status
+from comfy_api_service.domain.job import TERMINAL, Job, Status
 from comfy_api_service.services.jobs import Jobs
 from comfy_api_service.services.views import Done, Durable, JobView, Moved, Notice, Pictured, Snapshot
 from comfy_api_service.signals.base import Look, Mailbox, Signals
@@ -76,9 +76,10 @@ class Watcher:
             else:
                 yield _passing(job_id, note.body)
                 continue
+            carried = None if isinstance(note, Look) else note.job
             for event in events:
                 seen = event.seq
-                yield await self._tell(account, event)
+                yield await self._tell(account, event, carried)
                 if event.type is EventType.DONE:
                     return
 
@@ -99,7 +100,7 @@ class Watcher:
                 elif isinstance(note.body, Event):
                     done = note.body.type is EventType.DONE
                     (told.discard if done else told.add)(note.job_id)
-                    yield await self._tell(account, note.body)
+                    yield await self._tell(account, note.body, note.job)
                 else:
                     yield _passing(note.job_id, note.body)
 
@@ -155,9 +156,12 @@ class Watcher:
     async def _events_after(self, account: Account, job_id: str, seq: int) -> list[Event]:
         return await self._db.read(lambda tx: job_rows.events_after(tx, account.id, job_id, seq))
 
-    async def _tell(self, account: Account, event: Event) -> Notice:
+    async def _tell(self, account: Account, event: Event, job: Job | None = None) -> Notice:
+        """`job`: the finished job, if the signal carried it."""
         if event.type is not EventType.DONE:
             return Durable(event)
+        if job is not None:
+            return Done(event, self._jobs.view(account, job))
         return Done(event, await self._end(account, event.job_id))
 
     async def _end(self, account: Account, job_id: str) -> JobView:

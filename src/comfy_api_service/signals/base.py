@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from comfy_api_service.domain.events import Event, EventType, Preview, Progress
+from comfy_api_service.domain.job import Job
 
 MAILBOX_EVENTS: Final = 128
 """Durable events kept for a listener that does not read; beyond, it is told to look into the database."""
@@ -23,6 +24,8 @@ class Note:
     account_id: str
     attempt: int
     body: Event | Progress | Preview
+    job: Job | None = None
+    """With the last event, the job as its transaction left it: spares each listener a reading."""
 
 
 @dataclass(frozen=True, slots=True)

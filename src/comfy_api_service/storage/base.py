@@ -74,6 +74,13 @@ class ObjectReader(Protocol):
 class Storage(Protocol):
     """A store of whole objects under keys such as `jobs/job_…/1/image_0.png`."""
 
+    async def expect(self, prefix: str) -> None:
+        """Objects under this prefix will be put soon: what can be done ahead is done now.
+
+        Raises as `put` does; nothing depends on its success.
+        """
+        ...
+
     async def put(self, key: str, body: AsyncIterable[bytes], *, media_type: str) -> Stored:
         """Write an object: durable when this returns, whole or not at all; the same key again replaces.
 

@@ -58,6 +58,10 @@ class LocalStorage:
         """End the threads once what they do now is done; no call may follow."""
         self._threads.shutdown(wait=False)
 
+    async def expect(self, prefix: str) -> None:
+        """Make the folder, and sync all above it, while nobody waits for it."""
+        await self._hop(self._tree.make, checked_key(prefix))
+
     async def put(self, key: str, body: AsyncIterable[bytes], *, media_type: str) -> Stored:
         """As the Protocol says; the media type is told by the link, not kept here."""
         del media_type

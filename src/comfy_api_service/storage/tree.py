@@ -53,6 +53,13 @@ class Tree:
         """The place of a key that was checked before."""
         return self.root / key
 
+    def make(self, prefix: str) -> None:
+        """The folder of keys that are about to be put, on the disk with all above it."""
+        folder = self.path(prefix)
+        with told_apart():
+            folder.mkdir(parents=True, exist_ok=True)
+            self._sync_above(folder)
+
     def publish(self, written: Path, key: str) -> None:
         """Move a synced file to its key's place; when this returns, the place is on the disk too."""
         target = self.path(key)

@@ -1,6 +1,7 @@
 """Bring a prompt's outputs into storage: streamed, recognised by content, cleaned, hashed, checked."""
 
 import asyncio
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -99,6 +100,8 @@ class Collector:
     async def _one(
         self, client: ComfyClient, assignment: Assignment, node: str, file: FileRef, index: int
     ) -> Artifact:
+        folder = f"jobs/{assignment.job_id}/{assignment.attempt}"
+        expecting = asyncio.create_task(self._expect(folder))
         async with client.view(file) as stream:
             prepared = await self._intake.intake(
                 stream.chunks(),
@@ -106,9 +109,8 @@ class Collector:
                 embed=_embedded(assignment),
                 limit_bytes=self._limit_bytes,
             )
-            key = (
-                f"jobs/{assignment.job_id}/{assignment.attempt}/{prepared.kind}_{index}.{prepared.extension}"
-            )
+            key = f"{folder}/{prepared.kind}_{index}.{prepared.extension}"
+            await expecting
             stored = await self._storage.put(key, prepared, media_type=prepared.media_type)
         try:
             prepared.finish_check()
@@ -127,6 +129,11 @@ class Collector:
             height=prepared.height,
             seed=assignment.params.get("seed"),
         )
+
+    async def _expect(self, folder: str) -> None:
+        """While the file is fetched; if it fails, so will the putting, and say why."""
+        with contextlib.suppress(StorageError):
+            await self._storage.expect(folder)
 
     async def discard(self, assignment: Assignment, keys: Sequence[str]) -> None:
         """Remove what was stored for a job that did not take it."""

@@ -39,6 +39,8 @@ log = structlog.get_logger()
 
 PROMPTS: Final = 2
 """Prompts kept in a backend's queue: it never idles between jobs; more would only lose control."""
+RESULT_FIRST_SECONDS: Final = 0.015
+"""How long the next claim waits for a result to be stored while the backend runs another prompt."""
 STRAYS_SECONDS: Final = 30.0
 POLL_SECONDS: Final = 0.25
 """How often an idle backend looks for work when no wake-up comes."""
@@ -212,7 +214,7 @@ class Driver:
             return
         run = self._make_run(prepared.assignment, prepared.graph, adopted=False)
         self._follow(run, prepared.graph)
-        self._spawn(self._post(run))
+        await self._post(run)
 
     async def _post(self, run: Run) -> None:
         self.contact.probing()
@@ -249,7 +251,10 @@ class Driver:
             self._settling[run.prompt_id] = run
             self._runs.pop(run.prompt_id, None)
             self._room.give_back()
-            self._changed.set()
+            if self._runs:  # the backend has work: who waits for this result goes before the next claim
+                asyncio.get_running_loop().call_later(RESULT_FIRST_SECONDS, self._changed.set)
+            else:
+                self._changed.set()
             self.busy.ended(run.prompt_id)
         try:
             if isinstance(verdict, Lost) and verdict.reason == RESTARTED:
