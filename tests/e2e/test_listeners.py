@@ -15,10 +15,11 @@ LIMIT = 60.0
 
 async def by_sse(url: str, job_id: str, *, pause: float, leave_after: int | None) -> tuple[str, float]:
     """Read events, slowly if asked; leave once and come back with the last id. Last event and when it came."""
-    last_id, left = None, False
+    last_id: str | None = None
+    left = False
     async with httpx2.AsyncClient(base_url=url, timeout=LIMIT, trust_env=False) as http:
         while True:
-            headers = {} if last_id is None else {"Last-Event-ID": last_id}
+            headers: dict[str, str] = {} if last_id is None else {"Last-Event-ID": last_id}
             async with http.stream("GET", f"/api/v1/jobs/{job_id}/events", headers=headers) as stream:
                 read = 0
                 async for line in stream.aiter_lines():

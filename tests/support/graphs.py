@@ -30,7 +30,7 @@ async def submit_graph(service: Service, graph: Graph, **options: Any) -> str:
         id=new_job_id(),
         account_id=LOCAL_ACCOUNT,
         requirement=requirement_of(graph),
-        graph=content,
+        graph=graph,
         params={},
         options=JobOptions(**options),
         images=pictures_in(graph),

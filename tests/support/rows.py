@@ -35,7 +35,7 @@ def new_job(
         id=new_job_id(),
         account_id=account,
         requirement=need(model),
-        graph=b"{}",
+        graph={},
         params={"seed": 1},
         options=options or JobOptions(),
         images=1,

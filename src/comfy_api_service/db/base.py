@@ -70,5 +70,10 @@ def dumps(value: Any) -> str:
     return orjson.dumps(value, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS).decode()
 
 
+def packed(value: Any) -> bytes:
+    """The same as bytes, for columns that are read whole; equal values are equal bytes."""
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+
+
 def loads(text: str | bytes | None) -> Any:
     return None if text is None else orjson.loads(text)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from comfy_api_service.db import lanes
-from comfy_api_service.db.base import Database, Tx, dumps
+from comfy_api_service.db.base import Database, Tx, dumps, packed
 from comfy_api_service.db.counters import open_seconds
 from comfy_api_service.db.records import output_document
 from comfy_api_service.db.requirements import ensure_requirements
@@ -84,7 +84,7 @@ class Submissions:
         self._arrived.append((job, future))
         if self._flushing is None:
             self._flushing = asyncio.create_task(self._flush(), name="submissions")
-        return await asyncio.shield(future)
+        return await future
 
     async def _flush(self) -> None:
         try:
@@ -301,7 +301,7 @@ def _job_row(job: NewJob, place: Written) -> dict[str, object]:
         "params": dumps(job.params),
         "labels": dumps(options.labels),
         "output": dumps(output_document(options.output)),
-        "graph": job.graph,
+        "graph": None if job.graph is None else packed(job.graph),
         "print": job.fingerprint,
         "webhook": options.webhook_url,
         "batch": job.batch_id,

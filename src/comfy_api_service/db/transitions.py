@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from comfy_api_service.db import jobs, lanes
-from comfy_api_service.db.base import Row, Tx, dumps
+from comfy_api_service.db.base import Row, Tx, dumps, packed
 from comfy_api_service.db.records import error_document
 from comfy_api_service.domain.errors import Code
 from comfy_api_service.domain.events import Event, EventType
+from comfy_api_service.domain.graph import Graph
 from comfy_api_service.domain.job import SHOWN, Artifact, CacheUse, Job, JobError, State
 
 REFUSALS = 5
@@ -225,7 +226,7 @@ async def keep_compiled(
     fence: Fence,
     *,
     requirement_id: str,
-    graph: bytes,
+    graph: Graph,
     params: Mapping[str, Any],
     images: int,
     timing_key: str,
@@ -235,7 +236,7 @@ async def keep_compiled(
         """UPDATE jobs SET graph = :graph, params = :params, images = :images, timing_key = :timing,
              requirement_id = :need
            WHERE id = :job AND attempt = :attempt AND state IN ('dispatched', 'executing', 'storing')""",
-        {"job": fence.job_id, "attempt": fence.attempt, "graph": graph, "params": dumps(params),
+        {"job": fence.job_id, "attempt": fence.attempt, "graph": packed(graph), "params": dumps(params),
          "images": images, "timing": timing_key, "need": requirement_id},
     )  # fmt: skip
     return touched == 1

@@ -8,8 +8,8 @@ from comfy_api_service.domain.generation import resolve
 from comfy_api_service.domain.generation_request import GenerationRequest
 from comfy_api_service.domain.graph import (
     ANY_REQUIREMENT,
+    Graph,
     Requirement,
-    canonical,
     requirement_of,
 )
 from comfy_api_service.domain.inventory import Catalogue
@@ -18,8 +18,8 @@ from comfy_api_service.domain.params import params_of
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    graph: bytes | None
-    """Canonical JSON; None until an inventory is known."""
+    graph: Graph | None
+    """None until an inventory is known."""
     params: Mapping[str, Any]
     requirement: Requirement
     images: int
@@ -43,7 +43,7 @@ def compile_generation(
         guess = float(decided.width * decided.height * decided.batch_size * decided.steps)
         return Compiled(None, params_of(decided), ANY_REQUIREMENT, decided.batch_size, guess, key)
     return Compiled(
-        graph=canonical(resolved.graph),
+        graph=resolved.graph,
         params=params_of(decided),
         requirement=requirement_of(resolved.graph),
         images=resolved.images,

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from comfy_api_service.domain.generation import GenerationRequest
-from comfy_api_service.domain.graph import Requirement
+from comfy_api_service.domain.graph import Graph, Requirement
 from comfy_api_service.domain.job import Job, OutputOptions
 
 
@@ -44,7 +44,7 @@ class NewJob:
     id: str
     account_id: str
     requirement: Requirement
-    graph: bytes | None
+    graph: Graph | None
     """None: no inventory was known; the worker that takes the job compiles it."""
     params: Mapping[str, Any]
     options: JobOptions

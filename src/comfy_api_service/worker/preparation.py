@@ -84,13 +84,12 @@ class Preparation:
         )
         known = replace(
             assignment,
-            graph=graph,
             params=compiled.params,
             images=compiled.images,
             timing_key=compiled.timing_key,
             model=need.primary,
         )
-        return Prepared(known, attempt_graph(known, graph))
+        return Prepared(known, for_attempt(graph, known.job_id, known.attempt))
 
 
 def attempt_graph(assignment: Assignment, stored: bytes) -> Graph:
