@@ -56,7 +56,8 @@ def _events(db: sqlite3.Connection) -> Iterable[str]:
 
 def _attempts(db: sqlite3.Connection) -> Iterable[str]:
     for row in db.execute(
-        """SELECT j.id, j.state, j.attempt, count(a.number) AS attempts, sum(a.number IS NOT NULL AND a.closed_at IS NULL) AS open
+        """SELECT j.id, j.state, j.attempt, count(a.number) AS attempts,
+             sum(a.number IS NOT NULL AND a.closed_at IS NULL) AS open
            FROM jobs j LEFT JOIN attempts a ON a.job_id = j.id GROUP BY j.id"""
     ):
         if row["attempts"] != row["attempt"]:

@@ -279,15 +279,19 @@ async def test_a_prompt_that_killed_its_backends_worker_is_noticed(
     monkeypatch.setattr(oversight, "ZOMBIE_SECONDS", 1.0)
     monkeypatch.setattr(oversight, "SILENT_SECONDS", 0.3)
     deadly = flat_picture(_salt=["99", 0])
-    async with Simulator(FAST) as one, Simulator(FAST) as two, Simulator(FAST) as three:
-        async with running(tmp_path, one.url, two.url, three.url) as service:
-            await online(service, 3)
-            killer = await submit_graph(service, deadly)
-            await reached(service, killer, State.EXECUTING)
-            others = [await submit_graph(service, flat_picture(color=n)) for n in range(6)]
-            for other in others:
-                assert (await ended(service, other)).state is State.SUCCEEDED
-            done = await ended(service, killer)
-            assert done.error is not None
-            assert (done.error.code, done.executed) == (Code.POISON_JOB, 2)
+    async with (
+        Simulator(FAST) as one,
+        Simulator(FAST) as two,
+        Simulator(FAST) as three,
+        running(tmp_path, one.url, two.url, three.url) as service,
+    ):
+        await online(service, 3)
+        killer = await submit_graph(service, deadly)
+        await reached(service, killer, State.EXECUTING)
+        others = [await submit_graph(service, flat_picture(color=n)) for n in range(6)]
+        for other in others:
+            assert (await ended(service, other)).state is State.SUCCEEDED
+        done = await ended(service, killer)
+        assert done.error is not None
+        assert (done.error.code, done.executed) == (Code.POISON_JOB, 2)
     check(tmp_path)

@@ -234,7 +234,10 @@ class TestAttempt:
             "1": {"class_type": "PreviewImage", "inputs": {"images": ["0", 0]}}
         }
         assert for_attempt(graph, "j", 2) == {
-            "1": {"class_type": "SaveImage", "inputs": {"images": ["0", 0], "filename_prefix": "cui/j/2/preview"}}
+            "1": {
+                "class_type": "SaveImage",
+                "inputs": {"images": ["0", 0], "filename_prefix": "cui/j/2/preview"},
+            }
         }
 
     def test_from_the_second_attempt_previews_are_saved(self) -> None:

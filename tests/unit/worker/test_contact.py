@@ -39,7 +39,9 @@ class Client:
         return SystemStats("0.8.0", "3.11", 0, 0, ())
 
     async def object_info(self) -> Mapping[str, Any]:
-        return {"PreviewImage": {"input": {"required": {"images": ["IMAGE"]}}, "output": [], "output_node": True}}
+        return {
+            "PreviewImage": {"input": {"required": {"images": ["IMAGE"]}}, "output": [], "output_node": True}
+        }
 
 
 class Rows:
