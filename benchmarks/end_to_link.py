@@ -24,7 +24,7 @@ LIMIT_SECONDS: Final = 60.0
 
 
 async def run(options: Options) -> list[Check]:
-    rounds, counted = options.choose(3, 1), options.choose(100, 60)
+    rounds, counted = options.choose(6, 2), options.choose(100, 60)
     folder = options.folder / "end_to_link"
     async with (
         simulator(folder / "bare", seconds_per_prompt=PROMPT_SECONDS) as bare_backend,
@@ -80,7 +80,7 @@ async def _arrivals(one: Client, counted: int) -> tuple[list[float], float]:
     loop = asyncio.get_running_loop()
     arrivals: list[float] = []
     checks: list[asyncio.Task[None]] = []
-    enough = loop.create_future()
+    enough: asyncio.Future[None] = loop.create_future()
     following = [asyncio.Event() for _ in range(WAITING + counted + SPARE)]
     needed = len(following)
 
@@ -91,21 +91,24 @@ async def _arrivals(one: Client, counted: int) -> tuple[list[float], float]:
         if len(arrivals) >= needed and not enough.done():
             enough.set_result(None)
 
+    def ended(task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (fault := task.exception()) is not None and not enough.done():
+            enough.set_exception(fault)
+
     jobs = [asyncio.create_task(job(followed)) for followed in following]
+    for task in jobs:
+        task.add_done_callback(ended)
     try:
         async with asyncio.timeout(LIMIT_SECONDS):
             for followed in following:
                 await followed.wait()
             since, needed = loop.time(), len(arrivals) + counted + SETTLING
-            await asyncio.wait([enough, *jobs], return_when=asyncio.FIRST_EXCEPTION)
+            await enough
     finally:
         for task in jobs:
             task.cancel()
-        ended = await asyncio.gather(*jobs, return_exceptions=True)
+        await asyncio.gather(*jobs, return_exceptions=True)
     await asyncio.gather(*checks)
-    for fault in ended:
-        if isinstance(fault, Exception):
-            raise fault
     return sorted(arrivals), since
 
 

@@ -28,7 +28,7 @@ class Side:
 
 
 async def run(options: Options) -> list[Check]:
-    count, rounds, seconds = options.choose(5000, 1000), options.choose(5, 3), options.choose(4, 3)
+    count, rounds, seconds = options.choose(5000, 1000), options.choose(5, 2), options.choose(4, 3)
     async with AsyncExitStack() as stack:
         server, names = await stack.enter_async_context(_service(options, count))
         ours = Side(server, await stack.enter_async_context(_ears(options)), names[WARM_UP + DEAF :])

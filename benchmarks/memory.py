@@ -9,7 +9,7 @@ BOUND_MEGABYTES: Final = 20
 
 
 async def run(options: Options) -> list[Check]:
-    jobs, steps = options.choose(100_000, 20_000), 5
+    jobs, steps = options.choose(100_000, 10_000), 5
     seen = []
     async with without_backend(options, "memory") as server, sending(options, "memory") as sender:
         first = server.memory()

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import random
 import socket
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -24,6 +25,7 @@ POLL_SECONDS: Final = 0.02
 ANSWER_SECONDS: Final = 180.0
 LINE_LIMIT: Final = 64 * 1024 * 1024
 COMMAND: Final = Path(sys.executable).with_name("comfy-api")
+_PORTS: Final = iter(random.sample(range(20_000, 32_000), 2_000))
 ROOT: Final = Path(__file__).resolve().parent.parent
 
 
@@ -63,9 +65,12 @@ class Server:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
+    """Each port once a run, and none of those that the system gives to connections that go out."""
+    for port in _PORTS:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind((HOST, port))
+            return port
+    raise RuntimeError("no port is free")
 
 
 @asynccontextmanager
@@ -126,7 +131,7 @@ async def _answering(server: Server, path: str, said: Path) -> None:
                     await asyncio.sleep(POLL_SECONDS)
         except TimeoutError:
             pass
-    raise DidNotStart(_last_words(said))
+    raise DidNotStart(last_words(said))
 
 
 def _ready_folder(folder: Path) -> Path:
@@ -134,7 +139,7 @@ def _ready_folder(folder: Path) -> Path:
     return folder
 
 
-def _last_words(said: Path) -> str:
+def last_words(said: Path) -> str:
     return said.read_text(errors="replace")[-2000:] or "no answer, and no word why"
 
 

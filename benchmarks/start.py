@@ -16,7 +16,9 @@ from benchmarks.servers import (
     HOST,
     READY_SECONDS,
     SETTINGS,
+    DidNotStart,
     free_port,
+    last_words,
     serve_command,
     service,
     simulator,
@@ -84,7 +86,7 @@ async def _first_answer(command: Sequence[str | Path], folder: Path, port: int) 
                 if await _answers(port):
                     return time.monotonic() - began
                 await asyncio.sleep(RETRY_SECONDS)
-    raise RuntimeError(f"the process ended before it answered: {command[0]}")
+    raise DidNotStart(last_words(folder / f"process-{port}.log"))
 
 
 async def _answers(port: int) -> bool:

@@ -18,7 +18,7 @@ WARM_UP: Final = 500
 
 
 async def run(options: Options) -> list[Check]:
-    rounds, seconds = options.choose(6, 3), options.choose(4, 2)
+    rounds, seconds = options.choose(6, 2), options.choose(4, 2)
     folder = options.folder / "submissions"
     prefixes = itertools.count()
     async with AsyncExitStack() as stack:

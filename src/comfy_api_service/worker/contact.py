@@ -105,8 +105,10 @@ class Contact:
 
     def suspect(self, why: str) -> None:
         """It answers but does not work: no more work for a while."""
-        log.warning("backend_suspect", backend=self.name, reason=why)
-        self._suspect_until = self._clock.monotonic() + SUSPICION_SECONDS
+        now = self._clock.monotonic()
+        if now >= self._suspect_until:
+            log.warning("backend_suspect", backend=self.name, reason=why)
+        self._suspect_until = now + SUSPICION_SECONDS
         self._ask_now.set()
 
     async def _ask(self) -> None:

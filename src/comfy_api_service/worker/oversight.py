@@ -4,6 +4,7 @@ bounds how long anything may take, removes prompts that nobody wants any more.
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Mapping
 from typing import Final
 
@@ -34,7 +35,7 @@ ZOMBIE_SECONDS: Final = 20.0
 """A prompt that waits in a queue where nothing runs for so long, or runs without any of its nodes, shows a
 backend whose worker is dead."""
 UNHEEDED_SECONDS: Final = 60.0
-"""A prompt that was asked to stop for being overdue, and runs on, is given up after so long."""
+"""A prompt that was asked to stop, for being overdue or replaced, and runs on, is given up after so long."""
 
 
 class Oversight:
@@ -62,6 +63,11 @@ class Oversight:
         self._look_now = asyncio.Event()
         self._swept_at = clock.monotonic()
         self._foreign: set[str] = set()
+        self._unheeding: dict[str, float] = {}
+        """Replaced prompts that run on, by when they were first asked to stop."""
+        self._in_the_way: set[str] = set()
+        """Running prompts of which there is no getting rid: while one is there, the backend gets no work."""
+        self._blocked = False
 
     def look_now(self) -> None:
         """Something happened that the socket may not have told whole."""
@@ -153,6 +159,8 @@ class Oversight:
             self._contact.suspect("it does not get to our prompts")
             run.end(Lost("blocked"))
             await run.remove()
+            self._blocked = True
+            self._swept_at = -math.inf
 
     def _give_up_all(self, reason: str, *, died: bool) -> None:
         """`died`: the backend went down, as far as can be told, with what this process saw it run."""
@@ -166,14 +174,32 @@ class Oversight:
         seen = {item.prompt_id for item in (*queue.running, *queue.pending)}
         unknown = seen - self._runs.keys() - self._foreign
         self._foreign &= seen
-        if not unknown:
-            return
-        ours = await self._db.read(lambda tx: work.closed_among(tx, sorted(unknown)))
-        for prompt_id in (one for one, closed in ours.items() if closed):
-            log.info("superseded_prompt_removed", backend=self._contact.name, prompt_id=prompt_id)
+        ours = await self._db.read(lambda tx: work.closed_among(tx, sorted(unknown))) if unknown else {}
+        closed = [prompt_id for prompt_id, is_closed in ours.items() if is_closed]
+        for prompt_id in closed:
+            if prompt_id not in self._unheeding:
+                log.info("superseded_prompt_removed", backend=self._contact.name, prompt_id=prompt_id)
             await self._client.delete_pending([prompt_id])
             await self._client.interrupt(prompt_id)
         self._foreign |= unknown - ours.keys()
+        running = {item.prompt_id for item in queue.running}
+        self._unheeding = {one: self._unheeding.get(one, now) for one in closed if one in running}
+        await self._keep_off(running, now)
+
+    async def _keep_off(self, running: set[str], now: float) -> None:
+        """No work for a backend that runs what neither ends nor heeds: its worker is dead, or busy for others."""
+        if self._blocked:
+            self._in_the_way |= running - self._runs.keys()
+            self._blocked = False
+        self._in_the_way |= {one for one, at in self._unheeding.items() if now - at >= UNHEEDED_SECONDS}
+        self._in_the_way &= running
+        if not self._in_the_way:
+            return
+        self._contact.suspect("a prompt is in the way")
+        for run in tuple(self._runs.values()):
+            if run.watch.started_at is None:
+                run.end(Lost("blocked"))
+                await run.remove()
 
 
 def _runs_nothing(run: Run, now: float) -> bool:
