@@ -18,7 +18,8 @@ class Measures:
         """`routes`: method, template and documented statuses; their series exist from the start."""
         self._requests = metrics.http_requests
         self._duration = metrics.http_duration
-        self._in_progress = metrics.http_in_progress
+        self._open = 0
+        metrics.http_in_progress.set_function(lambda: self._open)  # read when asked for: no lock a request
         self._series: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         for method, template, statuses in routes:
             for status in statuses:
@@ -26,10 +27,10 @@ class Measures:
         self._find("GET", UNMATCHED, 404)
 
     def entered(self) -> None:
-        self._in_progress.inc()
+        self._open += 1
 
     def left(self) -> None:
-        self._in_progress.dec()
+        self._open -= 1
 
     def answered(self, method: str, template: str, status: int, seconds: float) -> None:
         found = self._series.get((method, template, status))

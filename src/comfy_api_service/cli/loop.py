@@ -1,6 +1,7 @@
 """The event loop of processes that serve: uvloop where there is one."""
 
 import asyncio
+import gc
 import sys
 from collections.abc import Coroutine
 from typing import Any
@@ -18,6 +19,17 @@ else:
 SWITCH_SECONDS = 0.0005
 """How long a thread may keep the interpreter while another waits. The default of 5 ms is as long as a whole
 submission: the loop would wait that long for the database's thread, and the other way round."""
+
+
+COLLECT_AFTER = 20_000
+"""New objects before the youngest are searched for cycles: the search costs submissions a tenth of their time."""
+
+
+def settle_memory() -> None:
+    """After the start: what was built then lives as long as the process, so it is searched no more."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(COLLECT_AFTER, 20, 50)
 
 
 def run_fast(work: Coroutine[Any, Any, None]) -> None:

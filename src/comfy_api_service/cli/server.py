@@ -15,6 +15,7 @@ import uvicorn
 
 from comfy_api_service.cli.faults import Fault
 from comfy_api_service.cli.listening import BACKLOG
+from comfy_api_service.cli.loop import settle_memory
 from comfy_api_service.cli.output import say
 from comfy_api_service.cli.stopping import StopSignals
 from comfy_api_service.telemetry.logs import configure_logs
@@ -87,6 +88,7 @@ async def _serve(
     async with _started(settings) as service:
         if stopped.done():
             return
+        settle_memory()
         server = _Server(_config(service))
         serving = asyncio.create_task(server.serve(sockets))
         ready = asyncio.create_task(server.listening.wait())
