@@ -107,6 +107,8 @@ class Truncated(BackendError):
 
 
 _UNKNOWN_NODE: Final = re.compile(r"node '?(?P<name>.{1,128}?)'? (?:does not exist|not found)")
+_UNLOADABLE: Final = re.compile(r"Model in folder '(?P<kind>\w{1,64})' with filename '.*' not found")
+"""Of loaders whose list 0.3.64 does not check: it accepts the prompt, and the node fails."""
 _UNKNOWN_TYPES: Final = frozenset({"missing_node_type", "node_not_found"})
 
 
@@ -134,6 +136,9 @@ def _failed(failed: Failed) -> JobError:
     if failed.out_of_memory:
         message = f"{who} ran out of memory."
         return JobError(Code.OUT_OF_MEMORY, message, details, failed.node_id)
+    if absent := _UNLOADABLE.search(failed.message):
+        details["kind"] = absent["kind"]
+        return JobError(Code.MODEL_NOT_FOUND, f"{who}: {why}", details, failed.node_id)
     return JobError(Code.EXECUTION_FAILED, f"{who}: {why}", details, failed.node_id)
 
 

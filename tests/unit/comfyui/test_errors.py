@@ -17,6 +17,7 @@ from comfy_api_service.comfyui.errors import (
     Unreachable,
     job_error,
 )
+from comfy_api_service.comfyui.failure import failed
 from comfy_api_service.comfyui.messages import Failed, parse_text
 from comfy_api_service.comfyui.refusals import MAX_FAULTS, refusal
 from comfy_api_service.domain.errors import Code
@@ -129,6 +130,22 @@ def test_a_model_name_that_is_a_path_is_not_repeated() -> None:
     body = node_error("VAELoader", "vae_name", "value_not_in_list", received_value="/etc/shadow")
     error = job_error(refusal(body))
     assert "shadow" not in error.message + repr(error.details)
+
+
+def test_a_model_that_is_missed_only_when_it_is_loaded_is_a_missing_model() -> None:
+    """0.3.64 does not check enumerations in their newer form: the prompt is accepted, and its loader fails."""
+    data = {
+        "node_id": "2",
+        "node_type": "UpscaleModelLoader",
+        "exception_type": "FileNotFoundError",
+        "exception_message": "Model in folder 'upscale_models' with filename 'absent.pth' not found.\n",
+        "current_inputs": {"model_name": ["absent.pth"]},
+    }
+    error = job_error(failed("prompt", data))
+    assert (error.code, error.node_id) == (Code.MODEL_NOT_FOUND, "2")
+    assert error.details["kind"] == "upscale_models"
+    data["exception_message"] = "[Errno 2] No such file or directory: '/opt/x'"
+    assert job_error(failed("prompt", data)).code is Code.EXECUTION_FAILED
 
 
 def test_newer_words_for_an_unknown_node() -> None:
