@@ -158,6 +158,11 @@ class TestRequirement:
         assert model_of("LoadImage", "image", "a.png") is None
         assert model_of("VAELoader", "vae_name", "pixel_space") == ("vae", "pixel_space")
 
+    def test_loaders_that_the_recorded_servers_have_beyond_the_recorded_classes(self) -> None:
+        assert model_of("LTXVAudioVAELoader", "ckpt_name", "a") == ("checkpoints", "a")
+        assert model_of("LTXAVTextEncoderLoader", "ckpt_name", "a") == ("checkpoints", "a")
+        assert model_of("LTXAVTextEncoderLoader", "text_encoder", "a") == ("text_encoders", "a")
+
     @pytest.mark.parametrize("version", VERSIONS)
     def test_every_loader_of_a_real_server_is_in_the_table(self, version: str) -> None:
         for name, raw in object_info(version).items():

@@ -69,6 +69,9 @@ KINDS: Final[Mapping[tuple[str, str], str]] = MappingProxyType(
         ("HypernetworkLoader", "hypernetwork_name"): "hypernetworks",
         ("PhotoMakerLoader", "photomaker_model_name"): "photomaker",
         ("AudioEncoderLoader", "audio_encoder_name"): "audio_encoders",
+        ("LTXVAudioVAELoader", "ckpt_name"): "checkpoints",
+        ("LTXAVTextEncoderLoader", "ckpt_name"): "checkpoints",
+        ("LTXAVTextEncoderLoader", "text_encoder"): "text_encoders",
         ("ModelPatchLoader", "name"): "model_patches",
     }
 )
