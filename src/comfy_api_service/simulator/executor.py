@@ -141,7 +141,7 @@ class _Run:
             if cached is not None:
                 self._answer_from_cache(node, cached)
             else:
-                await self._run_node(node)
+                await self._run_node(node, last=schedule.left == 1)
             schedule.done(node)
 
     def _answer_from_cache(self, node: str, cached: Result) -> None:
@@ -152,13 +152,15 @@ class _Run:
             self._ui[node] = cached.ui
         self._report.finished(node)
 
-    async def _run_node(self, node: str) -> None:
+    async def _run_node(self, node: str, *, last: bool) -> None:
         self._node = node
         self._report.started(node)
         if self._item.client_id is not None:
             self._x.life.current_node = node
         self._report.executing(node)
         result = await self._call(node)
+        if last:  # the last node takes the time that is left: servers succeed right after its `executed`
+            await self._fill_time()
         if result.ui is not None:
             self._ui[node] = result.ui
             self._report.executed(node, result.ui)
@@ -240,7 +242,7 @@ class _Run:
     async def _fill_time(self) -> None:
         """With a fixed time a prompt, wait for its end; a prompt that ran nothing ends at once."""
         fixed = self._x.settings.seconds_per_prompt
-        if fixed is not None and self._executed:
+        if fixed is not None and self._node:
             left = fixed - (time.monotonic() - self._started)
             if left > 0:
                 await asyncio.sleep(left)

@@ -41,6 +41,11 @@ class Schedule:
     def __bool__(self) -> bool:
         return bool(self._waits_for)
 
+    @property
+    def left(self) -> int:
+        """How many nodes are still to run."""
+        return len(self._waits_for)
+
     def add(self, output: str) -> None:
         """Plan an output node and all that it needs."""
         stack, links = [output], list[tuple[str, str]]()

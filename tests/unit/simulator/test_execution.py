@@ -1,5 +1,6 @@
 import io
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -244,6 +245,16 @@ async def test_a_fixed_time_a_prompt_is_kept() -> None:
         (execution,) = simulator.record.prompts[prompt_id]
         assert execution.ended is not None
         assert 0.14 < execution.ended - execution.started < 1.0
+
+
+async def test_with_a_fixed_time_a_prompt_the_output_comes_at_its_end() -> None:
+    settings = fast(seconds_per_prompt=0.15)
+    async with Simulator(settings) as simulator, Client(simulator.url) as client:
+        await client.connect()
+        prompt_id = await client.submit(flat())
+        await client.until("executed")
+        (execution,) = simulator.record.prompts[prompt_id]
+        assert time.monotonic() - execution.started > 0.14
 
 
 async def test_fixed_output_draws_and_writes_nothing() -> None:
