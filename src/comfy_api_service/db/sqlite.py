@@ -10,6 +10,7 @@ import queue
 import sqlite3
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
@@ -22,8 +23,13 @@ DIALECT: Final = Dialect("sqlite", for_update="")
 BUSY_SECONDS: Final = 5.0
 """How long to wait for a shell command that writes beside the service."""
 PAGE_CACHE_KIB: Final = 4096
+TOGETHER: Final = 8
+"""Most functions that share a commit: the first of them waits for the last."""
+FOLLOW_SECONDS: Final = 0.001
+"""How long a commit waits for the function that was announced to follow; a commit takes as long."""
 
-Work = tuple[Callable[[Any], Awaitable[Any]], asyncio.Future[Any], asyncio.AbstractEventLoop]
+Function = Callable[[Any], Coroutine[Any, Any, Any]]
+Work = tuple[Function, asyncio.Future[Any], asyncio.AbstractEventLoop, bool]
 
 
 def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
@@ -81,12 +87,19 @@ def drive(coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 class _Thread:
-    """A thread with a connection of its own that runs functions one after the other."""
+    """A thread with a connection of its own that runs functions one after the other.
 
-    def __init__(self, path: Path, work: "queue.SimpleQueue[Work | None]", *, name: str, begin: str) -> None:
+    Reads share no transaction: one that came later must see what was committed meanwhile.
+    """
+
+    def __init__(
+        self, path: Path, work: "queue.SimpleQueue[Work | None]", *, name: str, read_only: bool
+    ) -> None:
         self._path = path
         self._work = work
-        self._begin = begin
+        self._begin = "BEGIN" if read_only else "BEGIN IMMEDIATE"
+        self._read_only = read_only
+        self._together = 1 if read_only else TOGETHER
         self._thread = threading.Thread(target=self._loop, name=name, daemon=True)
         self._thread.start()
 
@@ -96,33 +109,70 @@ class _Thread:
     def _loop(self) -> None:
         connection: sqlite3.Connection | None = None
         while (work := self._work.get()) is not None:
-            function, future, loop = work
+            done: list[_Done] = []
             try:
                 if connection is None:
-                    connection = connect(self._path, read_only=self._begin == "BEGIN")
-                result = self._transaction(connection, function)
+                    connection = connect(self._path, read_only=self._read_only)
+                self._transaction(connection, work, done)
             except BaseException as fault:  # noqa: BLE001 - every fault goes to whoever waits
                 if connection is not None and connection.in_transaction:  # the rollback failed too
                     connection.close()
                     connection = None
-                _settle(loop, future, fault=_named(fault))
+                for one in done or [_Done(work)]:
+                    _settle(one.work, fault=_named(one.fault or fault))
             else:
-                _settle(loop, future, result=result)
-            del work, function, future, loop
+                for one in done:
+                    _settle(one.work, result=one.result, fault=one.fault and _named(one.fault))
+            del work, done
         if connection is not None:
             connection.close()
 
-    def _transaction(self, connection: sqlite3.Connection, function: Callable[[Any], Awaitable[T]]) -> T:
+    def _transaction(self, connection: sqlite3.Connection, first: Work, done: "list[_Done]") -> None:
+        """The first function, and those that came meanwhile: they share the commit, which costs more than
+        they do. Each fails alone, unless the commit fails.
+        """
+        work: Work | None = first
         connection.execute(self._begin)
         try:
-            result = drive(cast("Coroutine[Any, Any, T]", function(SqliteTx(connection))))
-            connection.execute("COMMIT")
+            while work is not None:
+                done.append(one := _Done(work))
+                connection.execute("SAVEPOINT one")
+                try:
+                    one.result = drive(work[0](SqliteTx(connection)))
+                except Exception as fault:  # noqa: BLE001 - it goes to whoever waits
+                    connection.execute("ROLLBACK TO one")
+                    one.fault = fault
+                connection.execute("RELEASE one")
+                work = self._next(followed=work[3]) if len(done) < self._together else None
+            _commit(connection)
         except BaseException:
             if connection.in_transaction:
                 with contextlib.suppress(sqlite3.Error):
                     connection.execute("ROLLBACK")
             raise
-        return result
+
+    def _next(self, *, followed: bool) -> Work | None:
+        """What waits already, or comes at once where that is known; the end of the thread is left for later."""
+        try:
+            work = self._work.get(timeout=FOLLOW_SECONDS) if followed else self._work.get_nowait()
+        except queue.Empty:
+            return None
+        if work is None:
+            self._work.put(None)
+        return work
+
+
+@dataclass(slots=True)
+class _Done:
+    """A function of a transaction, and what it gave."""
+
+    work: Work
+    result: Any = None
+    fault: BaseException | None = None
+
+
+def _commit(connection: sqlite3.Connection) -> None:
+    connection.execute("COMMIT")
 
 
 def _named(fault: BaseException) -> BaseException:
@@ -135,13 +185,9 @@ def _named(fault: BaseException) -> BaseException:
     return fault
 
 
-def _settle(
-    loop: asyncio.AbstractEventLoop,
-    future: asyncio.Future[Any],
-    *,
-    result: Any = None,
-    fault: BaseException | None = None,
-) -> None:
+def _settle(work: Work, *, result: Any = None, fault: BaseException | None = None) -> None:
+    _, future, loop, _ = work
+
     def deliver() -> None:
         if future.cancelled():
             return
@@ -162,26 +208,30 @@ class SqliteDatabase:
     def __init__(self, path: Path, *, readers: int = 2) -> None:
         self._writes: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
         self._reads: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
-        self._writer = _Thread(path, self._writes, name="db-writer", begin="BEGIN IMMEDIATE")
+        self._writer = _Thread(path, self._writes, name="db-writer", read_only=False)
         self._readers = [
-            _Thread(path, self._reads, name=f"db-reader-{n}", begin="BEGIN") for n in range(readers)
+            _Thread(path, self._reads, name=f"db-reader-{n}", read_only=True) for n in range(readers)
         ]
         self._closed = False
 
-    async def write(self, function: Callable[[Tx], Awaitable[T]]) -> T:
-        return await self._submit(self._writes, function)
+    async def write(self, function: Callable[[Tx], Awaitable[T]], *, followed: bool = False) -> T:
+        return await self._submit(self._writes, function, followed=followed)
 
     async def read(self, function: Callable[[Reader], Awaitable[T]]) -> T:
         return await self._submit(self._reads, function)
 
     def _submit(
-        self, work: "queue.SimpleQueue[Work | None]", function: Callable[[Any], Awaitable[T]]
+        self,
+        work: "queue.SimpleQueue[Work | None]",
+        function: Callable[[Any], Awaitable[T]],
+        *,
+        followed: bool = False,
     ) -> asyncio.Future[T]:
         if self._closed:
             raise Unavailable("The database is closed.")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
-        work.put((function, future, loop))
+        work.put((cast("Function", function), future, loop, followed))
         return future
 
     async def close(self) -> None:

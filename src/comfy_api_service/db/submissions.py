@@ -65,12 +65,12 @@ class Submissions:
     """Groups what arrives while the previous group is being written."""
 
     def __init__(
-        self, db: Database, *, queue_limit: int, on_writing: Callable[[], None] = lambda: None
+        self, db: Database, *, queue_limit: int, on_writing: Callable[[], bool] = lambda: False
     ) -> None:
         """`queue_limit` is the most jobs that may wait, over all accounts.
 
-        `on_writing` is called when a group is on its way: a claim that it causes stands behind the group in
-        the writer's line, and finds it without another round.
+        `on_writing` is called just before a group is handed over: whom it wakes stands behind the group in the
+        writer's line, finds it without another round, and shares its commit. It tells whether there was somebody.
         """
         self._db = db
         self._on_writing = on_writing
@@ -96,9 +96,11 @@ class Submissions:
 
     async def _write(self, group: Sequence[tuple[NewJob, asyncio.Future[Outcome]]]) -> None:
         jobs = [job for job, _ in group]
-        asyncio.get_running_loop().call_soon(self._on_writing)
+        followed = self._on_writing()
         try:
-            outcomes = await self._db.write(lambda tx: insert(tx, jobs, queue_limit=self._queue_limit))
+            outcomes = await self._db.write(
+                lambda tx: insert(tx, jobs, queue_limit=self._queue_limit), followed=followed
+            )
         except Exception as fault:  # noqa: BLE001 - it belongs to whoever waits for the answer
             if len(group) == 1 or isinstance(fault, ServiceError):
                 for _, future in group:

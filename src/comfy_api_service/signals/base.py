@@ -87,8 +87,8 @@ class Mailbox:
 
 
 class Signals(Protocol):
-    def wake(self) -> None:
-        """Jobs became ready, or room appeared: workers should look."""
+    def wake(self) -> bool:
+        """Jobs became ready, or room appeared: workers should look. Whether one of this process was waiting."""
         ...
 
     @property

@@ -20,11 +20,12 @@ class MemorySignals:
         self._on_cancel: list[Callable[[str], None]] = []
         self._on_pool: list[Callable[[], None]] = []
 
-    def wake(self) -> None:
+    def wake(self) -> bool:
         self._wakes += 1
+        waiting = bool(self._sleepers)
         for sleeper in self._sleepers:
-            if not sleeper.done():
-                sleeper.set_result(None)
+            _rouse(sleeper)
+        return waiting
 
     @property
     def wakes(self) -> int:
@@ -33,13 +34,15 @@ class MemorySignals:
     async def woken(self, seen: int, timeout: float) -> None:
         if self._wakes != seen:
             return
-        sleeper = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        sleeper: asyncio.Future[None] = loop.create_future()
+        timer = loop.call_later(timeout, _rouse, sleeper)
         self._sleepers.add(sleeper)
         try:
-            await asyncio.wait((sleeper,), timeout=timeout)
+            await sleeper
         finally:
+            timer.cancel()
             self._sleepers.discard(sleeper)
-            sleeper.cancel()
 
     def publish(self, note: Note) -> None:
         if not self._remember(note):
@@ -109,3 +112,8 @@ class MemorySignals:
     def on_pool_change(self, act: Callable[[], None]) -> Callable[[], None]:
         self._on_pool.append(act)
         return lambda: self._on_pool.remove(act)
+
+
+def _rouse(sleeper: asyncio.Future[None]) -> None:
+    if not sleeper.done():
+        sleeper.set_result(None)
