@@ -81,6 +81,10 @@ class Storage(Protocol):
         """
         ...
 
+    async def forget(self, prefix: str) -> None:
+        """Nothing will be put under this prefix after all; objects that are there stay. Raises as `put` does."""
+        ...
+
     async def put(self, key: str, body: AsyncIterable[bytes], *, media_type: str) -> Stored:
         """Write an object: durable when this returns, whole or not at all; the same key again replaces.
 

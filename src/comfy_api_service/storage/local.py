@@ -62,6 +62,10 @@ class LocalStorage:
         """Make the folder, and sync all above it, while nobody waits for it."""
         await self._hop(self._tree.make, checked_key(prefix))
 
+    async def forget(self, prefix: str) -> None:
+        """Remove the folder if it is empty."""
+        await self._hop(self._tree.prune, checked_key(prefix))
+
     async def put(self, key: str, body: AsyncIterable[bytes], *, media_type: str) -> Stored:
         """As the Protocol says; the media type is told by the link, not kept here."""
         del media_type

@@ -60,6 +60,10 @@ class Tree:
             folder.mkdir(parents=True, exist_ok=True)
             self._sync_above(folder)
 
+    def prune(self, prefix: str) -> None:
+        """Remove an empty folder, and those above it that become empty."""
+        self._prune(self.path(prefix))
+
     def publish(self, written: Path, key: str) -> None:
         """Move a synced file to its key's place; when this returns, the place is on the disk too."""
         target = self.path(key)

@@ -100,8 +100,6 @@ class Collector:
     async def _one(
         self, client: ComfyClient, assignment: Assignment, node: str, file: FileRef, index: int
     ) -> Artifact:
-        folder = f"jobs/{assignment.job_id}/{assignment.attempt}"
-        expecting = asyncio.create_task(self._expect(folder))
         async with client.view(file) as stream:
             prepared = await self._intake.intake(
                 stream.chunks(),
@@ -109,8 +107,7 @@ class Collector:
                 embed=_embedded(assignment),
                 limit_bytes=self._limit_bytes,
             )
-            key = f"{folder}/{prepared.kind}_{index}.{prepared.extension}"
-            await expecting
+            key = f"{_folder(assignment)}/{prepared.kind}_{index}.{prepared.extension}"
             stored = await self._storage.put(key, prepared, media_type=prepared.media_type)
         try:
             prepared.finish_check()
@@ -130,10 +127,15 @@ class Collector:
             seed=assignment.params.get("seed"),
         )
 
-    async def _expect(self, folder: str) -> None:
-        """While the file is fetched; if it fails, so will the putting, and say why."""
+    async def expect(self, assignment: Assignment) -> None:
+        """The store may prepare itself while the prompt runs; if it fails, so will the putting, and say why."""
         with contextlib.suppress(StorageError):
-            await self._storage.expect(folder)
+            await self._storage.expect(_folder(assignment))
+
+    async def forget(self, assignment: Assignment) -> None:
+        """No result will come of this attempt."""
+        with contextlib.suppress(StorageError):
+            await self._storage.forget(_folder(assignment))
 
     async def discard(self, assignment: Assignment, keys: Sequence[str]) -> None:
         """Remove what was stored for a job that did not take it."""
@@ -141,6 +143,10 @@ class Collector:
             await self._storage.delete(keys)
         except StorageError:
             log.warning("discard_failed", job_id=assignment.job_id)
+
+
+def _folder(assignment: Assignment) -> str:
+    return f"jobs/{assignment.job_id}/{assignment.attempt}"
 
 
 def _embedded(assignment: Assignment) -> Mapping[str, str] | None:

@@ -40,7 +40,7 @@ log = structlog.get_logger()
 PROMPTS: Final = 2
 """Prompts kept in a backend's queue: it never idles between jobs; more would only lose control."""
 RESULT_FIRST_SECONDS: Final = 0.015
-"""How long the next claim waits for a result to be stored while the backend runs another prompt."""
+"""How long the next claim, and the start of the next prompt, wait for a result to be written."""
 STRAYS_SECONDS: Final = 30.0
 POLL_SECONDS: Final = 0.25
 """How often an idle backend looks for work when no wake-up comes."""
@@ -79,6 +79,8 @@ class Driver:
         self._room = room
         self._preparation = preparation
         self._changed = asyncio.Event()
+        self._settled = asyncio.Event()
+        self._settled.set()
         self.contact = Contact(
             backend_id, name, client, db, signals, clock, metrics, changed=self._changed.set
         )
@@ -235,6 +237,8 @@ class Driver:
             promised=output_nodes(graph, self.contact.inventory),
             graph=graph,
             link=None if adopted or not self._session.connected else self._session.link,
+            on_outputs=lambda run: self._settler.fetch(run, self._client),
+            on_started=self._started,
             adopted=adopted,
         )
         self._runs[run.prompt_id] = run
@@ -249,6 +253,7 @@ class Driver:
             verdict = await run.verdict
         finally:
             self._settling[run.prompt_id] = run
+            self._settled.clear()
             self._runs.pop(run.prompt_id, None)
             self._room.give_back()
             if self._runs:  # the backend has work: who waits for this result goes before the next claim
@@ -265,7 +270,19 @@ class Driver:
             await self._reporter.requeue(run.assignment, Lost("internal fault"))
         finally:
             self._settling.pop(run.prompt_id, None)
+            if not self._settling:
+                self._settled.set()
             self._changed.set()
+
+    async def _started(self, run: Run) -> bool:
+        """Write that it runs, a little later if a result is being written: somebody waits for that one."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(RESULT_FIRST_SECONDS):
+                await self._settled.wait()
+        held = await self._reporter.started(run.assignment)
+        if held:
+            self._spawn(self._settler.expect(run))
+        return held
 
     async def _forget_residency(self) -> None:
         """A backend that restarted has nothing loaded."""

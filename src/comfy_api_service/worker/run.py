@@ -6,7 +6,7 @@ something. A prompt is posted once: a POST whose answer never came is settled by
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -41,6 +41,7 @@ from comfy_api_service.domain.events import Progress
 from comfy_api_service.domain.graph import Graph
 from comfy_api_service.domain.job import State
 from comfy_api_service.worker.assignment import Assignment
+from comfy_api_service.worker.collect import Collected
 from comfy_api_service.worker.progress import ProgressMeter
 from comfy_api_service.worker.reporter import Reporter
 from comfy_api_service.worker.verdict import (
@@ -93,6 +94,14 @@ class Watch:
     missed: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Fetching:
+    """Outputs on their way to the store."""
+
+    outputs: Sequence[Output]
+    task: asyncio.Task[Collected]
+
+
 class Run:
     """An attempt while a backend has it."""
 
@@ -106,11 +115,15 @@ class Run:
         promised: tuple[str, ...],
         graph: Graph,
         link: int | None,
+        on_outputs: Callable[["Run"], None],
+        on_started: Callable[["Run"], Awaitable[bool]],
         adopted: bool = False,
     ) -> None:
         """`link`: the socket connection that all of its events will come by; None if there is none.
 
         `adopted`: an earlier process posted it, under a client id of its own: only queue and history tell of it.
+        `on_outputs` is called when an unbroken socket has told of every output that the graph promised.
+        `on_started` writes the start; False if the attempt was replaced.
         """
         self.assignment = assignment
         self.link = link
@@ -120,6 +133,7 @@ class Run:
         """Set when the job is to end although its prompt already has."""
         self.verdict: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
         self.why: Why | None = None
+        self.fetching: Fetching | None = None
         self.cached: frozenset[str] = frozenset()
         self._client = client
         self._reporter = reporter
@@ -128,6 +142,8 @@ class Run:
         self._promised = promised
         self._outputs: list[Output] = []
         self._meter = ProgressMeter(graph)
+        self._on_outputs = on_outputs
+        self._on_started = on_started
         self._marked: asyncio.Task[None] | None = None
         self._stopping: asyncio.Task[None] | None = None
         if adopted:
@@ -217,6 +233,8 @@ class Run:
             case Output():
                 if message not in self._outputs:  # frames were seen twice; a node may give several outputs
                     self._outputs.append(message)
+                    if self._complete:
+                        self._on_outputs(self)
             case PreviewFrame(media_type=media_type, picture=picture):
                 if self._announced:
                     self._reporter.preview(self.assignment, media_type, picture)
@@ -236,7 +254,7 @@ class Run:
             self._marked = asyncio.create_task(self._mark_started())
 
     async def _mark_started(self) -> None:
-        if self.assignment.state is State.DISPATCHED and not await self._reporter.started(self.assignment):
+        if self.assignment.state is State.DISPATCHED and not await self._on_started(self):
             self.end(Fenced())
 
     async def marked(self) -> None:
@@ -246,10 +264,20 @@ class Run:
 
     def _succeeded(self, now: float) -> None:
         """All outputs of an unbroken socket are the result; with any gap, `look` will find them in history."""
-        if self.link is None or not set(self._promised) <= {output.node for output in self._outputs}:
+        if not self._complete:
             self.watch.untold = True
             return
-        self.end(Produced(in_order(self._outputs, self._promised), self.cached, self._seconds(now)))
+        self.end(Produced(self.outputs, self.cached, self._seconds(now)))
+
+    @property
+    def outputs(self) -> tuple[Output, ...]:
+        """What the socket told of, in the order of the graph."""
+        return in_order(self._outputs, self._promised)
+
+    @property
+    def _complete(self) -> bool:
+        """Whether an unbroken socket told of every output that was promised."""
+        return self.link is not None and set(self._promised) <= {output.node for output in self._outputs}
 
     def gap(self) -> None:
         """The socket broke: what it told until now may not be all."""
@@ -339,7 +367,7 @@ class Run:
 
     def abandon(self) -> None:
         """Stop following; the prompt stays where it is."""
-        for task in (self._stopping, self._marked):
+        for task in (self._stopping, self._marked, None if self.fetching is None else self.fetching.task):
             if task is not None:
                 task.cancel()
 

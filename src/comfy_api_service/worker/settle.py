@@ -2,13 +2,14 @@
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import structlog
 
 from comfy_api_service.comfyui.client import ComfyClient
 from comfy_api_service.comfyui.errors import BackendError, OutputInvalid, OutputMissing, job_error
+from comfy_api_service.comfyui.message_types import Output
 from comfy_api_service.db.transitions import Ending, deadline_error
 from comfy_api_service.domain.clock import Clock
 from comfy_api_service.domain.errors import Code
@@ -18,7 +19,7 @@ from comfy_api_service.media.errors import MediaError
 from comfy_api_service.worker.assignment import Assignment
 from comfy_api_service.worker.collect import Collected, Collector
 from comfy_api_service.worker.reporter import Reporter
-from comfy_api_service.worker.run import Run
+from comfy_api_service.worker.run import Fetching, Run
 from comfy_api_service.worker.verdict import Broke, Declined, Lost, Produced, Stopped, Verdict
 
 log = structlog.get_logger()
@@ -43,9 +44,35 @@ class Settler:
         """Whether results wait for the store."""
         return self._collector.storage_fails
 
+    async def expect(self, run: Run) -> None:
+        """Let the store prepare itself while the prompt runs."""
+        await self._collector.expect(run.assignment)
+
+    def fetch(self, run: Run, client: ComfyClient) -> None:
+        """Begin to store what the socket told of, before the prompt has ended: a success will want it."""
+        if run.fetching is None:
+            run.fetching = self._fetch(run.assignment, run.outputs, client)
+
+    def _fetch(self, assignment: Assignment, outputs: Sequence[Output], client: ComfyClient) -> Fetching:
+        return Fetching(outputs, asyncio.create_task(self._collector.collect(client, assignment, outputs)))
+
+    async def _drop(self, run: Run) -> None:
+        """What was fetched for a success that is none, or another one."""
+        fetching, run.fetching = run.fetching, None
+        if fetching is None:
+            return
+        fetching.task.cancel()
+        await asyncio.wait((fetching.task,))
+        if not fetching.task.cancelled() and fetching.task.exception() is None:
+            keys = [artifact.key for artifact in fetching.task.result().artifacts]
+            await self._collector.discard(run.assignment, keys)
+
     async def settle(self, run: Run, verdict: Verdict, client: ComfyClient, graph: Graph) -> None:
         """Write what follows; where the attempt was replaced, remove what it left."""
         await run.marked()
+        if not isinstance(verdict, Produced):
+            await self._drop(run)
+            await self._collector.forget(run.assignment)
         held = True
         match verdict:
             case Produced():
@@ -66,14 +93,16 @@ class Settler:
 
     async def _produced(self, run: Run, produced: Produced, client: ComfyClient, graph: Graph) -> bool:
         assignment = run.assignment
-        collecting = asyncio.create_task(self._collector.collect(client, assignment, produced.outputs))
-        halted = asyncio.create_task(run.halt.wait())
+        if run.fetching is not None and run.fetching.outputs != produced.outputs:
+            await self._drop(run)
+        fetching = run.fetching or self._fetch(assignment, produced.outputs, client)
+        run.fetching = None
+        collecting = fetching.task
         try:
             done, _ = await asyncio.wait((collecting,), timeout=STORING_AFTER_SECONDS)
             if not done and not await self._reporter.storing(assignment):
                 return False
-            await asyncio.wait((collecting, halted), return_when=asyncio.FIRST_COMPLETED)
-            if not collecting.done():
+            if not done and not await _before(run.halt, collecting):
                 return await self._stopped(run, Stopped(produced.seconds))
             collected = collecting.result()
         except OutputMissing:
@@ -86,7 +115,6 @@ class Settler:
             return await self._reporter.requeue(assignment, Lost("output unreachable"))
         finally:
             collecting.cancel()
-            halted.cancel()
         if not collected.artifacts and not collected.values:
             error = JobError(Code.OUTPUT_INVALID, "The backend gave no output.")
             return await self._fail(assignment, error, produced.seconds)
@@ -141,6 +169,16 @@ class Settler:
     async def _fail(self, assignment: Assignment, error: JobError, seconds: float | None) -> bool:
         ending = Ending(State.FAILED, error=error, backend_seconds=seconds, outcome=error.code.lower())
         return await self._reporter.finish(assignment, ending) is not None
+
+
+async def _before(halt: asyncio.Event, task: asyncio.Task[Collected]) -> bool:
+    """Whether the task is done before the halt."""
+    halted = asyncio.create_task(halt.wait())
+    try:
+        await asyncio.wait((task, halted), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        halted.cancel()
+    return task.done()
 
 
 def _cache_use(produced: Produced, graph: Graph) -> CacheUse:

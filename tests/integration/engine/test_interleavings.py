@@ -103,7 +103,7 @@ async def test_a_late_compiled_job_keeps_its_need_when_its_backend_dies(tmp_path
             await reached(service, accepted.job.id, State.READY)
             await has.faults.restart()
             again = await reached(service, accepted.job.id, State.EXECUTING)
-            assert again.attempt == 2
+            assert again.executed == 2  # an attempt more may have found the backend still away
             assert lacks.record.executions == 0
             await service.services.jobs.cancel(LOCAL, accepted.job.id)
             await ended(service, accepted.job.id)

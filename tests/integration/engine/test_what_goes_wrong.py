@@ -1,6 +1,7 @@
 """Backends that die, lie, stall or fall silent: no job is lost, none is done twice."""
 
 import asyncio
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -120,6 +121,44 @@ async def test_lost_frames_lose_no_result(
         assert done.state is State.SUCCEEDED
         assert len(done.artifacts) == 2
     check(tmp_path)
+
+
+async def test_a_result_that_was_fetched_for_a_lost_prompt_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(oversight, "SILENT_SECONDS", 0.5)
+    stored = tmp_path / "artifacts" / "jobs"
+    async with Simulator(FAST) as sim, running(tmp_path, sim.url) as service:
+        await online(service)
+        sim.faults.lose_frames(types=("execution_success",))
+        accepted = await submit(service)
+        await until(lambda: _some(stored.glob("*/1/image_0.png")))
+        sim.faults.heal()
+        sim.faults.forget_history()
+        done = await ended(service, accepted.job.id)
+        assert (done.state, done.attempt) == (State.SUCCEEDED, 2)
+        assert [path.name for path in (stored / accepted.job.id).iterdir()] == ["2"]
+    check(tmp_path)
+
+
+async def _some(paths: Iterable[Path]) -> bool:
+    return any(True for _ in paths)
+
+
+async def test_what_the_store_prepared_for_a_job_that_failed_is_removed(tmp_path: Path) -> None:
+    async with Simulator(MIDDLING) as sim, running(tmp_path, sim.url) as service:
+        await online(service)
+        sim.faults.fail_node("VAEDecode")
+        accepted = await submit(service, order(steps=20))
+        folder = tmp_path / "artifacts" / "jobs" / accepted.job.id
+        await until(lambda: _is_there(folder))
+        assert (await ended(service, accepted.job.id)).state is State.FAILED
+        await until(lambda: _is_there(folder, wanted=False))
+    check(tmp_path)
+
+
+async def _is_there(folder: Path, *, wanted: bool = True) -> bool:
+    return await asyncio.to_thread(folder.exists) is wanted
 
 
 async def test_repeated_and_reordered_frames_change_nothing(tmp_path: Path) -> None:
