@@ -18,8 +18,8 @@ from starlette.types import Scope
 
 from comfy_api_service.api.answers import JSON
 from comfy_api_service.api.faults import validation_failed
-from comfy_api_service.api.times import iso
 from comfy_api_service.domain.errors import Code, Refused, ServiceError
+from comfy_api_service.domain.times import iso
 
 _OF_STATUS: Final[Mapping[int, tuple[Code, str]]] = {
     400: (Code.BAD_REQUEST, "The request is not as it should be."),

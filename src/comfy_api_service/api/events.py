@@ -3,9 +3,9 @@
 from typing import Any
 
 from comfy_api_service.api import shapes
-from comfy_api_service.api.times import iso
 from comfy_api_service.domain.events import EventType, Preview, Progress
 from comfy_api_service.domain.job import Status
+from comfy_api_service.domain.times import iso
 from comfy_api_service.services.views import Done, Durable, Moved, Notice, Pictured, Snapshot
 
 

@@ -7,10 +7,10 @@ from fastapi import Depends, Query
 
 from comfy_api_service.api.schemas.base import BATCH_ID_PATTERN
 from comfy_api_service.api.schemas.submission import LABEL_KEY
-from comfy_api_service.api.times import seconds_of
 from comfy_api_service.db.jobs import JobFilters
 from comfy_api_service.domain.errors import FieldError, ValidationFailed
 from comfy_api_service.domain.job import Status
+from comfy_api_service.domain.times import seconds_of
 
 _TIME: Final = {"format": "date-time"}
 

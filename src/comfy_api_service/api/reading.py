@@ -4,7 +4,7 @@ import re
 from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from comfy_api_service.api.faults import validation_failed
 from comfy_api_service.domain.errors import Code, FieldError, Refused, ValidationFailed
@@ -17,7 +17,7 @@ WAIT_MAX: Final = 300.0
 _JSON_TYPE: Final = re.compile(
     rb'application/(?:[a-z0-9.+-]+\+)?json(?:\s*;\s*charset="?utf-?8"?)?', re.IGNORECASE
 )
-_VISIBLE: Final = re.compile(r"[\x21-\x7e]{1,255}")
+_VISIBLE: Final = re.compile(rb"[\x21-\x7e]{1,255}")
 _PREFERENCE: Final = re.compile(r"wait\s*=\s*\"?([0-9]{1,9})\"?", re.IGNORECASE)
 
 
@@ -26,9 +26,21 @@ async def read_json(request: Request) -> bytes:
     for name, value in request.scope["headers"]:
         if name == b"content-type":
             if value == b"application/json" or _JSON_TYPE.fullmatch(value.strip()):
-                return await request.body()
+                return await _body(request)
             break
     raise Refused(Code.UNSUPPORTED_MEDIA_TYPE, "The body must be sent as application/json, in UTF-8.")
+
+
+async def _body(request: Request) -> bytes:
+    """Most come in one piece: it is not copied. Raises `ClientDisconnect`."""
+    pieces: list[bytes] = []
+    while True:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        pieces.append(message.get("body", b""))
+        if not message.get("more_body", False):
+            return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 def parse(model: type[M], body: bytes) -> M:
@@ -49,12 +61,14 @@ def refusal(error: ValidationError) -> Refused:
 
 
 def idempotency_key(request: Request) -> str | None:
-    key = request.headers.get("idempotency-key")
-    if key is None:
-        return None
-    if not _VISIBLE.fullmatch(key):
-        raise ValidationFailed([FieldError("Idempotency-Key", "must be 1 to 255 visible ASCII characters")])
-    return key
+    for name, value in request.scope["headers"]:
+        if name == b"idempotency-key":
+            if not _VISIBLE.fullmatch(value):
+                raise ValidationFailed(
+                    [FieldError("Idempotency-Key", "must be 1 to 255 visible ASCII characters")]
+                )
+            return bytes(value).decode()
+    return None
 
 
 def preferred_wait(request: Request) -> tuple[float, bool]:

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from comfy_api_service.api import addresses
-from comfy_api_service.api.times import iso, iso_or_none
 from comfy_api_service.domain.job import Artifact, Job, JobError, Status
 from comfy_api_service.domain.submission import Accepted
+from comfy_api_service.domain.times import iso, iso_or_none
 from comfy_api_service.services.views import Batch, BatchItem, JobView, Link, ModelEntry
 
 Shape = dict[str, Any]

@@ -2,10 +2,13 @@
 
 import logging
 import sys
+import time
 from typing import Any
 
 import orjson
 import structlog
+
+from comfy_api_service.domain.times import iso
 
 
 def configure_logs(*, level: str, as_json: bool) -> None:
@@ -13,7 +16,7 @@ def configure_logs(*, level: str, as_json: bool) -> None:
     shared: list[structlog.types.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _stamped,
         structlog.processors.format_exc_info,
     ]
     number = logging.getLevelNamesMapping()[level.upper()]
@@ -48,6 +51,11 @@ def configure_logs(*, level: str, as_json: bool) -> None:
     root.setLevel(max(number, logging.INFO))
     for noisy in ("aiohttp.access", "uvicorn.access", "alembic"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def _stamped(_logger: Any, _method: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
+    event["timestamp"] = iso(time.time())
+    return event
 
 
 def _serialize(value: Any, **_: Any) -> bytes:

@@ -11,9 +11,9 @@ from comfy_api_service.api.faults import shown
 from comfy_api_service.api.negotiation import accepted_types
 from comfy_api_service.api.pacing import PREVIEW_SECONDS, PROGRESS_SECONDS, Pacing
 from comfy_api_service.api.schemas.submission import JobRequest
-from comfy_api_service.api.times import iso, seconds_of
 from comfy_api_service.domain.errors import ValidationFailed
 from comfy_api_service.domain.events import Event, EventType, Preview, Progress
+from comfy_api_service.domain.times import iso, seconds_of
 from comfy_api_service.services.views import Durable, Moved, Pictured
 
 JOB = "job_0123456789ABCDEFGHJKMNPQRS"

@@ -19,8 +19,8 @@ from comfy_api_service.api.schemas.service import (
     RootAnswer,
 )
 from comfy_api_service.api.state import services_of, state_of
-from comfy_api_service.api.times import iso
 from comfy_api_service.domain.errors import Code, Refused, Unavailable
+from comfy_api_service.domain.times import iso
 
 NAME: Final = "comfy-api-service"
 LINKS: Final = {

@@ -44,14 +44,14 @@ def is_link(value: object) -> TypeGuard[list[Any]]:
 
 def class_of(node: object) -> str:
     """The node's class, or "" when it has none."""
-    name = node.get("class_type") if isinstance(node, Mapping) else None
+    name = node.get("class_type") if type(node) is dict or isinstance(node, Mapping) else None
     return name if isinstance(name, str) else ""
 
 
 def inputs_of(node: object) -> Mapping[str, Any]:
     """The node's inputs, or nothing when they are not a mapping."""
-    inputs = node.get("inputs") if isinstance(node, Mapping) else None
-    return inputs if isinstance(inputs, Mapping) else {}
+    inputs = node.get("inputs") if type(node) is dict or isinstance(node, Mapping) else None
+    return inputs if type(inputs) is dict or isinstance(inputs, Mapping) else {}
 
 
 def links(node: Mapping[str, Any]) -> Iterator[Link]:

@@ -1,11 +1,18 @@
-"""Times as callers see them: ISO 8601 in UTC, with milliseconds and a `Z`."""
+"""Times as callers and logs see them: ISO 8601 in UTC, with milliseconds and a `Z`."""
 
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 
 def iso(seconds: float) -> str:
     """From seconds since the epoch."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
+    milliseconds = int(seconds * 1000)
+    return f"{_second(milliseconds // 1000)}.{milliseconds % 1000:03d}Z"
+
+
+@lru_cache(maxsize=64)
+def _second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat()[:19]
 
 
 def iso_or_none(seconds: float | None) -> str | None:
