@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 from comfy_api_service.domain.errors import Code, FieldError, Refused, ValidationFailed
@@ -79,9 +79,9 @@ def resolve(
     else:
         named = None if wanted is None else _by_name_alone(wanted)
         if wanted is None or named is None:
-            return Resolved(replace(request, seed=seed, model=wanted), seed, None, None)
+            return Resolved(request._replace(seed=seed, model=wanted), seed, None, None)
         model, bundled, family, parts = wanted, True, named, Parts()
-    decided = replace(request, seed=seed, model=model)
+    decided = request._replace(seed=seed, model=model)
     plan = Plan(decided, seed, model, family, bundled, parts)
     return Resolved(decided, seed, plan, compile_graph(plan))
 

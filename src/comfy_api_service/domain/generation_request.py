@@ -4,7 +4,7 @@ The API's schema takes its bounds from here, so a request that arrives is within
 """
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from comfy_api_service.domain.sampling import Sampler, Scheduler
 
@@ -57,9 +57,11 @@ class Upscale:
     factor: float = UPSCALE_FACTOR_DEFAULT
 
 
-@dataclass(frozen=True, slots=True)
-class GenerationRequest:
-    """Text to image. `width` and `height` are in pixels; `seed` None or -1 is random."""
+class GenerationRequest(NamedTuple):
+    """Text to image. `width` and `height` are in pixels; `seed` None or -1 is random.
+
+    A tuple, since each submission makes several.
+    """
 
     prompt: str
     negative_prompt: str = ""

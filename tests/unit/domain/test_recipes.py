@@ -1,6 +1,5 @@
 import itertools
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -131,7 +130,7 @@ def test_what_is_asked_is_in_the_graph(request: GenerationRequest) -> None:
     assert written[0] == request.prompt
     named = {request.model} | {lora.name for lora in request.loras}
     assert {model.name for model in requirement_of(graph).models} >= named
-    other = replace(request, seed=(request.seed or 0) ^ 1)
+    other = request._replace(seed=(request.seed or 0) ^ 1)
     changed = resolve(other, POOL, None, never).graph
     assert changed is not None
     assert canonical(changed) != canonical(graph)
