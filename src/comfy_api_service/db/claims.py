@@ -50,7 +50,7 @@ class Claimed:
     dispatched_at: float
 
 
-_LANES = """SELECT l.account_id, l.vtime, l.weight, l.entered = l.queued AS newcomer FROM lanes l
+_LANES = """SELECT l.account_id, l.vtime, l.weight, l.served = 0 AS newcomer FROM lanes l
 WHERE l.queued > 0 AND l.running < l.cap AND EXISTS (
   SELECT 1 FROM lane_needs n JOIN capabilities c
     ON c.requirement_id = n.requirement_id AND c.inventory_hash = :inventory
@@ -171,7 +171,7 @@ async def claim(tx: Tx, claimant: Claimant, *, prompt_id: str, now: float) -> Cl
 async def _charge(tx: Tx, claimant: Claimant, choice: Choice) -> None:
     await lanes.leave(tx, choice.account, choice.requirement, cost=choice.cost)
     await tx.run(
-        "UPDATE lanes SET running = running + 1, vtime = :vtime WHERE account_id = :account",
+        "UPDATE lanes SET running = running + 1, vtime = :vtime, served = 1 WHERE account_id = :account",
         {"account": choice.account, "vtime": choice.vtime},
     )
     await tx.run(

@@ -69,6 +69,7 @@ lanes = Table(
     _count("entered"),
     _real("entered_cost"),
     _real("vtime"),
+    _count("served"),
 )
 _ELIGIBLE = text("queued > 0 AND running < cap")
 Index(

@@ -122,6 +122,28 @@ async def test_the_least_served_account_goes_first(db: SqliteDatabase) -> None:
     assert [one.account_id for one in taken if one] == ["a", "b", "a", "b", "a", "b"]
 
 
+async def newcomer(db: SqliteDatabase, claimant: claims.Claimant) -> bool:
+    seen = await db.read(lambda tx: claims.snapshot(tx, claimant.backend_id, claimant.inventory_hash))
+    return seen.lanes[0].newcomer
+
+
+async def test_a_job_that_is_queued_again_makes_no_newcomer(db: SqliteDatabase) -> None:
+    claimant = await add_backend(db)
+    (job_id,) = await put(db, new_job())
+    assert await newcomer(db, claimant)
+    assert await claim(db, claimant) is not None
+    lost = await db.write(lambda tx: transitions.requeue(tx, Fence(job_id, 1), reason="lost", now=2.0))
+    assert lost is not None
+    assert not await newcomer(db, claimant)
+
+
+async def test_who_canceled_before_anything_ran_is_still_a_newcomer(db: SqliteDatabase) -> None:
+    claimant = await add_backend(db)
+    canceled, _ = await put(db, new_job(), new_job())
+    await db.write(lambda tx: transitions.give_up(tx, canceled, Ending(State.CANCELED), now=2.0))
+    assert await newcomer(db, claimant)
+
+
 async def test_nothing_is_saved_up_while_a_lane_is_empty(db: SqliteDatabase) -> None:
     claimant = await add_backend(db)
     await db.write(lambda tx: accounts.ensure(tx, Account("late", "late", "free"), 0.0))

@@ -5,11 +5,12 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, text
 
 from comfy_api_service.db import migrate
 from comfy_api_service.db.tables import metadata
@@ -34,6 +35,35 @@ def test_migrations_end_in_the_tables_of_the_code(tmp_path: Path) -> None:
     finally:
         engine.dispose()
     assert migrate.upgrade(path) == migrate.HEAD
+
+
+def test_lanes_that_were_served_before_there_was_a_mark_are_marked(tmp_path: Path) -> None:
+    path = tmp_path / "x.sqlite3"
+    engine = create_engine(f"sqlite:///{path}")
+    config = Config()
+    config.set_main_option("script_location", str(migrate.MIGRATIONS))
+    try:
+        with engine.connect() as connection:
+            config.attributes["connection"] = connection
+            command.upgrade(config, "0001")
+            for name, entered, queued in (("new", 2, 2), ("old", 2, 1)):
+                row = {"name": name, "entered": entered, "queued": queued}
+                connection.execute(
+                    text("INSERT INTO accounts (id, name, tier, created_at) VALUES (:name, '', 'free', 0)"),
+                    row,
+                )
+                connection.execute(
+                    text("INSERT INTO lanes (account_id, entered, queued) VALUES (:name, :entered, :queued)"),
+                    row,
+                )
+            connection.commit()
+            migrate.upgrade(path)
+            served = connection.execute(
+                text("SELECT account_id, served FROM lanes ORDER BY account_id")
+            ).all()
+    finally:
+        engine.dispose()
+    assert served == [("new", 0), ("old", 1)]
 
 
 def test_a_schema_of_a_newer_version_is_refused(tmp_path: Path) -> None:
