@@ -1,6 +1,6 @@
 """Jobs, backends and claims straight in the database, for tests of the queries."""
 
-from comfy_api_service.db import backends, claims, workers
+from comfy_api_service.db import backends, claims, lanes, workers
 from comfy_api_service.db.base import Database, Tx
 from comfy_api_service.db.claims import Claimant, Claimed
 from comfy_api_service.db.requirements import store_inventory
@@ -52,12 +52,16 @@ async def put(db: Database, *jobs: NewJob) -> list[str]:
     return [job.id for job in jobs]
 
 
+def inventory_of_checkpoints(*models: str) -> Inventory:
+    return Inventory(
+        classes={"CheckpointLoaderSimple": NodeClass("CheckpointLoaderSimple", {}, ("MODEL",), False)},
+        models={"checkpoints": models},
+    )
+
+
 async def add_backend(db: Database, *models: str, backend_id: str = "bck_1") -> Claimant:
     """A backend that has these checkpoints, and who claims for it."""
-    inventory = Inventory(
-        classes={"CheckpointLoaderSimple": NodeClass("CheckpointLoaderSimple", {}, ("MODEL",), False)},
-        models={"checkpoints": models or ("one.safetensors",)},
-    )
+    inventory = inventory_of_checkpoints(*models or ("one.safetensors",))
 
     async def write(tx: Tx) -> None:
         await store_inventory(tx, inventory, 0.0)
@@ -71,6 +75,7 @@ async def add_backend(db: Database, *models: str, backend_id: str = "bck_1") -> 
             worker_id=f"wrk-{backend_id}",
             now=0.0,
         )
+        await lanes.admit(tx, inventory.hash)
         await backends.describe(
             tx, backend_id, state=BackendState.ONLINE, now=0.0, inventory_hash=inventory.hash
         )

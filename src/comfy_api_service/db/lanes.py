@@ -1,5 +1,7 @@
 """The accounts' lanes: counters and virtual time. Every change of a job's state passes through here."""
 
+from math import inf
+
 from comfy_api_service.db.base import Reader, Tx
 from comfy_api_service.domain.scheduling import WINDOW_JOBS, entering
 
@@ -22,19 +24,62 @@ async def greatest_start_tag(tx: Reader) -> float:
     return (row["v"] or 0.0) if row else 0.0
 
 
+_SERVABLE = """EXISTS (
+  SELECT 1 FROM lane_needs n JOIN capabilities c ON c.requirement_id = n.requirement_id
+    JOIN backends b ON b.inventory_hash = c.inventory_hash
+  WHERE n.account_id = l.account_id AND n.queued > 0 AND b.state = 'online' AND b.removed_at IS NULL)"""
+"""Some backend that takes work now could run a job that waits in the lane."""
+
+
+async def _servable(tx: Reader, account_id: str) -> bool:
+    row = await tx.one(
+        f"SELECT {_SERVABLE} AS servable FROM lanes l WHERE l.account_id = :account", {"account": account_id}
+    )
+    return row is not None and bool(row["servable"])
+
+
+async def _entered(tx: Reader, vtime: float) -> float:
+    return entering(vtime, await greatest_start_tag(tx), await window(tx))
+
+
+async def admit(tx: Tx, inventory_hash: str) -> None:
+    """A backend with this inventory is about to be written down as online: lanes that only it serves enter anew.
+
+    Also for one that is online with another inventory, which counts until the new one is written.
+    """
+    entry = await _entered(tx, -inf)
+    rows = await tx.all(
+        f"""SELECT l.account_id FROM lanes l
+            WHERE l.queued > 0 AND l.running < l.cap AND l.vtime < :entry AND EXISTS (
+              SELECT 1 FROM lane_needs n JOIN capabilities c
+                ON c.requirement_id = n.requirement_id AND c.inventory_hash = :inventory
+              WHERE n.account_id = l.account_id AND n.queued > 0)
+            AND NOT {_SERVABLE} ORDER BY l.account_id"""
+        + tx.dialect.for_update,
+        {"entry": entry, "inventory": inventory_hash},
+    )
+    await tx.many(
+        "UPDATE lanes SET vtime = :entry WHERE account_id = :account",
+        [{"entry": entry, "account": row["account_id"]} for row in rows],
+    )
+
+
 async def enter(
     tx: Tx, account_id: str, requirement_id: str, *, jobs: int, cost: float, arrived: bool = True
 ) -> None:
-    """Jobs become ready in a lane. `arrived` is false for one that comes back after a lost attempt."""
+    """Jobs become ready in a lane. `arrived` is false for one that comes back after a lost attempt.
+
+    A lane whose jobs all waited for a backend that was away enters as an empty one does.
+    """
     lane = await tx.one(
         "SELECT queued, vtime FROM lanes WHERE account_id = :account" + tx.dialect.for_update,
         {"account": account_id},
     )
     if lane is None:
         raise LookupError("an account without a lane")
-    vtime = lane["vtime"]
-    if lane["queued"] == 0:
-        vtime = entering(vtime, await greatest_start_tag(tx), await window(tx))
+    vtime = await _entered(tx, lane["vtime"])
+    if vtime > lane["vtime"] and lane["queued"] and await _servable(tx, account_id):
+        vtime = lane["vtime"]
     entered = jobs if arrived else 0
     await tx.run(
         """UPDATE lanes SET queued = queued + :jobs, queued_cost = queued_cost + :cost, vtime = :vtime,
@@ -78,7 +123,7 @@ async def release_slot(tx: Tx, account_id: str) -> None:
         raise LookupError("an account without a lane")
     vtime = lane["vtime"]
     if lane["running"] >= lane["cap"]:
-        vtime = entering(vtime, await greatest_start_tag(tx), await window(tx))
+        vtime = await _entered(tx, vtime)
     await tx.run(
         "UPDATE lanes SET running = running - 1, vtime = :vtime WHERE account_id = :account",
         {"account": account_id, "vtime": vtime},

@@ -191,9 +191,10 @@ def choose(snapshot: Snapshot) -> Choice | None:
 
 
 def entering(vtime: float, v: float, window: float) -> float:
-    """The virtual time of a lane that is ready again after being empty or at its cap: nothing is saved up.
+    """The virtual time of a lane that is ready again: nothing is saved up.
 
-    `v` is the greatest start tag given out in the pool.
+    Again: it was empty, at its cap, or had no job that any backend could run. `v` is the greatest start tag
+    given out in the pool.
     """
     return max(vtime, v - ENTRY * window)
 

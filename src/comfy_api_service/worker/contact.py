@@ -15,7 +15,7 @@ from comfy_api_service.comfyui import inventory as wire_inventory
 from comfy_api_service.comfyui.client import ComfyClient
 from comfy_api_service.comfyui.errors import BackendError, Unreachable
 from comfy_api_service.comfyui.views import SystemStats
-from comfy_api_service.db import backends
+from comfy_api_service.db import backends, lanes
 from comfy_api_service.db.base import Database, Tx
 from comfy_api_service.db.requirements import store_inventory
 from comfy_api_service.domain.backend import BackendState
@@ -119,7 +119,7 @@ class Contact:
                 await self._read_inventory()
         except (BackendError, ValueError) as fault:
             self._away(self._clock.monotonic(), fault)
-            await self._write(None)
+            await self._write(self.state, None)
             return
         if self.away_since is not None:
             log.info("backend_online", backend=self.name, version=stats.version)
@@ -127,8 +127,9 @@ class Contact:
             self._told_away = False
             self._set_breaker(self.breaker.succeeded())
         suspect = self._clock.monotonic() < self._suspect_until
-        self._set_state(BackendState.DEGRADED if suspect else BackendState.ONLINE)
-        await self._write(stats)
+        state = BackendState.DEGRADED if suspect else BackendState.ONLINE
+        if await self._write(state, stats):  # before any claim: lanes enter anew by it
+            self._set_state(state)
 
     def _away(self, now: float, fault: Exception) -> None:
         self.refuses = isinstance(fault, Unreachable)
@@ -150,10 +151,13 @@ class Contact:
         self.inventory = inventory
         self._inventory_at = self._clock.monotonic()
 
-    async def _write(self, stats: SystemStats | None) -> None:
-        """Write down what is new; memory figures only with something else, or for the first time."""
+    async def _write(self, state: BackendState, stats: SystemStats | None) -> bool:
+        """Write down what is new; memory figures only with something else, or for the first time.
+
+        False: the database did not take it.
+        """
         told = (
-            self.state,
+            state,
             stats.version if stats else None,
             self.inventory.hash if self.inventory else None,
             self.breaker.state,
@@ -163,15 +167,17 @@ class Contact:
             for kind, size in memory.items():
                 self._metrics.backend_memory.labels(self.name, kind).set(size)
         if told == self._written:
-            return
+            return True
 
         async def write(tx: Tx) -> None:
             if self.inventory is not None:
                 await store_inventory(tx, self.inventory, self._clock.now())
+                if state is BackendState.ONLINE:
+                    await lanes.admit(tx, self.inventory.hash)
             await backends.describe(
                 tx,
                 self.backend_id,
-                state=self.state,
+                state=state,
                 now=self._clock.now(),
                 version=stats.version if stats else None,
                 devices=[asdict(device) for device in stats.devices] if stats else None,
@@ -185,6 +191,8 @@ class Contact:
             self._written = told
             self._signals.pool_changed()
             self._changed()
+            return True
+        return False
 
     def _set_state(self, state: BackendState) -> None:
         if state is not self.state:

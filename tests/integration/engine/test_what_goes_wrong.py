@@ -63,6 +63,25 @@ async def test_another_backend_takes_the_job_within_fifteen_seconds(tmp_path: Pa
     check(tmp_path, [accepted.job.id])
 
 
+async def test_nothing_is_saved_up_while_the_backend_is_away(tmp_path: Path) -> None:
+    """The lane enters anew with the backend, before anything is claimed for it."""
+    async with Simulator(FAST) as sim, running(tmp_path, sim.url) as service:
+        await online(service)
+        await sim.faults.die()
+
+        async def away() -> bool:
+            return (await service.pool.refresh()).online == 0
+
+        await until(away)
+        accepted = await submit(service)
+        await service.db.write(lambda tx: tx.run("UPDATE workers SET start_tag = 100000"))
+        await sim.faults.restart()
+        await ended(service, accepted.job.id)
+        lane = await service.db.read(lambda tx: tx.one("SELECT vtime FROM lanes"))
+        assert lane is not None
+        assert lane["vtime"] > 99_000
+
+
 async def test_a_job_that_took_two_backends_down_is_not_run_again(tmp_path: Path) -> None:
     async with Simulator(SLOW) as sim, running(tmp_path, sim.url) as service:
         await online(service)

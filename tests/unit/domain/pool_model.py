@@ -8,7 +8,7 @@ import heapq
 import itertools
 import random
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
 
@@ -124,6 +124,11 @@ class Backend:
     loaded: str | None = None
     claimed: deque[Job] = field(default_factory=deque)
     busy: bool = False
+    offers: frozenset[str | None] | None = None
+    """The models it has jobs run for, None for jobs without one; nothing here: it has them all."""
+
+    def can(self, model: str | None) -> bool:
+        return self.offers is None or model in self.offers
 
 
 class Pool:
@@ -179,18 +184,26 @@ class Pool:
                 priority=priority,
             )
             lane = self.accounts[account]
-            if lane.queued == 0:
-                self._enter(lane)
+            was_ready = self._ready(lane)
             lane.add(job)
+            if not was_ready:
+                self._enter(lane)
 
         self.at(when, arrive)
 
     def set_cap(self, account: str, cap: float) -> None:
         """Raise or lower a cap now."""
         lane = self.accounts[account]
-        was_ready = lane.ready
+        was_ready = self._ready(lane)
         lane.cap = cap
-        if lane.ready and not was_ready:
+        if not was_ready:
+            self._enter(lane)
+
+    def set_offers(self, index: int, offers: Iterable[str | None] | None) -> None:
+        """Change what a backend has jobs run for now; what it has already claimed stays with it."""
+        waited = [lane for lane in self.accounts.values() if not self._ready(lane)]
+        self.backends[index].offers = None if offers is None else frozenset(offers)
+        for lane in waited:
             self._enter(lane)
 
     def run(self, *, jobs: float = inf, until: float = inf) -> None:
@@ -208,8 +221,14 @@ class Pool:
             return self._load_seconds[model]
         return self._load_seconds
 
+    def _ready(self, lane: Account) -> bool:
+        """Some backend could take a job of the lane."""
+        return lane.ready and any(backend.can(model) for backend in self.backends for model in lane.needs)
+
     def _enter(self, lane: Account) -> None:
-        lane.vtime = entering(lane.vtime, self.v, self.window)
+        """The lane may have become ready, and was not."""
+        if self._ready(lane):
+            lane.vtime = entering(lane.vtime, self.v, self.window)
 
     def _fill(self, index: int) -> None:
         backend = self.backends[index]
@@ -239,7 +258,7 @@ class Pool:
 
     def snapshot(self, index: int) -> Snapshot:
         lanes = sorted(
-            (account.as_lane() for account in self.accounts.values() if account.ready),
+            (lane for lane in self._seen_by(index) if lane.needs),
             key=lambda lane: (lane.vtime, lane.account),
         )
         elsewhere: dict[str, int] = {}
@@ -257,6 +276,17 @@ class Pool:
             elsewhere=elsewhere,
             load_times={model: self.load_time(model) for model in models},
         )
+
+    def _seen_by(self, index: int) -> Iterator[Lane]:
+        """Lanes under their cap, with those needs that a backend satisfies."""
+        backend = self.backends[index]
+        for account in self.accounts.values():
+            if not account.ready:
+                continue
+            lane = account.as_lane()
+            if backend.offers is not None:
+                lane = replace(lane, needs=tuple([need for need in lane.needs if backend.can(need.model)]))
+            yield lane
 
     def _start(self, index: int) -> None:
         backend = self.backends[index]
@@ -276,9 +306,9 @@ class Pool:
         job = backend.claimed.popleft()
         backend.busy = False
         lane = self.accounts[job.account]
-        was_ready = lane.ready
+        was_ready = self._ready(lane)
         lane.running -= 1
-        if lane.ready and not was_ready:
+        if not was_ready:
             self._enter(lane)
         lane.vtime = corrected(lane.vtime, job.estimated, job.real, lane.weight)
         self.ended.append(job)

@@ -153,6 +153,41 @@ def test_at_no_moment_is_anybody_further_behind(
     assert seen == len(pool.ended) == 200
 
 
+@given(
+    seed=st.integers(0, 2**32),
+    weights=st.lists(st.sampled_from([0.5, 1.0, 2.0, 8.0]), min_size=2, max_size=8),
+    load=st.floats(0.2, 3.0),
+    backends=st.integers(1, 3),
+)
+@settings(max_examples=40, deadline=None)
+def test_nor_when_models_come_and_go(seed: int, weights: list[float], load: float, backends: int) -> None:
+    """Backends alike, whose models change together: who waits for one that is away saves up nothing."""
+    chance = random.Random(seed)
+    accounts = [Account(f"acc_{number}", weight) for number, weight in enumerate(weights)]
+
+    def check(claim: Claim) -> None:
+        _within_the_window(pool, claim)
+
+    pool = Pool(accounts, backends=backends, load_seconds=1.0, watch=check)
+
+    def change(offers: list[str | None]) -> None:
+        for index in range(backends):
+            pool.set_offers(index, offers)
+
+    when, models = 0.0, [*MODELS[:4], None]
+    for _ in range(300):
+        when += chance.expovariate(load * backends / JOB)
+        pool.submit(
+            when, chance.choice(accounts).name, chance.choice(models), seconds=chance.uniform(0.1, 5.0)
+        )
+    for _ in range(20):
+        offers = chance.sample(models, chance.randrange(len(models)))
+        pool.at(chance.uniform(0, when), lambda offers=offers: change(offers))  # type: ignore[misc]
+    pool.at(when, lambda: change(models))
+    pool.run()
+    assert len(pool.ended) == 300
+
+
 # Who comes, and who comes back.
 
 
@@ -221,6 +256,32 @@ def test_an_account_capped_for_an_hour_takes_nothing_from_others_afterwards() ->
         return Counter(claim.job.account for claim in claims if claim.at >= 3600)
 
     free, after = work_of_others(capped=False), work_of_others(capped=True)
+    assert all(after[name] >= free[name] - WINDOW_JOBS for name in free)
+    assert after["acc_0"] <= free["acc_0"] + 2 * WINDOW_JOBS
+
+
+@pytest.mark.parametrize("comes_again", [False, True])
+def test_an_account_whose_model_was_away_for_an_hour_takes_nothing_from_others(*, comes_again: bool) -> None:
+    """Nor if it waits for that model only to come in with jobs for another one when the hour is over."""
+
+    def work_of_others(*, away: bool) -> Counter[str]:
+        claims: list[Claim] = []
+        pool = Pool([Account(f"acc_{number}") for number in range(4)], backends=2, watch=claims.append)
+        rare, *others = MODELS[:3]
+        for name in pool.accounts:
+            for number in range(2_000):
+                pool.submit(0.0, name, rare if name == "acc_0" else others[number % 2])
+        if away:
+            for index in range(len(pool.backends)):
+                pool.set_offers(index, others)
+                if not comes_again:
+                    pool.at(3600.0, lambda index=index: pool.set_offers(index, None))  # type: ignore[misc]
+            for _ in range(500 if comes_again else 0):
+                pool.submit(3600.0, "acc_0", others[0])
+        pool.run(until=4200)
+        return Counter(claim.job.account for claim in claims if claim.at >= 3600)
+
+    free, after = work_of_others(away=False), work_of_others(away=True)
     assert all(after[name] >= free[name] - WINDOW_JOBS for name in free)
     assert after["acc_0"] <= free["acc_0"] + 2 * WINDOW_JOBS
 
