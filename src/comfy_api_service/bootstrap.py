@@ -129,7 +129,7 @@ async def service(settings: Settings, *, clock: Clock | None = None) -> AsyncIte
             jobs=jobs,
             results=Results(db, jobs, storage, clock, pictures, signer=signer),
             watcher=watcher,
-            batches=Batches(db, submitter, jobs, clock),
+            batches=Batches(db, submitter, jobs, clock, queue_limit=settings.queue_limit),
             models=Models(pool),
             health=health,
             metrics=metrics,

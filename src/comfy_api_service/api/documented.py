@@ -18,7 +18,7 @@ _REQUEST_ID: Final = {
 RETRY_AFTER: Final = {"description": "Seconds to wait.", "schema": {"type": "integer", "minimum": 1}}
 LOCATION: Final = {"description": "Where the job is.", "schema": {"type": "string"}}
 REPLAYED: Final = {
-    "description": "`true` if an earlier request with the same Idempotency-Key made this job.",
+    "description": "`true` if an earlier request with the same Idempotency-Key made this job or batch.",
     "schema": {"type": "string", "enum": ["true"]},
 }
 APPLIED: Final = {"description": "The wait that was asked for and granted.", "schema": {"type": "string"}}
@@ -128,8 +128,8 @@ IDEMPOTENCY: Final[dict[str, Any]] = {
     "in": "header",
     "required": False,
     "schema": {"type": "string", "pattern": r"^[\x21-\x7e]{1,255}$"},
-    "description": "Remembered 24 hours: the same key and body answers with the same job, another body with "
-    "`IDEMPOTENCY_KEY_REUSED`.",
+    "description": "Remembered 24 hours: the same key and body answers with the same job or batch, another body "
+    "with `IDEMPOTENCY_KEY_REUSED`.",
 }
 PREFER: Final[dict[str, Any]] = {
     "name": "Prefer",

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from comfy_api_service.db.base import Reader, Row, Tx, dumps, loads
+from comfy_api_service.db.base import Reader, Row, Tx, dumps
 from comfy_api_service.db.records import JOB_COLUMNS, event_from, grouped, job_from
 from comfy_api_service.domain.events import Event
 from comfy_api_service.domain.job import SHOWN, Job, Status
@@ -153,30 +153,3 @@ async def mark_purged(tx: Tx, job_ids: Sequence[str], now: float) -> None:
         f"UPDATE jobs SET purged_at = :now WHERE {tx.dialect.among('id', 'ids')} AND purged_at IS NULL",
         {"ids": dumps(list(job_ids)), "now": now},
     )
-
-
-async def insert_batch(
-    tx: Tx, account_id: str, batch_id: str, *, total: int, others: object, now: float
-) -> None:
-    """`others`: what became of requests that made no job of their own, by index."""
-    await tx.run(
-        """INSERT INTO batches (id, account_id, created_at, total, others)
-           VALUES (:id, :account, :now, :total, :others)""",
-        {"id": batch_id, "account": account_id, "now": now, "total": total, "others": dumps(others)},
-    )
-
-
-async def update_batch(tx: Tx, account_id: str, batch_id: str, *, others: object) -> None:
-    await tx.run(
-        "UPDATE batches SET others = :others WHERE id = :id AND account_id = :account",
-        {"id": batch_id, "account": account_id, "others": dumps(others)},
-    )
-
-
-async def batch(tx: Reader, account_id: str, batch_id: str) -> tuple[int, dict[str, Any], float] | None:
-    """Total, what became of requests without a job of their own by index, and when it was made."""
-    row = await tx.one(
-        "SELECT total, others, created_at FROM batches WHERE id = :id AND account_id = :account",
-        {"id": batch_id, "account": account_id},
-    )
-    return None if row is None else (row["total"], loads(row["others"]), row["created_at"])

@@ -276,7 +276,7 @@ idempotency_keys = Table(
     Column("account_id", Text, ForeignKey("accounts.id"), nullable=False),
     _text("key"),
     _text("fingerprint"),
-    _text("job_id"),
+    _text("job_id"),  # or the batch's id
     _time("created_at"),
     PrimaryKeyConstraint("account_id", "key"),
 )

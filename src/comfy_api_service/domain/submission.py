@@ -59,6 +59,18 @@ class NewJob:
 
 
 @dataclass(frozen=True, slots=True)
+class NewBatch:
+    """Several requests of one call, to be written together with the jobs that they make."""
+
+    id: str
+    account_id: str
+    created_at: float
+    total: int
+    fingerprint: str
+    idempotency_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Place:
     """Where a job stands in the queue; both are estimates."""
 

@@ -1,20 +1,23 @@
 """Several requests in one call: each valid or refused on its own, each counted as a submission."""
 
-import asyncio
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from comfy_api_service.db import batches as rows
 from comfy_api_service.db import jobs as job_rows
-from comfy_api_service.db.base import Database, Reader
+from comfy_api_service.db import submissions
+from comfy_api_service.db.base import Database, Reader, Tx
+from comfy_api_service.db.submissions import KeyReused, Outcome, QueueFull, Replay, Written
 from comfy_api_service.domain.account import Account
 from comfy_api_service.domain.clock import Clock
 from comfy_api_service.domain.errors import NotFound, ServiceError
 from comfy_api_service.domain.ids import new_batch_id
 from comfy_api_service.domain.job import Job
-from comfy_api_service.domain.submission import Accepted, Order
+from comfy_api_service.domain.submission import NewBatch, NewJob, Order
 from comfy_api_service.services.jobs import Jobs
-from comfy_api_service.services.submit import Submitter
+from comfy_api_service.services.submit import Submitter, key_reused, queue_full
 from comfy_api_service.services.views import Batch, BatchItem
 
 LIMIT = 10
@@ -22,56 +25,80 @@ LIMIT = 10
 
 
 class Batches:
-    def __init__(self, db: Database, submitter: Submitter, jobs: Jobs, clock: Clock) -> None:
+    def __init__(
+        self, db: Database, submitter: Submitter, jobs: Jobs, clock: Clock, *, queue_limit: int
+    ) -> None:
         self._db = db
         self._submitter = submitter
         self._jobs = jobs
         self._clock = clock
+        self._queue_limit = queue_limit
 
-    async def submit(self, account: Account, orders: Sequence[Order | ServiceError]) -> Batch:
-        """Write the batch, then its jobs together; what was refused is kept with its error."""
-        batch_id = new_batch_id()
-        now = self._clock.now()
-        refused = {
-            str(n): {"error": error_document(one)}
-            for n, one in enumerate(orders)
-            if isinstance(one, ServiceError)
-        }
-        await self._db.write(
-            lambda tx: job_rows.insert_batch(
-                tx, account.id, batch_id, total=len(orders), others=refused, now=now
-            )
-        )
-        outcomes = await asyncio.gather(
-            *(self._one(account, batch_id, index, order) for index, order in enumerate(orders))
-        )
-        others = {str(n): other for n, one in enumerate(outcomes) if (other := _other(one)) is not None}
-        if others != refused:
-            await self._db.write(lambda tx: job_rows.update_batch(tx, account.id, batch_id, others=others))
-        return Batch(
-            batch_id,
-            now,
-            tuple(
-                BatchItem(index, None, error_document(one))
-                if isinstance(one, ServiceError)
-                else BatchItem(index, replace(self._jobs.view(account, one.job), place=one.place), None)
-                for index, one in enumerate(outcomes)
-            ),
-        )
+    async def submit(
+        self,
+        account: Account,
+        orders: Sequence[Order | ServiceError],
+        *,
+        body: bytes,
+        idempotency_key: str | None = None,
+    ) -> Batch:
+        """Write the batch with all its jobs in one transaction; what was refused is kept with its error.
 
-    async def _one(
+        `body` is the canonical form of the whole call. A batch of which nothing was taken leaves its key free.
+        Raises `Refused` (IDEMPOTENCY_KEY_REUSED).
+        """
+        batch = NewBatch(
+            id=new_batch_id(),
+            account_id=account.id,
+            created_at=self._clock.now(),
+            total=len(orders),
+            fingerprint=hashlib.sha256(body).hexdigest()[:32],
+            idempotency_key=idempotency_key,
+        )
+        jobs: dict[int, NewJob] = {}
+        refused: dict[int, Mapping[str, Any]] = {}
+        for index, order in enumerate(orders):
+            prepared = self._prepare(account, batch.id, index, order)
+            if isinstance(prepared, NewJob):
+                jobs[index] = prepared
+            else:
+                refused[index] = {"error": error_document(prepared)}
+
+        async def write(tx: Tx) -> str | KeyReused | list[Outcome]:
+            earlier = await rows.take_key(tx, batch)
+            if earlier is not None:
+                return earlier
+            await rows.insert(tx, batch)
+            outcomes = await submissions.insert(tx, list(jobs.values()), queue_limit=self._queue_limit)
+            others = {**refused, **_others(dict(zip(jobs, outcomes, strict=True)))}
+            await rows.note_others(tx, batch, others)
+            if all("error" in others.get(index, {}) for index in range(batch.total)):
+                await rows.give_key_back(tx, batch)
+            return outcomes
+
+        outcome = await self._db.write(write)
+        if isinstance(outcome, KeyReused):
+            raise key_reused()
+        if isinstance(outcome, str):
+            return replace(await self.get(account, outcome), replayed=True)
+        for job, one in zip(jobs.values(), outcome, strict=True):
+            if isinstance(one, Written):
+                self._submitter.announce(job)
+        return await self.get(account, batch.id)
+
+    def _prepare(
         self, account: Account, batch_id: str, index: int, order: Order | ServiceError
-    ) -> Accepted | ServiceError:
+    ) -> NewJob | ServiceError:
         if isinstance(order, ServiceError):
             return order
         try:
-            return await self._submitter.submit(account, replace(order, batch_id=batch_id, batch_index=index))
+            return self._submitter.prepare(account, replace(order, batch_id=batch_id, batch_index=index))
         except ServiceError as refusal:
             return refusal
 
     async def get(self, account: Account, batch_id: str) -> Batch:
         """The batch with its jobs as they are now; `NotFound` if absent or somebody else's."""
-        head = await self._db.read(lambda tx: job_rows.batch(tx, account.id, batch_id))
+        head = await self._db.read(lambda tx: rows.get(tx, account.id, batch_id))
         if head is None:
             raise NotFound("batch")
         total, others, created_at = head
@@ -95,12 +122,15 @@ class Batches:
         return Batch(batch_id, created_at, items)
 
 
-def _other(outcome: Accepted | ServiceError) -> Mapping[str, Any] | None:
-    """What to keep of a request that made no job of its own: why it was refused, or the job it was merged into."""
-    if isinstance(outcome, ServiceError):
-        return {"error": error_document(outcome)}
-    merged = outcome.replayed or outcome.deduplicated
-    return {"job_id": outcome.job.id} if merged else None
+def _others(outcomes: Mapping[int, Outcome]) -> dict[int, Mapping[str, Any]]:
+    """What to keep of requests that made no job of their own: why they were refused, or the job merged into."""
+    others: dict[int, Mapping[str, Any]] = {}
+    for index, outcome in outcomes.items():
+        if isinstance(outcome, Replay):
+            others[index] = {"job_id": outcome.job_id}
+        elif isinstance(outcome, QueueFull):
+            others[index] = {"error": error_document(queue_full(outcome))}
+    return others
 
 
 def error_document(error: ServiceError) -> Mapping[str, Any]:

@@ -54,7 +54,7 @@ class Submitter:
         Raises `Refused` (MODEL_NOT_FOUND, NODE_NOT_AVAILABLE, IDEMPOTENCY_KEY_REUSED) and `ServiceError`
         (QUEUE_LIMIT_EXCEEDED with Retry-After); then nothing was queued.
         """
-        new = self._prepare(account, order)
+        new = self.prepare(account, order)
         outcome = await self._submissions.add(new)
         if isinstance(outcome, Written):
             return self._written(account, new, outcome)
@@ -62,8 +62,8 @@ class Submitter:
             view = await self._jobs.get(account, outcome.job_id)
             return Accepted(view.job, view.place, replayed=outcome.by_key, deduplicated=not outcome.by_key)
         if isinstance(outcome, KeyReused):
-            raise Refused(Code.IDEMPOTENCY_KEY_REUSED, "This Idempotency-Key was used with another request.")
-        raise _queue_full(outcome)
+            raise key_reused()
+        raise queue_full(outcome)
 
     async def retry(self, account: Account, job_id: str, *, idempotency_key: str | None = None) -> Accepted:
         """A new job from a finished one, with the same parameters, seed included."""
@@ -78,7 +78,8 @@ class Submitter:
         body = f"retry:{job_id}".encode()
         return await self.submit(account, Order(generation_from(job.params), options, body, idempotency_key))
 
-    def _prepare(self, account: Account, order: Order) -> NewJob:
+    def prepare(self, account: Account, order: Order) -> NewJob:
+        """The order as a job to be written. Raises `Refused` (MODEL_NOT_FOUND, NODE_NOT_AVAILABLE)."""
         pool = self._pool.view
         compiled = compile_generation(
             order.generation, pool.catalogue, default_model=self._default_model, seed_source=self._seed_source
@@ -126,11 +127,15 @@ class Submitter:
             raise Refused(Code.NODE_NOT_AVAILABLE, f"No backend has: {', '.join(nodes)}.", details=details)
         raise Refused(Code.MODEL_NOT_FOUND, "No single backend has all that this needs.", details=details)
 
-    def _written(self, account: Account, new: NewJob, written: Written) -> Accepted:
+    def announce(self, new: NewJob) -> None:
+        """Say that the job is on the disk."""
         self._signals.wake()
         self._metrics.jobs_created.inc()
         event = Event(new.id, 1, EventType.QUEUED, Status.QUEUED, new.queued_at)
-        self._signals.publish(Note(new.id, account.id, 0, event))
+        self._signals.publish(Note(new.id, new.account_id, 0, event))
+
+    def _written(self, account: Account, new: NewJob, written: Written) -> Accepted:
+        self.announce(new)
         options = new.options
         job = Job(
             id=new.id,
@@ -164,7 +169,11 @@ class Submitter:
         return Accepted(job, where)
 
 
-def _queue_full(outcome: QueueFull) -> ServiceError:
+def key_reused() -> ServiceError:
+    return Refused(Code.IDEMPOTENCY_KEY_REUSED, "This Idempotency-Key was used with another request.")
+
+
+def queue_full(outcome: QueueFull) -> ServiceError:
     return ServiceError(
         Code.QUEUE_LIMIT_EXCEEDED,
         "Too many jobs are waiting.",

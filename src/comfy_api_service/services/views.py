@@ -98,6 +98,8 @@ class Batch:
     id: str
     created_at: float
     items: tuple[BatchItem, ...]
+    replayed: bool = False
+    """An earlier call with the same Idempotency-Key made it."""
 
     @property
     def total(self) -> int:

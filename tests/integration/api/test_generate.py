@@ -162,8 +162,3 @@ async def test_nan_in_a_batch_is_refused_on_its_own(client: Client) -> None:
     body = b'{"requests": [{"prompt": "x", "cfg_scale": NaN}, {"prompt": "x", "width": 64, "height": 64}]}'
     answer = await client.post(BATCH, content=body, headers={"Content-Type": "application/json"})
     assert [item["status"] for item in answer.json()["jobs"]] == ["failed", "completed"]
-
-
-async def test_a_batch_takes_no_key(client: Client) -> None:
-    answer = await client.post(BATCH, json={"requests": [SMALL]}, headers={"Idempotency-Key": "x"})
-    assert answer.status_code == 422

@@ -25,7 +25,7 @@ async def test_good_refused_and_merged_requests_stand_side_by_side(tmp_path: Pat
             order(seed=2, dedupe=True),
             order(model="no-such.safetensors"),
         ]
-        batch = await service.services.batches.submit(LOCAL, orders)
+        batch = await service.services.batches.submit(LOCAL, orders, body=b"")
         again = await service.services.batches.get(LOCAL, batch.id)
         for seen in (batch, again):
             assert seen.total == 5

@@ -1,7 +1,10 @@
 """Several generations in one call, each taken or refused on its own."""
 
 import asyncio
+import json
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from fastapi import APIRouter, Request
@@ -13,23 +16,33 @@ from starlette.responses import Response
 from comfy_api_service.api import shapes
 from comfy_api_service.api.addresses import base_of
 from comfy_api_service.api.answers import answer
-from comfy_api_service.api.documented import APPLIED, LOCATION, OF_BODIES, PREFER, answers, body_of, errors
+from comfy_api_service.api.documented import (
+    APPLIED,
+    IDEMPOTENCY,
+    LOCATION,
+    OF_BODIES,
+    PREFER,
+    REPLAYED,
+    answers,
+    body_of,
+    errors,
+)
 from comfy_api_service.api.examples import BATCH, BATCH_REQUEST
 from comfy_api_service.api.parameters import BatchPath, Flag
-from comfy_api_service.api.reading import parse, preferred_wait, read_json, refusal
+from comfy_api_service.api.reading import idempotency_key, parse, preferred_wait, read_json, refusal
 from comfy_api_service.api.routes.generate import require_backend
 from comfy_api_service.api.schemas.generate import BatchAnswer, BatchRequest
 from comfy_api_service.api.schemas.submission import JobRequest
 from comfy_api_service.api.state import Caller, services_of
 from comfy_api_service.api.waiting import wait_for_caller
 from comfy_api_service.domain.account import Account
-from comfy_api_service.domain.errors import Code, FieldError, ServiceError, ValidationFailed
+from comfy_api_service.domain.errors import Code, ServiceError
 from comfy_api_service.domain.job import TERMINAL
 from comfy_api_service.domain.submission import Order
 from comfy_api_service.services.views import Batch
 
 PATH: Final = "/api/v1/generate/batch"
-_HEADERS: Final = {"Location": LOCATION, "Preference-Applied": APPLIED}
+_HEADERS: Final = {"Location": LOCATION, "Idempotent-Replayed": REPLAYED, "Preference-Applied": APPLIED}
 router = APIRouter(tags=["generate"], default_response_class=Response)
 
 
@@ -41,21 +54,23 @@ router = APIRouter(tags=["generate"], default_response_class=Response)
     responses={
         **answers(201, BatchAnswer, "All have ended.", example=BATCH, headers=_HEADERS),
         **answers(202, BatchAnswer, "Some go on.", example=BATCH, headers=_HEADERS),
-        **errors(*OF_BODIES, Code.BACKEND_UNAVAILABLE),
+        **errors(*OF_BODIES, Code.IDEMPOTENCY_KEY_REUSED, Code.BACKEND_UNAVAILABLE),
     },
-    openapi_extra=body_of(BatchRequest, BATCH_REQUEST, PREFER),
+    openapi_extra=body_of(BatchRequest, BATCH_REQUEST, IDEMPOTENCY, PREFER),
 )
 async def generate_batch(request: Request, caller: Caller, wait: Flag = True) -> Response:
     """Waits for all as `generate` does, or with `wait=false` for none. A request that is refused stands in
-    the answer with its error; the others are run. `Idempotency-Key` is not taken here: send single requests.
+    the answer with its error; the others are run. An `Idempotency-Key` stands for the whole batch, unless
+    nothing of it was taken.
     """
-    body = parse(BatchRequest, await read_json(request))
-    if "idempotency-key" in request.headers:
-        raise ValidationFailed([FieldError("Idempotency-Key", "is not supported for batches")])
+    requests = parse(BatchRequest, await read_json(request)).requests
+    key = idempotency_key(request)
     if wait:
         require_backend(request)
-    orders = [_order(one) for one in body.requests]
-    batch = await services_of(request).batches.submit(caller, orders)
+    orders = [_order(one) for one in requests]
+    batch = await services_of(request).batches.submit(
+        caller, orders, body=_canonical(requests, orders), idempotency_key=key
+    )
     if wait:
         batch = await _wait(request, caller, batch)
     return _answer(request, batch, chosen=wait)
@@ -85,6 +100,15 @@ def _order(one: Any) -> Order | ServiceError:
         return refusal(error)
 
 
+def _canonical(requests: Sequence[Any], orders: Sequence[Order | ServiceError]) -> bytes:
+    """The same for every spelling of the same batch; what was refused stands as it came."""
+    bodies = [
+        order.body if isinstance(order, Order) else json.dumps(one, sort_keys=True).encode()
+        for one, order in zip(requests, orders, strict=True)
+    ]
+    return b"\n".join((b"batch", *bodies))
+
+
 async def _wait(request: Request, caller: Account, batch: Batch) -> Batch:
     """Until all have ended, at most as long as the caller would wait; then the batch as it is."""
     seconds, _ = preferred_wait(request)
@@ -101,12 +125,14 @@ async def _wait(request: Request, caller: Account, batch: Batch) -> Batch:
         )
 
     await wait_for_caller(request, all_of_them())
-    return await services.batches.get(caller, batch.id)
+    return replace(await services.batches.get(caller, batch.id), replayed=batch.replayed)
 
 
 def _answer(request: Request, batch: Batch, *, chosen: bool) -> Response:
     shape = shapes.batch(batch, base_of(request))
     headers = {"Location": shape["status_url"]}
+    if batch.replayed:
+        headers["Idempotent-Replayed"] = "true"
     seconds, preferred = preferred_wait(request)
     if chosen and preferred:
         headers["Preference-Applied"] = f"wait={seconds:.0f}"
