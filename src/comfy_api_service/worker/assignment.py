@@ -31,6 +31,14 @@ class Assignment:
     def fence(self) -> Fence:
         return Fence(self.job_id, self.attempt)
 
+    def place_in_batch(self, index: int) -> dict[str, int]:
+        """Which picture of several a file of a generation is; nothing for one that is alone.
+
+        ComfyUI draws one noise for a whole batch: the seed that its pictures share names none of them.
+        """
+        size = self.params.get("batch_size", 1)
+        return {"batch_index": index, "batch_size": size} if size > 1 else {}
+
 
 def assigned(found: Claimed | OpenAttempt) -> Assignment:
     adopted = found if isinstance(found, OpenAttempt) else None

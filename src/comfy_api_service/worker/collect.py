@@ -104,7 +104,7 @@ class Collector:
             prepared = await self._intake.intake(
                 stream.chunks(),
                 options=assignment.output,
-                embed=_embedded(assignment),
+                embed=_embedded(assignment, index),
                 limit_bytes=self._limit_bytes,
             )
             key = f"{_folder(assignment)}/{prepared.kind}_{index}.{prepared.extension}"
@@ -125,6 +125,7 @@ class Collector:
             width=prepared.width,
             height=prepared.height,
             seed=assignment.params.get("seed"),
+            meta=assignment.place_in_batch(index),
         )
 
     async def expect(self, assignment: Assignment) -> None:
@@ -149,11 +150,12 @@ def _folder(assignment: Assignment) -> str:
     return f"jobs/{assignment.job_id}/{assignment.attempt}"
 
 
-def _embedded(assignment: Assignment) -> Mapping[str, str] | None:
+def _embedded(assignment: Assignment, index: int) -> Mapping[str, str] | None:
     """Prompt, seed and parameters, where the caller asked for them to be written into the picture."""
     if assignment.output.metadata is not MetadataMode.EMBED:
         return None
     params = {key: value for key, value in assignment.params.items() if value not in (None, [], "")}
+    params |= assignment.place_in_batch(index)
     return {
         "prompt": str(params.get("prompt", "")),
         "seed": str(params.get("seed", "")),

@@ -1,8 +1,11 @@
 """Results as bytes: whole, in parts, unchanged, small, in other formats."""
 
 import hashlib
+import io
+import json
 
 import pytest
+from PIL import Image
 from tests.support.api import SMALL, Client
 
 from comfy_api_service.bootstrap import Service
@@ -121,3 +124,20 @@ async def test_a_file_that_is_lost_is_an_error_not_a_broken_stream(
     await service.services.results._storage.delete([key])
     answer = await client.get(f"/api/v1/jobs/{job_id}/image")
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "SERVICE_UNAVAILABLE")
+
+
+async def test_pictures_of_one_batch_say_their_place_beside_the_seed_they_share(client: Client) -> None:
+    """ComfyUI draws one noise for the whole batch: a seed without the place in it would be half the truth."""
+    asked = {**SMALL, "seed": 5, "num_images": 2, "output": {"metadata": "embed"}}
+    images = (await client.post(GENERATE, json=asked)).json()["images"]
+    assert [image["seed"] for image in images] == [5, 5]
+    assert [image["meta"] for image in images] == [{"batch_index": n, "batch_size": 2} for n in (0, 1)]
+    for number, image in enumerate(images):
+        picture = Image.open(io.BytesIO((await client.get(image["url"])).content))
+        assert picture.info["seed"] == "5"
+        assert json.loads(picture.info["parameters"])["batch_index"] == number
+
+
+async def test_a_picture_alone_has_no_place_in_a_batch(client: Client) -> None:
+    (image,) = (await client.post(GENERATE, json=SMALL)).json()["images"]
+    assert image["meta"] == {}

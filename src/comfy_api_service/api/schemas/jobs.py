@@ -24,8 +24,10 @@ class ArtifactAnswer(Answer):
     height: int | None
     bytes: int = Field(ge=0)
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
-    seed: int | None = Field(ge=0, le=2**64 - 1)
-    meta: Document
+    seed: int | None = Field(ge=0, le=2**64 - 1, description="The job's; pictures of one batch share it.")
+    meta: Document = Field(
+        description="Of one of several pictures its place, from 0, `batch_index`, and their number, `batch_size`."
+    )
 
 
 class ResultAnswer(Answer):
