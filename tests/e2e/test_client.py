@@ -113,3 +113,13 @@ def test_no_server(start: Start) -> None:
     assert command.ended() == 3
     assert "comfy-api serve" in command.err
     assert "Traceback" not in command.err
+
+
+def test_a_demo_without_jobs_makes_its_picture(start: Start, tmp_path: Path) -> None:
+    off = {"JOBS_ENABLED": "false"}
+    demo = start("demo", "--generate", "--port", "0", "--data-dir", "data", **off)
+    demo.said(r"^saved .*picture\.png")
+    demo.said("Serving until Ctrl-C")
+    assert (tmp_path / "data" / "picture.png").read_bytes().startswith(b"\x89PNG")
+    assert "/api/v1/generate" in demo.out
+    assert "/api/v1/jobs" not in demo.out, "what it tells to try works"

@@ -18,7 +18,7 @@ from comfy_api_service.api.errors import handle_error, handle_validation
 from comfy_api_service.api.gate import Gate
 from comfy_api_service.api.measures import Measures
 from comfy_api_service.api.openapi import document
-from comfy_api_service.api.options import ApiOptions
+from comfy_api_service.api.options import ApiOptions, jobs_switched_off
 from comfy_api_service.api.routes import (
     batches,
     docs,
@@ -33,7 +33,7 @@ from comfy_api_service.api.services import ApiServices
 from comfy_api_service.api.shortcut import Shortcut
 from comfy_api_service.api.sockets import Sockets
 from comfy_api_service.api.state import AppState
-from comfy_api_service.domain.errors import ServiceError, Unavailable
+from comfy_api_service.domain.errors import ServiceError
 
 JOBS: Final = (jobs.router, results.router, streams.router)
 """What JOBS_ENABLED switches."""
@@ -106,9 +106,7 @@ def _tell_errors(app: FastAPI) -> None:
 
 
 async def _switched_off() -> None:
-    raise Unavailable(
-        "Jobs are switched off here (JOBS_ENABLED); POST /api/v1/generate works.", retry_after=3600
-    )
+    raise jobs_switched_off()
 
 
 async def _http_exception(request: Request, error: Exception) -> Response:

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from comfy_api_service.domain.errors import Code, ServiceError
+
 
 @dataclass(frozen=True, slots=True)
 class ApiOptions:
@@ -17,3 +19,13 @@ class ApiOptions:
     cors_headers: tuple[str, ...] = ()
     metrics_token: str | None = None
     """If set, `/metrics` asks for it as a bearer token."""
+
+
+def jobs_switched_off() -> ServiceError:
+    """What everything but `generate` answers where jobs are off; `setting` tells it from a passing fault."""
+    return ServiceError(
+        Code.SERVICE_UNAVAILABLE,
+        "Jobs are switched off here (JOBS_ENABLED); POST /api/v1/generate works.",
+        details={"setting": "JOBS_ENABLED"},
+        retry_after=3600,
+    )

@@ -24,6 +24,7 @@ from comfy_api_service.api.answers import dumps
 from comfy_api_service.api.errors import error_answer
 from comfy_api_service.api.events import event
 from comfy_api_service.api.listening import End, Listener
+from comfy_api_service.api.options import jobs_switched_off
 from comfy_api_service.api.parameters import LAST_ID_MAX
 from comfy_api_service.api.reading import truth, whole_number
 from comfy_api_service.api.state import caller, state_of
@@ -33,7 +34,6 @@ from comfy_api_service.domain.errors import (
     NotFound,
     Refused,
     ServiceError,
-    Unavailable,
     ValidationFailed,
 )
 from comfy_api_service.services.views import Notice, Pictured
@@ -77,7 +77,7 @@ class Sockets:
             raise NotFound("path")
         websocket.scope["comfy_template"] = PATH if of_all else f"{PATH}/{{job_id}}"
         if not self._enabled:
-            raise Unavailable("Jobs are switched off here (JOBS_ENABLED).", retry_after=3600)
+            raise jobs_switched_off()
         _check_origin(websocket)
         previews, after = _options(websocket)
         watcher = state_of(websocket).services.watcher

@@ -81,7 +81,7 @@ async def _demo(settings: "Settings", sockets: list[socket.socket], order: tuple
             sockets,
             url=url,
             listening=partial(_announce, url, simulator.url),
-            beside=partial(_show, order),
+            beside=partial(_show, order, jobs=settings.jobs_enabled),
         )
 
 
@@ -93,13 +93,13 @@ def _announce(url: str, simulator: str) -> None:
     console.print("[yellow]The pictures are simulated:[/yellow] no GPU and no model is used.")
 
 
-async def _show(order: tuple[str, Path] | None, url: str) -> None:
+async def _show(order: tuple[str, Path] | None, url: str, *, jobs: bool) -> None:
     """Make the picture if one is wanted, then tell how to go on."""
     job_id = None if order is None else await _picture(url, *order)
     prompt = PROMPT if order is None else order[0]
     console = stdout()
     console.print("\nTry it:")
-    for line in curls(url, prompt, job_id):
+    for line in curls(url, prompt, job_id, jobs=jobs):
         console.print(f"  {line}", markup=False)
     console.print("\nServing until Ctrl-C.")
 
@@ -118,18 +118,15 @@ async def _picture(url: str, prompt: str, target: Path) -> str:
     return made.job_id
 
 
-def curls(url: str, prompt: str, job_id: str | None) -> Sequence[str]:
-    """Commands for a POSIX shell, good as they stand."""
+def curls(url: str, prompt: str, job_id: str | None, *, jobs: bool) -> Sequence[str]:
+    """Commands for a POSIX shell, good as they stand; without `jobs` those that work with JOBS_ENABLED=false."""
     body = shlex.quote(json.dumps({"prompt": prompt}, ensure_ascii=False))
     post = f"curl -s -H 'Content-Type: application/json' -d {body}"
     job = f"{url}/api/v1/jobs/{job_id}"
-    lines = [
-        "# submit; the answer tells where to look",
-        f"{post} {url}/api/v1/jobs",
-        "# submit and wait for the picture",
-        f"{post} {url}/api/v1/generate",
-    ]
-    if job_id is not None:
+    lines = ["# submit and wait for the picture", f"{post} {url}/api/v1/generate"]
+    if jobs:
+        lines[:0] = ["# submit; the answer tells where to look", f"{post} {url}/api/v1/jobs"]
+    if jobs and job_id is not None:
         lines += [
             "# the job, its events, its picture",
             f"curl -s {job}",

@@ -19,6 +19,9 @@ from comfy_api_service.domain.errors import TABLE, Code
 TIMEOUT: Final = httpx2.Timeout(30.0, connect=5.0)
 STREAM_TIMEOUT: Final = httpx2.Timeout(90.0, connect=5.0)
 """A stream says something more often than this, if only a comment."""
+GENERATE_SECONDS: Final = 20
+"""How long one call of `generate` waits: less than the time-out."""
+JOBS_SETTING: Final = "JOBS_ENABLED"
 RECONNECTS: Final = 8
 LONGEST_EVENT: Final = 16 * 1024**2
 Document = Mapping[str, Any]
@@ -31,10 +34,16 @@ class Refused(Fault):
         self, status: int, code: str, message: str, details: Document, retry_after: str | None
     ) -> None:
         super().__init__(
-            f"{code}: {message}" if code else message, _remedy(code, retry_after), lines=_lines(details)
+            f"{code}: {message}" if code else message,
+            _remedy(code, details, retry_after),
+            lines=_lines(details),
         )
         self.status = status
         self.code = code
+
+
+class JobsSwitchedOff(Refused):
+    """The service takes no jobs: only `generate` works there."""
 
 
 class Unreachable(Fault):
@@ -82,6 +91,21 @@ class Api:
     async def submit(self, body: Document, key: str) -> Document:
         return await self._json(
             "POST", "/api/v1/jobs", json=body, headers={"Idempotency-Key": key}, again=True
+        )
+
+    async def generate(self, body: Document, key: str) -> Document:
+        """Submit and wait for `GENERATE_SECONDS`; then the job in the shape of `generate`, maybe unfinished.
+
+        The same key waits for the same job again. A call that is broken off cancels it. Raises `Refused` with
+        the job's error if it failed.
+        """
+        return await self._json(
+            "POST",
+            "/api/v1/generate",
+            json=body,
+            params={"cancel_on_disconnect": "true"},
+            headers={"Idempotency-Key": key, "Prefer": f"wait={GENERATE_SECONDS}"},
+            again=False,
         )
 
     async def job(self, job_id: str) -> Document:
@@ -216,11 +240,13 @@ def _refused(answer: httpx2.Response) -> Fault:
     error = document.get("error")
     if not isinstance(error, dict):
         error = {"message": f"HTTP {answer.status_code}"}
-    return Refused(
+    details = error.get("details") or {}
+    kind = JobsSwitchedOff if details.get("setting") == JOBS_SETTING else Refused
+    return kind(
         answer.status_code,
         str(error.get("code", "")),
         str(error.get("message", "")),
-        error.get("details") or {},
+        details,
         answer.headers.get("retry-after"),
     )
 
@@ -230,7 +256,9 @@ def remedy_of(code: str) -> str:
     return TABLE[Code(code)].remedy if code in Code.__members__ else ""
 
 
-def _remedy(code: str, retry_after: str | None) -> str:
+def _remedy(code: str, details: Document, retry_after: str | None) -> str:
+    if details.get("setting") == JOBS_SETTING:
+        return f"Use `comfy-api generate`, or start the service with {JOBS_SETTING}=true."
     if code == Code.UNAUTHORIZED:
         return "Give a valid key with --api-key or COMFY_API_KEY."
     if code == Code.VALIDATION_ERROR:

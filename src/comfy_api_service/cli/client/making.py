@@ -8,12 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from comfy_api_service.cli.client.api import Api, Document, remedy_of
+from comfy_api_service.cli.client.api import Api, Document, JobsSwitchedOff, Refused, remedy_of
 from comfy_api_service.cli.client.bars import Shown
 from comfy_api_service.cli.client.saving import save, targets
 from comfy_api_service.cli.faults import Fault
 from comfy_api_service.cli.output import say
+from comfy_api_service.domain.errors import Code
 
+WORDS = {"processing": "running", "completed": "succeeded"}
+"""What `generate` calls otherwise than a job."""
+BACKEND_PAUSE_SECONDS = 1.0
 TERMINAL = frozenset({"succeeded", "failed", "canceled"})
 
 
@@ -23,7 +27,7 @@ class JobFailed(Fault):
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """A job that succeeded."""
+    """A job that succeeded, in its own shape or in that of `generate`."""
 
     api: Api
     job: Document
@@ -35,7 +39,7 @@ class Made:
     @property
     def artifacts(self) -> Sequence[Document]:
         result = self.job.get("result") or {}
-        found: Sequence[Document] = result.get("artifacts") or ()
+        found: Sequence[Document] = result.get("artifacts") or self.job.get("images") or ()
         return found
 
     async def save(self, target: Path | None, *, force: bool) -> list[Path]:
@@ -50,8 +54,12 @@ class Made:
 
 
 async def make(api: Api, body: Mapping[str, Any], shown: Shown) -> Made:
-    """Submit and follow. Interrupted, it asks the service to cancel the job."""
-    accepted = await api.submit(body, f"cli-{uuid.uuid4()}")
+    """Submit and follow; where jobs are switched off, wait for the answer. Interrupted, it cancels the job."""
+    key = f"cli-{uuid.uuid4()}"
+    try:
+        accepted = await api.submit(body, key)
+    except JobsSwitchedOff:
+        return await _wait_for(api, body, key, shown)
     job_id = str(accepted["job_id"])
     shown.show(accepted)
     try:
@@ -60,6 +68,22 @@ async def make(api: Api, body: Mapping[str, Any], shown: Shown) -> Made:
         await _give_up(api, job_id)
         raise
     return Made(api, succeeded(job))
+
+
+async def _wait_for(api: Api, body: Mapping[str, Any], key: str, shown: Shown) -> Made:
+    """By `generate`, asked again until the job has ended. Without a backend it waits for one, as a job does."""
+    while True:
+        try:
+            made = await api.generate(body, key)
+        except Refused as refusal:
+            if refusal.code != Code.BACKEND_UNAVAILABLE:
+                raise
+            shown.show({"status": "waiting for a ComfyUI server"})
+            await asyncio.sleep(BACKEND_PAUSE_SECONDS)
+            continue
+        shown.show({"status": WORDS.get(str(made["status"]), made["status"])})
+        if made["status"] == "completed":
+            return Made(api, made)
 
 
 async def follow(api: Api, job_id: str, shown: Shown) -> Document:
