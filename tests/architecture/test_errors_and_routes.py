@@ -26,7 +26,7 @@ OPERATIONS = [
 ]
 PUBLIC = {
     "/", "/ping", "/health", "/health/live", "/health/ready", "/metrics", "/artifacts/{key:path}",
-    "/openapi.json", "/docs", "/redoc", "/api/v1/generate/batch",
+    "/openapi.json", "/docs", "/docs/assets/{name}", "/redoc", "/api/v1/generate/batch",
 }  # fmt: skip
 """Paths that need no credential (the batch only where it refuses the method)."""
 
