@@ -13,6 +13,8 @@ NOT_YET: Final = frozenset(
 )
 """Fields of the API that this version does not have: refused by name, never ignored."""
 _NEVER_SHOWN: Final = frozenset({"prompt", "negative_prompt"})
+_KEY: Final = "[key]"
+"""pydantic's last part of the location of an object's key."""
 _SHOWN_CHARACTERS: Final = 64
 _FAULTS_SHOWN: Final = 100
 
@@ -69,21 +71,26 @@ def fault_of(error: Mapping[str, Any], *, skip: int = 0) -> FieldError:
     location = error["loc"][skip:]
     kind = error["type"]
     context = error.get("ctx") or {}
+    of_key = location[-1:] == (_KEY,)
+    if of_key:
+        location = location[:-2]  # what is at fault has no name yet: the key stands as the value
     field = ".".join(str(part)[:_SHOWN_CHARACTERS] for part in location) or "body"
     leaf = location[-1] if location else None
     if kind == "extra_forbidden" and leaf in NOT_YET:
         return FieldError(field, "is not supported by this version yet")
-    hidden = kind in ("missing", "extra_forbidden") or any(part in _NEVER_SHOWN for part in location)
+    private = location[:1] != ("labels",) and not _NEVER_SHOWN.isdisjoint(location)
+    hidden = private or kind in ("missing", "extra_forbidden")
+    message = _message(kind, context, str(error.get("msg", "")), private=private)
     return FieldError(
         field,
-        _message(kind, leaf, context, str(error.get("msg", ""))),
+        f"has a key that {message}" if of_key else message,
         None if hidden else shown(error.get("input")),
         next((shown(context[name], limit=2000) for name in _BOUNDS if name in context), None),
     )
 
 
-def _message(kind: str, leaf: object, context: Mapping[str, Any], otherwise: str) -> str:
-    if kind == "string_pattern_mismatch" and leaf in _NEVER_SHOWN:
+def _message(kind: str, context: Mapping[str, Any], otherwise: str, *, private: bool) -> str:
+    if kind == "string_pattern_mismatch" and private:
         return "must have a visible character, and no NUL"
     template = _MESSAGES.get(kind)
     if template is None:

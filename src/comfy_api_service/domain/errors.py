@@ -85,7 +85,7 @@ TABLE: Final[Mapping[Code, CodeInfo]] = {
     Code.NOT_ACCEPTABLE: CodeInfo(
         406,
         "The result cannot be given in a form that `Accept` allows.",
-        "Ask for image/png, image/jpeg or image/webp.",
+        "Ask for one of the media types in `details.available`.",
     ),
     Code.CONFLICT: CodeInfo(409, "The job's state does not allow this.", "Read the job and decide again."),
     Code.GONE: CodeInfo(

@@ -107,9 +107,9 @@ class Results:
         self, artifact: Artifact, tag: str, wanted: OutputFormat | None, size: int | None
     ) -> Delivery:
         if artifact.kind not in ("image", "animation"):
-            raise Refused(Code.NOT_ACCEPTABLE, "Only pictures have thumbnails and other formats.")
+            raise _not_acceptable("Only pictures have thumbnails and other formats.", artifact)
         if artifact.bytes > CONVERTED_AT_MOST:
-            raise Refused(Code.NOT_ACCEPTABLE, "The picture is too large to be converted.")
+            raise _not_acceptable("The picture is too large to be converted.", artifact)
         data = b"".join([chunk async for chunk in self._reader(artifact.key)(0, None)])
         try:
             if size is not None:
@@ -119,7 +119,7 @@ class Results:
                 made = await convert(data, options, executor=self._executor)
                 media_type = f"image/{options.format}"
         except MediaError as fault:
-            raise Refused(Code.NOT_ACCEPTABLE, "The picture cannot be converted.") from fault
+            raise _not_acceptable("The picture cannot be converted.", artifact) from fault
         stem = artifact.key.rpartition("/")[2].rpartition(".")[0]
         name = f"{stem}.{media_type.removeprefix('image/')}"
 
@@ -176,4 +176,11 @@ def _wanted(artifact: Artifact, accept: tuple[str, ...]) -> OutputFormat | None:
             return None
         if media_type in FORMATS and artifact.kind == "image":
             return FORMATS[media_type]
-    raise Refused(Code.NOT_ACCEPTABLE, f"This result is {artifact.media_type}.")
+    others = FORMATS if artifact.kind == "image" and artifact.bytes <= CONVERTED_AT_MOST else ()
+    raise _not_acceptable(f"This result is {artifact.media_type}.", artifact, *others)
+
+
+def _not_acceptable(message: str, artifact: Artifact, *others: str) -> Refused:
+    """With the media types that can be had: the file's own first."""
+    available = list(dict.fromkeys((artifact.media_type, *others)))
+    return Refused(Code.NOT_ACCEPTABLE, message, details={"available": available})

@@ -106,6 +106,10 @@ async def test_other_pictures_formats_and_sizes(client: Client, job_id: str) -> 
     assert browser.headers["content-type"] == "image/png"
     none = await client.get(path, headers={"Accept": "text/html"})
     assert (none.status_code, none.json()["error"]["code"]) == (406, "NOT_ACCEPTABLE")
+    available = none.json()["error"]["details"]["available"]
+    assert available == ["image/png", "image/jpeg", "image/webp"]
+    for one in available:
+        assert (await client.get(path, headers={"Accept": one})).headers["content-type"] == one
     for query in ({"size": 15}, {"size": 1025}, {"index": -1}, {"redirect": "yes"}):
         assert (await client.get(path, params=query)).status_code == 422
 

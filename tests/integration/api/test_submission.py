@@ -116,8 +116,8 @@ REFUSED: list[tuple[str, Any, str]] = [
     *_each("max_attempts", 0, 11, "3", True, None),
     *(("labels", value, field) for value, field in (
         ("x", "labels"), (None, "labels"), ({"a": 1}, "labels.a"), ({"a": None}, "labels.a"),
-        ({"a": "x" * 257}, "labels.a"), ({"a": "\n"}, "labels.a"), ({"": "x"}, "labels."),
-        ({"a b": "x"}, "labels.a b"), ({"k" * 65: "x"}, "labels." + "k" * 64),
+        ({"a": "x" * 257}, "labels.a"), ({"a": "\n"}, "labels.a"), ({"": "x"}, "labels"),
+        ({"a b": "x"}, "labels"), ({"k" * 65: "x"}, "labels"),
         ({str(n): "x" for n in range(17)}, "labels"),
     )),
     *(("output", value, field) for value, field in (
@@ -168,6 +168,22 @@ async def test_all_faults_are_named_at_once_with_bounds_and_never_the_prompt(cli
         },
     ]
     assert "private" not in answer.text
+
+
+async def test_a_labels_key_at_fault_is_told_as_that(client: Client) -> None:
+    labels = {"": "x", "a b": "x", "prompt": "\n", "k" * 65: 1}
+    answer = await client.post(JOBS, json={**SMALL, "labels": labels})
+    faults = answer.json()["error"]["details"]["errors"]
+    pattern = "^[A-Za-z0-9][A-Za-z0-9._/-]{0,63}$"
+    key = {"field": "labels", "message": f"has a key that must match {pattern}", "bound": pattern}
+    value = "^[^\\x00-\\x1f\\x7f]*$"
+    assert faults == [
+        {**key, "value": ""},
+        {**key, "value": "a b"},
+        {"field": "labels.prompt", "message": f"must match {value}", "value": "\n", "bound": value},
+        {**key, "value": "k" * 64 + "…"},
+        {"field": "labels." + "k" * 64, "message": "must be a string", "value": 1},
+    ]
 
 
 async def test_absent_prompt_and_two_different_numbers(client: Client) -> None:
