@@ -41,13 +41,14 @@ class Session:
         self,
         client: ComfyClient,
         *,
+        backend: str,
         client_id: str,
         on_message: Callable[[Message], None],
         on_link: Callable[[bool], None],
         heartbeat: float = HEARTBEAT,
         first_frame: float = FIRST_FRAME,
     ) -> None:
-        """Times are seconds."""
+        """Times are seconds. `backend` is the name that lines in the log have."""
         if not client_id:
             raise ValueError("a session needs an id: without one, events go to everybody")
         self.client_id = client_id
@@ -58,6 +59,8 @@ class Session:
         self.heard_at: float | None = None
         """`time.monotonic()` of the last frame of any kind."""
         self._client = client
+        self._backend = backend
+        self._failing = False
         self._on_message = on_message
         self._on_link = on_link
         self._heartbeat = heartbeat
@@ -72,8 +75,10 @@ class Session:
             before = self.link
             try:
                 await self._connection()
+                if self.link == before:
+                    self._failed("ClosedWithoutAWord")
             except (aiohttp.ClientError, TimeoutError, OSError) as fault:
-                log.info("comfyui_socket_failed", fault=type(fault).__name__, link=self.link)
+                self._failed(type(fault).__name__)
             wait = SHORTEST_WAIT if self.link > before else min(2 * wait, LONGEST_WAIT)
             await asyncio.sleep(wait * random.uniform(0.5, 1))  # noqa: S311  spreads reconnections, no secret
 
@@ -131,8 +136,17 @@ class Session:
     def _count_malformed(self) -> None:
         self.malformed += 1
 
+    def _failed(self, fault: str) -> None:
+        """Told once an outage; at debug each time that it fails again."""
+        say = log.debug if self._failing else log.info
+        say("comfyui_socket_failed", backend=self._backend, fault=fault, link=self.link)
+        self._failing = True
+
     def _up(self) -> None:
         self.link += 1
+        if self._failing:
+            self._failing = False
+            log.info("comfyui_socket_back", backend=self._backend, link=self.link)
         self.connected = True
         self._tell(self._on_link, True)
 

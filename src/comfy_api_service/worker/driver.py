@@ -85,7 +85,11 @@ class Driver:
             backend_id, name, client, db, signals, clock, metrics, changed=self._changed.set
         )
         self._session = Session(
-            client, client_id=new_client_id(), on_message=self._on_message, on_link=self._on_link
+            client,
+            backend=name,
+            client_id=new_client_id(),
+            on_message=self._on_message,
+            on_link=self._on_link,
         )
         self._runs: dict[str, Run] = {}
         self._settling: dict[str, Run] = {}

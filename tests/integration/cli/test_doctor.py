@@ -56,7 +56,10 @@ async def test_no_checkpoint() -> None:
 async def test_nothing_listens() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    assert (await asked(f"http://127.0.0.1:{port}")).reach is Reach.REFUSED
+    found = await asked(f"http://127.0.0.1:{port}")
+    assert found.reach is Reach.REFUSED
+    remedy = backends.reachable(found).remedy
+    assert "`python main.py --listen 127.0.0.1`" in remedy, "without an address it would listen to everybody"
 
 
 async def test_an_unknown_host() -> None:

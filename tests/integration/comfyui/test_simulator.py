@@ -78,7 +78,11 @@ class Run:
         self.told: list[Message] = []
         self._news = asyncio.Event()
         self.session = Session(
-            self.client, client_id=uuid.uuid4().hex, on_message=self._hear, on_link=self._linked
+            self.client,
+            backend="simulator",
+            client_id=uuid.uuid4().hex,
+            on_message=self._hear,
+            on_link=self._linked,
         )
 
     def _hear(self, message: Message) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+import structlog
 from aiohttp import web
 
 from comfy_api_service.comfyui import socket as module
@@ -95,7 +96,9 @@ async def running(session: Session) -> AsyncIterator[asyncio.Task[None]]:
 
 
 def session_of(client: ComfyClient, listener: Listener, **options: Any) -> Session:
-    return Session(client, client_id="c", on_message=listener.hear, on_link=listener.hear, **options)
+    return Session(
+        client, backend="gpu-1", client_id="c", on_message=listener.hear, on_link=listener.hear, **options
+    )
 
 
 async def test_flags_are_the_first_words_and_messages_come_in_order(connect: Connect, serve: Serve) -> None:
@@ -236,7 +239,7 @@ async def test_a_fault_of_the_listener_costs_one_message(connect: Connect, serve
         raise RuntimeError("another fault of the listener")
 
     client = connect(await serve(peer.handle))
-    session = Session(client, client_id="c", on_message=hear, on_link=linked)
+    session = Session(client, backend="gpu-1", client_id="c", on_message=hear, on_link=linked)
     async with running(session):
         socket = await peer.latest()
         for prompt_id in ("bad", "good"):
@@ -272,6 +275,37 @@ async def test_a_frame_beyond_all_bounds_ends_the_connection_only(
     assert not any(isinstance(what, PreviewFrame) for what in listener.told)
 
 
+@pytest.mark.parametrize("refused", [True, False], ids=["refused", "closed before a word"])
+async def test_an_outage_is_told_once_with_the_backends_name_and_so_is_its_end(
+    connect: Connect, serve: Serve, *, refused: bool
+) -> None:
+    peer, listener = Peer(), Listener()
+    answers = 0
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        nonlocal answers
+        answers += 1
+        if answers % 4 == 0:
+            return await peer.handle(request)
+        if refused:
+            raise web.HTTPServiceUnavailable
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        await socket.close()
+        return socket
+
+    with structlog.testing.capture_logs() as logged:
+        async with running(session_of(connect(await serve(handle)), listener)):
+            for outage in (1, 2):
+                socket = await peer.latest()
+                await listener.until(True, outage)
+                await socket.close()
+    told = [(entry["event"], entry["log_level"]) for entry in logged if entry["log_level"] != "debug"]
+    assert told[:4] == [("comfyui_socket_failed", "info"), ("comfyui_socket_back", "info")] * 2
+    assert sum(entry["event"] == "comfyui_socket_failed" for entry in logged) >= 6
+    assert {entry["backend"] for entry in logged} == {"gpu-1"}
+
+
 async def test_cancellation_closes_the_socket(connect: Connect, serve: Serve) -> None:
     peer, listener = Peer(), Listener()
     async with running(session_of(connect(await serve(peer.handle)), listener)) as task:
@@ -288,4 +322,10 @@ async def test_cancellation_closes_the_socket(connect: Connect, serve: Serve) ->
 def test_a_session_needs_an_id(connect: Connect) -> None:
     listener = Listener()
     with pytest.raises(ValueError, match="needs an id"):
-        Session(connect("http://x"), client_id="", on_message=listener.hear, on_link=listener.hear)
+        Session(
+            connect("http://x"),
+            backend="gpu-1",
+            client_id="",
+            on_message=listener.hear,
+            on_link=listener.hear,
+        )

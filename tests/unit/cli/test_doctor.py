@@ -1,4 +1,6 @@
+import errno
 import json
+import os
 import shutil
 import socket
 import sqlite3
@@ -75,6 +77,18 @@ def test_an_unwritable_data_folder(tmp_path: Path) -> None:
 
     found = data.data_folder(tmp_path, refuse)
     assert is_fault(found, "cannot be written to", "Permission denied")
+    assert "DATA_DIR" in found.remedy
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
+def test_who_owns_the_data_folder_is_not_what_is_wrong_with_its_disk(tmp_path: Path, number: int) -> None:
+    def refuse(folder: Path) -> None:
+        raise OSError(number, os.strerror(number), str(folder))
+
+    found = data.data_folder(tmp_path, refuse)
+    assert is_fault(found, "cannot be written to", os.strerror(number))
+    assert "chown" not in found.remedy
+    assert ("Make room" in found.remedy) is (number != errno.EROFS)
     assert "DATA_DIR" in found.remedy
 
 

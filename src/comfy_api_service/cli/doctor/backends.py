@@ -95,7 +95,9 @@ async def _models(http: httpx2.AsyncClient, url: str) -> Mapping[str, tuple[str,
 def reachable(probe: Probe) -> Finding:
     """Down, wrong port, silent, or the version that answers."""
     subject = probe.subject
-    start = "Start ComfyUI (`python main.py --listen`), let `comfy-api serve --comfyui-dir` start it, "
+    start = (
+        "Start ComfyUI (`python main.py --listen 127.0.0.1`), let `comfy-api serve --comfyui-dir` start it, "
+    )
     if probe.reach is Reach.REFUSED:
         return fault(
             subject, "nothing listens there: connection refused", f"{start}or set COMFYUI_URL to where it is."

@@ -1,5 +1,6 @@
 """The data folder and the database in it. Nothing is changed; a probe file is removed at once."""
 
+import errno
 import shutil
 import sqlite3
 import tempfile
@@ -14,6 +15,10 @@ from comfy_api_service.db.migrate import HEAD, KNOWN, revision_of
 GIGABYTE: Final = 1_000_000_000
 LEAST_FREE: Final = GIGABYTE
 LEAST_SHARE: Final = 0.05
+ROOM: Final = (
+    "Make room on the disk of the data folder, set DATA_DIR to a larger one, "
+    "or let old jobs go sooner (JOB_RETENTION)."
+)
 
 
 class Usage(Protocol):
@@ -55,10 +60,21 @@ def data_folder(folder: Path, probe: Callable[[Path], None] = write_probe) -> Fi
         return fault(
             "data folder",
             f"{place} cannot be written to: {error.strerror or error}",
-            f'Give it to the user of the service (`chown -R "$USER" {place}`), or set DATA_DIR to another folder.',
+            _writable(place, error),
         )
     made = "" if place == folder else " (will be made at first start)"
     return ok("data folder", f"{folder} is writable{made}")
+
+
+def _writable(place: Path, error: OSError) -> str:
+    """What makes the folder writable, by what is wrong."""
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return ROOM
+    if error.errno == errno.EROFS:
+        return "Mount its file system for writing, or set DATA_DIR to another folder."
+    return (
+        f'Give it to the user of the service (`chown -R "$USER" {place}`), or set DATA_DIR to another folder.'
+    )
 
 
 def disk(folder: Path, usage: Callable[[Path], Usage] = shutil.disk_usage) -> Finding:
@@ -70,14 +86,10 @@ def disk(folder: Path, usage: Callable[[Path], Usage] = shutil.disk_usage) -> Fi
         )
     share = found.free / found.total if found.total else 0.0
     shown = f"{found.free / GIGABYTE:.1f} GB free, {share:.0%} of the disk"
-    remedy = (
-        "Make room on the disk of the data folder, set DATA_DIR to a larger one, or let old jobs go sooner "
-        "(JOB_RETENTION)."
-    )
     if found.free < LEAST_FREE:
-        return fault("disk", f"nearly full: {shown}", remedy)
+        return fault("disk", f"nearly full: {shown}", ROOM)
     if share < LEAST_SHARE:
-        return warning("disk", f"nearly full: {shown}", remedy)
+        return warning("disk", f"nearly full: {shown}", ROOM)
     return ok("disk", shown)
 
 
