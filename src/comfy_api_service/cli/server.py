@@ -17,6 +17,7 @@ from comfy_api_service.cli.faults import Fault
 from comfy_api_service.cli.listening import BACKLOG
 from comfy_api_service.cli.loop import settle_memory
 from comfy_api_service.cli.output import say
+from comfy_api_service.cli.stalled import Stalled
 from comfy_api_service.cli.stopping import StopSignals
 from comfy_api_service.telemetry.logs import configure_logs
 
@@ -90,6 +91,7 @@ async def _serve(
             return
         settle_memory()
         server = _Server(_config(service))
+        cutting = asyncio.create_task(Stalled(server.server_state.connections).run())
         serving = asyncio.create_task(server.serve(sockets))
         ready = asyncio.create_task(server.listening.wait())
         await asyncio.wait({serving, ready}, return_when=asyncio.FIRST_COMPLETED)
@@ -104,6 +106,7 @@ async def _serve(
             await _end(along)
             await service.drain()
             server.should_exit = True
+            cutting.cancel()
             await serving
 
 
