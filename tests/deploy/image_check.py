@@ -1,8 +1,9 @@
 """The image's own steps, replayed without a container engine: `make image-check`, not part of the suite.
 
 Runs the build stage's commands as they stand, in an empty folder with an empty interpreter, on the files that the
-builder would be given; then the entry point with the image's environment, as its user, who can write to the data
-folder and the temporary one alone. Needs the package index. What it cannot show: the base image, and mounts.
+builder would be given; then the entry point with the image's environment, as its user, on a read-only file system
+with a data folder and a temporary one. Needs the package index, and root for the user and the mounts: others run it
+as they are. What it cannot show is the base image.
 """
 
 import json
@@ -26,6 +27,13 @@ from comfy_api_service import __version__
 pytestmark = pytest.mark.timeout(900)
 LIMIT = 60.0
 """Seconds; nothing waits that long when it works."""
+READ_ONLY = """
+root=$1
+for folder in "$root" "$root/data" "$root/tmp"; do mount --bind "$folder" "$folder"; done
+for folder in "$root" /; do mount -o remount,bind,ro "$folder"; done
+shift
+exec "$@"
+"""
 
 
 @dataclass(frozen=True)
@@ -41,12 +49,22 @@ class Image:
         return self.root / "opt" / "comfy-api"
 
     def command(self, *arguments: str) -> list[str]:
-        """As the image's user, with nobody's rights beside."""
+        """As the image's user, without any capability, with all but two folders read-only."""
         user, _, group = only("USER").rest.partition(":")
         if os.geteuid() != 0:
             return list(arguments)
+        mounted = [
+            "unshare",
+            "--mount",
+            "--propagation=private",
+            "sh",
+            "-euc",
+            READ_ONLY,
+            "sh",
+            str(self.root),
+        ]
         dropped = ["--clear-groups", "--no-new-privs", "--bounding-set=-all", "--inh-caps=-all"]
-        return ["setpriv", f"--reuid={user}", f"--regid={group}", *dropped, *arguments]
+        return [*mounted, "setpriv", f"--reuid={user}", f"--regid={group}", *dropped, *arguments]
 
     def run(self, *arguments: str, **more: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
@@ -59,8 +77,15 @@ class Image:
         )
 
 
+def _may_mount() -> bool:
+    """Whether this root may do what an engine does; one inside a container often may not."""
+    return os.geteuid() != 0 or subprocess.run(["unshare", "--mount", "true"], check=False).returncode == 0
+
+
 @pytest.fixture(scope="module")
 def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
+    if not _may_mount():
+        pytest.skip("root needs the right to make mounts here (or run it as another user)")
     root = Path(os.path.realpath(tmp_path_factory.mktemp("image")))
     for folder in (root, *root.parents):
         if folder.stat().st_uid == os.geteuid() and folder != Path("/"):
@@ -78,23 +103,22 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
         if instruction.word == "RUN":
             line = instruction.rest.replace("/opt/comfy-api", str(root / "opt" / "comfy-api"))
             subprocess.run(["/bin/sh", "-ec", line], cwd=build, env=shell, check=True)
-    data.mkdir(mode=0o700)
-    if os.geteuid() == 0:
-        os.chown(data, *map(int, only("USER").rest.split(":")))
+    for folder in (data, root / "tmp"):
+        folder.mkdir(mode=0o700)
+        if os.geteuid() == 0:
+            os.chown(folder, *map(int, only("USER").rest.split(":")))
     told = {
         key: value.replace("/opt/comfy-api", str(root / "opt" / "comfy-api"))
         for key, value in pairs("ENV").items()
     }
     told["PATH"] = told["PATH"].replace("$PATH", "/usr/bin:/bin")
-    yield Image(root, data, {**told, "DATA_DIR": str(data), "HOME": str(data)})
+    yield Image(root, data, {**told, "DATA_DIR": str(data), "TMPDIR": str(root / "tmp")})
     shutil.rmtree(root, ignore_errors=True)
 
 
 @pytest.fixture
 def entry(image: Image) -> Iterator[Callable[..., "subprocess.Popen[bytes]"]]:
     """Starts the entry point with arguments and settings; it is gone at the end."""
-    if os.geteuid() == 0 and shutil.which("setpriv") is None:
-        pytest.skip("setpriv is needed to become the image's user")
     started: list[subprocess.Popen[bytes]] = []
 
     def start(*arguments: str, **settings: str) -> "subprocess.Popen[bytes]":
@@ -145,7 +169,8 @@ def test_its_user_runs_it_and_cannot_change_it(image: Image) -> None:
     assert (told.returncode, told.stdout) == (0, f"comfy-api-service {__version__}\n")
     assert image.run("comfy-api", "openapi").stdout == (ROOT / "openapi.json").read_text(encoding="utf-8")
     if os.geteuid() == 0:
-        assert image.run("touch", str(image.installed / "x")).returncode != 0
+        for folder in (image.installed, Path("/var/tmp"), Path("/tmp")):  # the last two are everybody's
+            assert "Read-only" in image.run("touch", str(folder / "x")).stderr
         assert image.run("id", "-u").stdout.strip() == only("USER").rest.partition(":")[0]
 
 
