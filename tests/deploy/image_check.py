@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from tests.support.image import ROOT, context, health_check, only, pairs, stages
+from tests.support.image import ROOT, argument, context, health_check, only, pairs, stages
 
 from comfy_api_service import __version__
 
@@ -50,7 +51,6 @@ class Image:
 
     def command(self, *arguments: str) -> list[str]:
         """As the image's user, without any capability, with all but two folders read-only."""
-        user, _, group = only("USER").rest.partition(":")
         if os.geteuid() != 0:
             return list(arguments)
         mounted = [
@@ -63,8 +63,7 @@ class Image:
             "sh",
             str(self.root),
         ]
-        dropped = ["--clear-groups", "--no-new-privs", "--bounding-set=-all", "--inh-caps=-all"]
-        return [*mounted, "setpriv", f"--reuid={user}", f"--regid={group}", *dropped, *arguments]
+        return [*mounted, *_as_user(), *arguments]
 
     def run(self, *arguments: str, **more: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
@@ -77,24 +76,45 @@ class Image:
         )
 
 
+def _as_user() -> list[str]:
+    """What becomes the image's user; by `env`, since setpriv itself still finds commands with root's rights."""
+    user, _, group = only("USER").rest.partition(":")
+    dropped = ["--clear-groups", "--no-new-privs", "--bounding-set=-all", "--inh-caps=-all"]
+    return ["setpriv", f"--reuid={user}", f"--regid={group}", *dropped, "env"]
+
+
+def _interpreter() -> str | None:
+    """One of the image's version that its user may run: root's own is often in a folder closed to others."""
+    own = getattr(sys, "_base_executable", sys.executable)
+    if os.geteuid() != 0:
+        return str(own)
+    system = shutil.which(f"python{argument('PYTHON_VERSION')}", path="/usr/local/bin:/usr/bin")
+    for python in (own, system):
+        if python and subprocess.run([*_as_user(), python, "-c", "import venv"], check=False).returncode == 0:
+            return str(python)
+    return None
+
+
 def _may_mount() -> bool:
     """Whether this root may do what an engine does; one inside a container often may not."""
     return os.geteuid() != 0 or subprocess.run(["unshare", "--mount", "true"], check=False).returncode == 0
 
 
 @pytest.fixture(scope="module")
-def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
+def image() -> Iterator[Image]:
     if not _may_mount():
         pytest.skip("root needs the right to make mounts here (or run it as another user)")
-    root = Path(os.path.realpath(tmp_path_factory.mktemp("image")))
-    for folder in (root, *root.parents):
-        if folder.stat().st_uid == os.geteuid() and folder != Path("/"):
-            folder.chmod(folder.stat().st_mode | 0o011)  # the image's user passes through
+    python = _interpreter()
+    if python is None:
+        pytest.skip("the image's user may run no Python of its version here")
+    # pytest's own folders are closed to the image's user
+    root = Path(tempfile.mkdtemp(prefix="image-")).resolve()
+    root.chmod(0o711)
     build, system, data = root / "build", root / "system", root / "data"
     for path in context():
         (build / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / path, build / path)
-    subprocess.run([getattr(sys, "_base_executable", sys.executable), "-m", "venv", system], check=True)
+    subprocess.run([python, "-m", "venv", system], check=True)
     index = {
         key: value for key, value in os.environ.items() if key.startswith(("PIP_", "SSL_", "HTTP", "NO_P"))
     }
