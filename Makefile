@@ -6,7 +6,7 @@ UV     := .uv/bin/uv
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint bench fmt lock openapi docs clean
+.PHONY: help install demo test lint chaos bench fmt lock openapi docs clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ lint: $(STAMP) ## ruff, mypy --strict, import-linter
 fmt: $(STAMP) ## format the code and mend what can be mended
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
+
+chaos: $(STAMP) ## the fault campaign: break every part in every way, some 30 minutes; goes on where it was left
+	@$(BIN)/python -m tests.chaos $(ARGS)
 
 bench: $(STAMP) ## measure the promises of speed, as ratios within one run
 	@$(BIN)/python -m benchmarks $(ARGS)

@@ -4,30 +4,59 @@ import hashlib
 import sqlite3
 from collections.abc import Iterable
 from contextlib import closing
+from enum import StrEnum
 from pathlib import Path
+from typing import NamedTuple
+
+from tests.support import effects
 
 TERMINAL = ("succeeded", "failed", "canceled")
 
 
+class Kind(StrEnum):
+    LOST = "lost"
+    DOUBLED = "doubled"
+    STUCK = "stuck"
+    WRONG = "wrong"
+
+
+class Fault(NamedTuple):
+    """Something that must not be."""
+
+    kind: Kind
+    text: str
+
+
 def check(folder: Path, acknowledged: Iterable[str] = (), *, all_ended: bool = True) -> None:
     """Raise AssertionError with every fault found; `acknowledged` are the ids of jobs that got a 2xx."""
+    found = [fault.text for fault in faults(folder, acknowledged, all_ended=all_ended)]
+    assert not found, "\n".join(found)
+
+
+def faults(folder: Path, acknowledged: Iterable[str] = (), *, all_ended: bool = True) -> list[Fault]:
+    """As `check`, told apart."""
     with closing(sqlite3.connect(folder / "comfy-api.sqlite3")) as db:
         db.row_factory = sqlite3.Row
-        faults = [
-            *_lost(db, acknowledged),
-            *_events(db),
-            *_attempts(db),
-            *_ledger(db),
-            *_counters(db),
-            *_artifacts(db, folder),
-        ]
+        found = {
+            Kind.LOST: [*_lost(db, acknowledged), *_artifacts(db, folder)],
+            Kind.DOUBLED: [
+                *_events(db),
+                *effects.stories(db),
+                *_attempts(db),
+                *_ledger(db),
+                *effects.charges(db),
+                *effects.sets(db, folder / "artifacts"),
+            ],
+            Kind.WRONG: [*_counters(db)],
+            Kind.STUCK: [],
+        }
         if all_ended:
-            faults += [
+            found[Kind.STUCK] += [
                 f"{row['id']} is still {row['state']}"
                 for row in db.execute("SELECT id, state FROM jobs")
                 if row["state"] not in TERMINAL
             ]
-    assert not faults, "\n".join(faults)
+    return [Fault(kind, text) for kind, texts in found.items() for text in texts]
 
 
 def _lost(db: sqlite3.Connection, acknowledged: Iterable[str]) -> Iterable[str]:
@@ -117,7 +146,8 @@ def _artifacts(db: sqlite3.Connection, folder: Path) -> Iterable[str]:
         if row["state"] != "succeeded" or row["attempt"] != row["current"]:
             yield f"{row['job_id']}: artifact of attempt {row['attempt']} of {row['current']}, {row['state']}"
         if row["purged_at"] is None:
-            data = (folder / "artifacts" / row["key"]).read_bytes()
+            path = folder / "artifacts" / row["key"]
+            data = path.read_bytes() if path.exists() else b""
             if len(data) != row["bytes"] or hashlib.sha256(data).hexdigest() != row["sha256"]:
                 yield f"{row['job_id']}: stored bytes differ from what the row says"
     for row in db.execute(

@@ -41,7 +41,7 @@ class Process:
         assert self.popen.stdout is not None
         for line in self.popen.stdout:
             self.output.append(line.rstrip())
-            found = re.search(r"(?:listens on|simulated ComfyUI at) (http://[\w.:\[\]]+)", line)
+            found = re.search(r"(?:listens on|simulated ComfyUI(?: [\d.]+)? at) (http://[\w.:\[\]]+)", line)
             if found and not self.url:
                 self.url = found.group(1)
                 self._listening.set()
