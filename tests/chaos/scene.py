@@ -8,7 +8,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -185,6 +185,16 @@ class Scene:
         time.sleep(seconds)
         process.popen.send_signal(signal.SIGCONT)
         self.hit(f"stop of {whose}", signalled=True)
+
+    def cancel_a_running_one(self) -> bool:
+        """Whether there was one."""
+        with httpx2.Client(base_url=self.service.url, timeout=10, trust_env=False) as client:
+            found = client.get("/api/v1/jobs", params={"status": "running", "limit": 1}).json()["jobs"]
+            if found:
+                self.callers.told.cancels.add(found[0]["job_id"])
+                with suppress(httpx2.TransportError):  # a failpoint may kill it before it answers
+                    client.delete(f"/api/v1/jobs/{found[0]['job_id']}")
+        return bool(found)
 
     # --- failpoints
 

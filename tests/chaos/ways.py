@@ -7,8 +7,12 @@ from typing import Final
 from tests.chaos.scene import Backend, Scene
 from tests.chaos.sites import points
 
+from comfy_api_service.domain.errors import Code
+
 HIT_WITHIN: Final = 6.0
 """Seconds in which a busy service comes by a failpoint, if it ever does."""
+DEATHS: Final = frozenset({Code.POISON_JOB, Code.ATTEMPTS_EXHAUSTED})
+"""How a job may end that ran on two backends when each died, or that lost three attempts."""
 AT_START: Final = ("db.Worker.register", "db.Driver._adopt")
 """Sites that a service comes by when it starts."""
 AFTER_A_RESTART: Final = (
@@ -20,6 +24,8 @@ AFTER_A_RESTART: Final = (
     "comfyui.queue",
 )
 """Points that a service comes by when a backend was restarted."""
+ON_A_CANCEL: Final = ("comfyui.interrupt", "comfyui.delete_pending", "comfyui.cancel", "signal.ask_cancel")
+"""Points that it comes by when a job is canceled that a backend has."""
 ON_A_CHANGE: Final = ("db.Contact", "signal.pool_changed")
 """Points that it comes by when a backend is away for long enough to be missed."""
 AT_A_POINT_SECONDS: Final = 0.8
@@ -84,6 +90,8 @@ def provoke(scene: Scene, point: str) -> None:
     if point.startswith(AT_START):
         scene.kill()
         scene.start()
+    elif point.startswith(ON_A_CANCEL):
+        scene.until(scene.cancel_a_running_one, HIT_WITHIN)
     elif point.startswith(ON_A_CHANGE):
         restart(scene, scene.rng.choice(scene.backends), after=2.0)
     elif point.startswith(AFTER_A_RESTART):

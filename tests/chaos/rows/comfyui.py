@@ -2,12 +2,7 @@
 
 from tests.chaos.matrix import Cell, Column, Row
 from tests.chaos.scene import Scene
-from tests.chaos.ways import restart
-
-from comfy_api_service.domain.errors import Code
-
-DEATHS = frozenset({Code.POISON_JOB, Code.ATTEMPTS_EXHAUSTED})
-"""A job that ran on two backends when each died, or lost three attempts, is rightly given up."""
+from tests.chaos.ways import DEATHS, restart
 
 
 def killed(scene: Scene) -> None:

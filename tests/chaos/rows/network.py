@@ -1,9 +1,8 @@
 """The network between worker and ComfyUI: every byte goes through lines of the campaign's own."""
 
 from tests.chaos.matrix import Cell, Column, Row
-from tests.chaos.rows.comfyui import DEATHS
 from tests.chaos.scene import Scene
-from tests.chaos.ways import of, told_at
+from tests.chaos.ways import DEATHS, of, told_at
 
 
 def cut(scene: Scene) -> None:
@@ -91,7 +90,7 @@ ROW = Row(
         Column.KILLED: Cell(cut, repeats=True),
         Column.STOPPED: Cell(held, repeats=True, may_fail=DEATHS),
         Column.SLOW: Cell(slow, repeats=True),
-        Column.REFUSED: Cell(refused, repeats=True),
+        Column.REFUSED: Cell(refused, repeats=True, may_fail=DEATHS),
         Column.LOST: Cell(swallowed, repeats=True),
         Column.RESTARTED: Cell(restarted, repeats=True),
         Column.HALVED: Cell(halved, repeats=True),

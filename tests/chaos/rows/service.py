@@ -4,7 +4,7 @@ import signal
 
 from tests.chaos.matrix import Cell, Column, Row, Senseless
 from tests.chaos.scene import LIMIT, Scene
-from tests.chaos.ways import killed_at, of
+from tests.chaos.ways import DEATHS, killed_at, of
 
 
 def killed(scene: Scene) -> None:
@@ -66,7 +66,7 @@ ROW = Row(
     "API and worker",
     10,
     {
-        Column.KILLED: Cell(killed, deaf=True, repeats=True),
+        Column.KILLED: Cell(killed, deaf=True, repeats=True, may_fail=DEATHS),
         Column.STOPPED: Cell(stopped, deaf=True),
         Column.SLOW: Cell(slow, deaf=True),
         Column.REFUSED: Cell(refused, deaf=True),

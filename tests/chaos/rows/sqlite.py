@@ -9,7 +9,7 @@ from typing import Final
 
 from tests.chaos.matrix import Cell, Column, Row, Senseless
 from tests.chaos.scene import Scene
-from tests.chaos.ways import killed_at, of, stopped_at, told_at
+from tests.chaos.ways import DEATHS, killed_at, of, stopped_at, told_at
 
 LOCKED_SECONDS: Final = 6.5
 """Longer than the service waits for a lock."""
@@ -75,10 +75,10 @@ ROW = Row(
     "SQLite",
     50,
     {
-        Column.KILLED: Cell(killed, deaf=True, repeats=True),
-        Column.STOPPED: Cell(stopped, repeats=True),
-        Column.SLOW: Cell(slow, repeats=True),
-        Column.REFUSED: Cell(refused, repeats=True),
+        Column.KILLED: Cell(killed, deaf=True, repeats=True, may_fail=DEATHS),
+        Column.STOPPED: Cell(stopped, repeats=True, may_fail=DEATHS),
+        Column.SLOW: Cell(slow, repeats=True, may_fail=DEATHS),
+        Column.REFUSED: Cell(refused, repeats=True, may_fail=DEATHS),
         Column.LOST: Cell(lost, deaf=True),
         Column.RESTARTED: Senseless("It lives in the process of the service and restarts with it."),
         Column.HALVED: Cell(halved, deaf=True),
