@@ -6,6 +6,7 @@ Ends with 1 if anything was lost, doubled, stuck or wrong.
 import argparse
 import json
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -84,11 +85,17 @@ def main() -> int:
     whole = len(results) == len(wanted)
     if not whole:
         SCREEN.print(f"{len(wanted) - len(results)} runs are left: the same command goes on from here")
-    elif given.only is None and not given.short:
+    if len(table) == len(cells()) and not given.short:
         report.write(table)
         SCREEN.print(f"written into {report.PAGE.relative_to(ROOT)}")
     return int(not whole or any(result["found"] or not result["faults"] for result in results))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        SCREEN.print("interrupted: the same command goes on from here")
+        sys.exit(130)

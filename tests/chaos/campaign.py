@@ -3,29 +3,34 @@
 import hashlib
 import json
 import multiprocessing
+import os
+import signal
 import tempfile
 import time
 import traceback
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from tests.chaos import report
 from tests.chaos.matrix import Column, cells
 from tests.chaos.run import run
 from tests.chaos.scene import ROOT, Form
 
+BESIDE: Final = ("campaign.py", "report.py", "__main__.py")
+"""Files that no result depends on."""
 Task = tuple[str, str, int]
 """Row, column, seed."""
 
 
 def code() -> str:
-    """What the results belong to: the service and the campaign as they are now."""
+    """What the results belong to: the service and the cells as they are now."""
     content = hashlib.sha256()
     for folder in ("src", "tests/chaos", "tests/support"):
         for path in sorted((ROOT / folder).rglob("*.py")):
-            if not path.name.startswith("test_"):
+            if path.name not in BESIDE and not path.name.startswith("test_"):
                 content.update(path.read_bytes())
     return content.hexdigest()[:16]
 
@@ -63,11 +68,30 @@ def attempt(task: Task, form: Form) -> dict[str, Any]:
             }
 
 
+def _interruptible() -> None:
+    """Also where a shell began the campaign in the background."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@contextmanager
+def _ended_with(pool: ProcessPoolExecutor) -> Iterator[None]:
+    """An interrupted campaign interrupts its runs, so that they end what they started."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in tuple((pool._processes or {}).values()):
+            if process.pid is not None:
+                os.kill(process.pid, signal.SIGINT)
+        raise
+
+
 def results(tasks: list[Task], form: Form, jobs: int, until: float) -> Iterator[dict[str, Any]]:
     """As they come; nothing is begun after `until`."""
     waiting = iter(tasks)
-    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-        running: set[Future[dict[str, Any]]] = set()
+    context = multiprocessing.get_context("spawn")
+    running: set[Future[dict[str, Any]]] = set()
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_interruptible) as pool, _ended_with(pool):
         while True:
             while len(running) < jobs and time.monotonic() < until:
                 task = next(waiting, None)

@@ -53,27 +53,29 @@ class Backend:
         self.line = line
         self._folder = folder
         self._kept: list[dict[str, Any]] = []
-        self.process = self._start(0)
+        self._process: Process | None = None
 
-    def _start(self, port: int) -> Process:
-        arguments = ["comfy_api_service", "simulate", "--port", str(port), "--control",
-                     "--prompt-seconds", PROMPT_SECONDS, "--load-seconds", "0"]  # fmt: skip
-        process = Process(arguments, folder=self._folder)
-        process.wait_listening()
-        self.line.lead_to(int(process.url.rpartition(":")[2]))
-        return process
+    @property
+    def process(self) -> Process:
+        assert self._process is not None, "it was not started"
+        return self._process
 
     def kill(self) -> None:
         self.remember()
         self.process.kill()
 
     def start(self) -> None:
-        """Again; nothing is remembered there."""
-        self.process.close()
-        self.process = self._start(0)
+        """Or start again; nothing is remembered there."""
+        self.close()
+        arguments = ["comfy_api_service", "simulate", "--port", "0", "--control",
+                     "--prompt-seconds", PROMPT_SECONDS, "--load-seconds", "0"]  # fmt: skip
+        self._process = Process(arguments, folder=self._folder)
+        self._process.wait_listening()
+        self.line.lead_to(int(self._process.url.rpartition(":")[2]))
 
     def close(self) -> None:
-        self.process.close()
+        if self._process is not None:
+            self._process.close()
 
     def fault(self, name: str, **arguments: Any) -> None:
         """One of the simulator's own faults, by its name."""
@@ -116,9 +118,11 @@ class Scene:
             place.mkdir()
             backend = Backend(place, make())
             stack.callback(backend.close)
+            backend.start()
             self.backends.append(backend)
-        self.service = self._launch()
+        self._service: Process | None = None
         stack.callback(self._close)
+        self.start()
         self.callers = Callers(f"http://127.0.0.1:{self.front.port}", seed)
 
     @property
@@ -150,34 +154,34 @@ class Scene:
 
     # --- the service
 
-    def _launch(self) -> Process:
-        """Start it, as often as an order for its start kills it."""
+    @property
+    def service(self) -> Process:
+        assert self._service is not None, "it was not started"
+        return self._service
+
+    def start(self) -> None:
+        """Start it, or start it again: as often as an order for its start kills it."""
         while True:
+            self._close()
             arguments = ["tests.chaos.launcher", "serve", "--port", "0", "--data-dir", str(self.data)]
             for backend in self.backends:
                 arguments += ["--comfyui-url", f"http://127.0.0.1:{backend.line.port}"]
             environment = {"PYTHONPATH": str(ROOT), FOLDER: str(self.folder)}
-            process = Process(arguments, folder=self.folder, environment=environment)
-            if self.until(partial(_begun, process)):
-                if process.url:
-                    self.front.lead_to(int(process.url.rpartition(":")[2]))
-                    return process
-                if process.popen.returncode == -signal.SIGKILL:
-                    process.close()
-                    continue
-            process.close()
-            raise AssertionError("the service does not start:\n" + "\n".join(process.output[-20:]))
+            process = self._service = Process(arguments, folder=self.folder, environment=environment)
+            self.until(partial(_begun, process))
+            if process.url:
+                self.front.lead_to(int(process.url.rpartition(":")[2]))
+                return
+            if process.popen.poll() != -signal.SIGKILL:
+                raise AssertionError("the service does not start:\n" + "\n".join(process.output[-20:]))
 
     def _close(self) -> None:
-        self.service.close()
+        if self._service is not None:
+            self._service.close()
 
     def kill(self) -> None:
         self.service.kill()
         self.hit("kill -9 of the service", signalled=True)
-
-    def start(self) -> None:
-        self.service.close()
-        self.service = self._launch()
 
     def stop(self, process: Process, seconds: float, whose: str) -> None:
         """SIGSTOP, and SIGCONT after so many seconds."""
