@@ -43,7 +43,7 @@ class Form:
 
 
 FULL: Final = Form(stop_seconds=30.0, times=3, points=None, seeds=3)
-SHORT: Final = Form(stop_seconds=1.5, times=1, points=2, seeds=1)
+SHORT: Final = Form(stop_seconds=1.5, times=1, points=1, seeds=1)
 
 
 class Backend:

@@ -9,11 +9,10 @@ from tests.chaos.scene import SHORT
 
 CHOSEN = [
     ("API and worker", Column.KILLED),
-    ("SQLite", Column.REFUSED),
+    ("SQLite", Column.KILLED),
     ("ComfyUI", Column.STOPPED),
     ("network", Column.HALVED),
     ("disk", Column.REFUSED),
-    ("clock", Column.RESTARTED),
 ]
 
 
