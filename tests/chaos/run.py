@@ -22,6 +22,10 @@ class Outcome:
     jobs: int
     faults: dict[str, int]
     signals: int
+    errors: dict[str, int]
+    """Named errors that callers were answered, by code."""
+    deaf: int
+    """Answers that callers did not get, or not whole."""
     lost: int
     doubled: int
     stuck: int
@@ -64,6 +68,8 @@ def run(folder: Path, row: str, column: str, cell: Cell, form: Form, seed: int) 
             jobs=jobs_of(on),
             faults=dict(on.faults),
             signals=on.signals,
+            errors=dict(on.callers.told.errors),
+            deaf=len(on.callers.told.deaf),
             lost=counts[Kind.LOST],
             doubled=counts[Kind.DOUBLED],
             stuck=counts[Kind.STUCK],

@@ -144,12 +144,12 @@ class Scene:
         """Faults come at moments that nobody chose."""
         time.sleep(self.rng.uniform(shortest, longest))
 
-    def until(self, condition: Callable[[], object], limit: float = LIMIT) -> bool:
+    def until(self, condition: Callable[[], object], limit: float = LIMIT, *, pause: float = 0.02) -> bool:
         end = time.monotonic() + limit
         while not condition():
             if time.monotonic() > end:
                 return False
-            time.sleep(0.02)
+            time.sleep(pause)
         return True
 
     # --- the service
@@ -190,15 +190,16 @@ class Scene:
         process.popen.send_signal(signal.SIGCONT)
         self.hit(f"stop of {whose}", signalled=True)
 
-    def cancel_a_running_one(self) -> bool:
-        """Whether there was one."""
-        with httpx2.Client(base_url=self.service.url, timeout=10, trust_env=False) as client:
-            found = client.get("/api/v1/jobs", params={"status": "running", "limit": 1}).json()["jobs"]
-            if found:
-                self.callers.told.cancels.add(found[0]["job_id"])
-                with suppress(httpx2.TransportError):  # a failpoint may kill it before it answers
-                    client.delete(f"/api/v1/jobs/{found[0]['job_id']}")
-        return bool(found)
+    def cancel_a_running_one(self) -> None:
+        """If there is one, and if the service still answers: a failpoint may kill it meanwhile."""
+        with (
+            suppress(httpx2.TransportError),
+            httpx2.Client(base_url=self.service.url, timeout=10, trust_env=False) as client,
+        ):
+            found = client.get("/api/v1/jobs", params={"status": "running", "limit": 1})
+            for job in found.json()["jobs"] if found.is_success else ():
+                self.callers.told.cancels.add(job["job_id"])
+                client.delete(f"/api/v1/jobs/{job['job_id']}")
 
     # --- failpoints
 

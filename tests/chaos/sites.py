@@ -42,6 +42,7 @@ RARE: Final = {
     "db.Upkeep.forget_old": "every ten minutes",
     "db.forget": "every ten minutes",
     "db.mend": "only if counters were wrong",
+    "store.delete": "results are deleted after days, or when an attempt that was replaced left some",
     "comfyui.free": "only when a backend is out of memory",
     "comfyui.upload_image": "no job has inputs yet",
 }

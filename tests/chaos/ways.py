@@ -22,6 +22,7 @@ AFTER_A_RESTART: Final = (
     "comfyui.open_socket",
     "comfyui.history",
     "comfyui.queue",
+    "store.forget",
 )
 """Points that a service comes by when a backend was restarted."""
 ON_A_CANCEL: Final = ("comfyui.interrupt", "comfyui.delete_pending", "comfyui.cancel", "signal.ask_cancel")
@@ -76,7 +77,13 @@ def at(scene: Scene, point: str, action: str) -> bool:
     also = {"store.put.before": "slow"} if point.startswith("db.Reporter.storing") else {}
     orders = scene.arm({point: action, **also})[:1]
     provoke(scene, point)
-    if scene.until(lambda: scene.carried_out(orders), HIT_WITHIN):
+
+    def come_by() -> bool:
+        if point.startswith(ON_A_CANCEL):
+            scene.cancel_a_running_one()
+        return scene.carried_out(orders)
+
+    if scene.until(come_by, HIT_WITHIN, pause=0.1):
         return True
     scene.arm({})
     if scene.carried_out(orders):  # just now
@@ -90,8 +97,6 @@ def provoke(scene: Scene, point: str) -> None:
     if point.startswith(AT_START):
         scene.kill()
         scene.start()
-    elif point.startswith(ON_A_CANCEL):
-        scene.until(scene.cancel_a_running_one, HIT_WITHIN)
     elif point.startswith(ON_A_CHANGE):
         restart(scene, scene.rng.choice(scene.backends), after=2.0)
     elif point.startswith(AFTER_A_RESTART):
