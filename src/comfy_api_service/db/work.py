@@ -26,13 +26,12 @@ class OpenAttempt:
     timing_key: str
     images: int
     dispatched_at: float
-    executing_at: float | None
 
 
 async def open_attempts(tx: Reader, backend_id: str) -> list[OpenAttempt]:
     rows = await tx.all(
         """SELECT j.id, j.account_id, j.attempt, a.prompt_id, a.client_id, j.state, j.graph, j.params, j.output,
-             r.primary_model, j.timing_key, j.images, a.dispatched_at, a.executing_at
+             r.primary_model, j.timing_key, j.images, a.dispatched_at
            FROM attempts a JOIN jobs j ON j.id = a.job_id AND j.attempt = a.number
            LEFT JOIN requirements r ON r.id = j.requirement_id
            WHERE a.backend_id = :backend AND a.closed_at IS NULL
@@ -54,7 +53,6 @@ async def open_attempts(tx: Reader, backend_id: str) -> list[OpenAttempt]:
             timing_key=row["timing_key"],
             images=row["images"],
             dispatched_at=row["dispatched_at"],
-            executing_at=row["executing_at"],
         )
         for row in rows
     ]

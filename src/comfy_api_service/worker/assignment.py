@@ -25,7 +25,6 @@ class Assignment:
     timing_key: str
     images: int
     dispatched_at: float
-    executing_at: float | None = None
 
     @property
     def fence(self) -> Fence:
@@ -56,5 +55,4 @@ def assigned(found: Claimed | OpenAttempt) -> Assignment:
         timing_key=found.timing_key,
         images=found.images,
         dispatched_at=found.dispatched_at,
-        executing_at=None if adopted is None else adopted.executing_at,
     )

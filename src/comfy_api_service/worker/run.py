@@ -150,13 +150,15 @@ class Run:
             self._take_up(clock.monotonic(), clock.now())
 
     def _take_up(self, now: float, wall: float) -> None:
-        """What the rows say of an adopted attempt, on this process's clock."""
+        """What the rows say of an adopted attempt, on this process's clock.
+
+        How long it has run is counted from now: only the wall clock could tell more, and that may have been set.
+        """
         assignment = self.assignment
         self.watch.unanswered_at = now - min(max(wall - assignment.dispatched_at, 0.0), POST_GRACE_SECONDS)
         if assignment.state is not State.DISPATCHED:
-            since = wall if assignment.executing_at is None else assignment.executing_at
             self.watch.posted = True
-            self.watch.started_at = now - max(wall - since, 0.0)
+            self.watch.started_at = now
 
     @property
     def prompt_id(self) -> str:
