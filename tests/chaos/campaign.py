@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.chaos import report
-from tests.chaos.matrix import Column, cells
+from tests.chaos.matrix import Column, cells, row_of
 from tests.chaos.run import run
 from tests.chaos.scene import ROOT, Form
 
@@ -53,7 +53,7 @@ def attempt(task: Task, form: Form) -> dict[str, Any]:
     cell = cells()[row, Column(column)]
     with tempfile.TemporaryDirectory(prefix="comfy-api-chaos-", ignore_cleanup_errors=True) as folder:
         try:
-            return run(Path(folder), row, column, cell, form, seed).as_json()
+            return run(Path(folder), row_of(row), Column(column), cell, form, seed).as_json()
         except Exception:  # noqa: BLE001 - told with the others
             return {
                 "row": row,

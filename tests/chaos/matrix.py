@@ -3,10 +3,12 @@
 import importlib
 import pkgutil
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 from tests.chaos import rows
 
@@ -49,6 +51,29 @@ class Senseless:
 
 
 @dataclass(frozen=True, slots=True)
+class Command:
+    """A process of the service: `comfy-api` with these arguments."""
+
+    name: str
+    arguments: tuple[str, ...]
+    listens: bool = True
+    """It says where it listens; one that does not is taken for started at once."""
+
+
+SERVE: Final = Command("the service", ("serve", "--port", "0"))
+
+
+@dataclass(frozen=True, slots=True)
+class Servers:
+    """What else a row's runs need, started: a database server, a store."""
+
+    environment: Mapping[str, str]
+    """The settings by which the service finds them."""
+    found: Any
+    """What the row's faults want to have of them; in a scene it is `servers`."""
+
+
+@dataclass(frozen=True, slots=True)
 class Row:
     """A part of the service or around it."""
 
@@ -56,6 +81,10 @@ class Row:
     place: int
     """Order in the table."""
     cells: Mapping[Column, Cell | Senseless]
+    commands: tuple[Command, ...] = (SERVE,)
+    """The service's processes, those first that callers speak to; the last one works."""
+    servers: Callable[[Path], AbstractContextManager[Servers]] | None = None
+    """Starts what its runs need beside ComfyUI, in a folder for it."""
 
     def __post_init__(self) -> None:
         absent = [column for column in Column if column not in self.cells]
@@ -71,6 +100,10 @@ def matrix() -> tuple[Row, ...]:
         for module in pkgutil.iter_modules(rows.__path__)
     ]
     return tuple(sorted((module.ROW for module in modules), key=lambda row: row.place))
+
+
+def row_of(name: str) -> Row:
+    return next(row for row in matrix() if row.name == name)
 
 
 def cells() -> dict[tuple[str, Column], Cell]:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.chaos.matrix import Cell
+from tests.chaos.matrix import Cell, Column, Row
 from tests.chaos.proof import jobs_of, judge
 from tests.chaos.scene import LIMIT, Form, scene
 from tests.support.checker import Kind
@@ -43,10 +43,10 @@ class Outcome:
         return asdict(self)
 
 
-def run(folder: Path, row: str, column: str, cell: Cell, form: Form, seed: int) -> Outcome:
+def run(folder: Path, row: Row, column: Column, cell: Cell, form: Form, seed: int) -> Outcome:
     """Raises AssertionError if the service does not start or end as it should."""
     begun = time.monotonic()
-    with scene(folder, form, seed, f"{row}/{column}") as on:
+    with scene(folder, row, form, seed, f"{row.name}/{column}") as on:
         on.callers.start()
         assert on.callers.until_acknowledged(4, LIMIT), "no submission is acknowledged"
         cell.inject(on)
@@ -54,16 +54,17 @@ def run(folder: Path, row: str, column: str, cell: Cell, form: Form, seed: int) 
         assert on.callers.until_acknowledged(2, LIMIT), "no submission is acknowledged after the fault"
         on.callers.stop()
         on.until(lambda: on.open_jobs() == 0)
-        on.service.popen.send_signal(signal.SIGTERM)
-        code = on.service.popen.wait(LIMIT)
+        for process in on.processes():
+            process.popen.send_signal(signal.SIGTERM)
+        codes = [process.popen.wait(LIMIT) for process in on.processes()]
         found = judge(on, cell)
         texts = [f"{fault.kind}: {fault.text}" for fault in found]
-        if code != 0:
-            texts.append(f"wrong: the service ended with {code}")
+        if any(codes):
+            texts.append(f"wrong: the service ended with {codes}")
         counts = {kind: sum(fault.kind is kind for fault in found) for kind in Kind}
         return Outcome(
-            row=row,
-            column=column,
+            row=row.name,
+            column=str(column),
             seed=seed,
             jobs=jobs_of(on),
             faults=dict(on.faults),
@@ -73,7 +74,7 @@ def run(folder: Path, row: str, column: str, cell: Cell, form: Form, seed: int) 
             lost=counts[Kind.LOST],
             doubled=counts[Kind.DOUBLED],
             stuck=counts[Kind.STUCK],
-            wrong=counts[Kind.WRONG] + (code != 0),
+            wrong=counts[Kind.WRONG] + any(codes),
             found=texts,
             missed=on.missed,
             seconds=round(time.monotonic() - begun, 1),

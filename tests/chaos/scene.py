@@ -7,7 +7,7 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -16,15 +16,16 @@ from typing import Any, Final
 
 import httpx2
 from tests.chaos import settable_clock
+from tests.chaos.backend import Backend
 from tests.chaos.launcher import FOLDER
 from tests.chaos.load import Callers
-from tests.chaos.proxy import Line, lines
+from tests.chaos.matrix import Command, Row
+from tests.chaos.proxy import lines
 from tests.chaos.trap import FIRED, ORDERS
 from tests.support.processes import Process
 
 ROOT: Final = Path(__file__).parents[2]
 BACKENDS: Final = 2
-PROMPT_SECONDS: Final = "0.25"
 LIMIT: Final = 60.0
 """Seconds within which whatever is waited for comes, when it comes at all."""
 
@@ -46,58 +47,10 @@ FULL: Final = Form(stop_seconds=30.0, times=3, points=None, seeds=3)
 SHORT: Final = Form(stop_seconds=1.5, times=1, points=1, seeds=1)
 
 
-class Backend:
-    """A simulated ComfyUI as a process, behind a line of its own."""
-
-    def __init__(self, folder: Path, line: Line) -> None:
-        self.line = line
-        self._folder = folder
-        self._kept: list[dict[str, Any]] = []
-        self._process: Process | None = None
-
-    @property
-    def process(self) -> Process:
-        assert self._process is not None, "it was not started"
-        return self._process
-
-    def kill(self) -> None:
-        self.remember()
-        self.process.kill()
-
-    def start(self) -> None:
-        """Or start again; nothing is remembered there."""
-        self.close()
-        arguments = ["comfy_api_service", "simulate", "--port", "0", "--control",
-                     "--prompt-seconds", PROMPT_SECONDS, "--load-seconds", "0"]  # fmt: skip
-        self._process = Process(arguments, folder=self._folder)
-        self._process.wait_listening()
-        self.line.lead_to(int(self._process.url.rpartition(":")[2]))
-
-    def close(self) -> None:
-        if self._process is not None:
-            self._process.close()
-
-    def fault(self, name: str, **arguments: Any) -> None:
-        """One of the simulator's own faults, by its name."""
-        httpx2.post(
-            f"{self.process.url}/_simulator/faults/{name}", json=arguments, timeout=LIMIT, trust_env=False
-        ).raise_for_status()
-
-    def remember(self) -> None:
-        """Keep what this life of the server did, before it ends."""
-        record = httpx2.get(f"{self.process.url}/_simulator/record", timeout=LIMIT, trust_env=False)
-        self._kept.append(record.json())
-
-    def records(self) -> list[dict[str, Any]]:
-        """What each life did."""
-        self.remember()
-        return self._kept
-
-
 class Scene:
     """Everything that a fault may touch, by name."""
 
-    def __init__(self, folder: Path, rng: random.Random, form: Form, seed: int, stack: ExitStack) -> None:
+    def __init__(self, folder: Path, row: Row, form: Form, seed: int, rng: random.Random) -> None:
         self.folder = folder
         self.rng = rng
         self.form = form
@@ -106,24 +59,37 @@ class Scene:
         self.signals = 0
         self.missed: list[str] = []
         """Failpoints that nothing came by."""
+        self.starts = 0
+        self.servers: Any = None
+        """What the row's own servers are to its faults."""
+        self.backends: list[Backend] = []
+        self._row = row
+        self._environment: Mapping[str, str] = {}
+        self._processes: dict[str, Process] = {}
         self._orders = itertools.count()
-        (folder / FIRED).touch()
+
+    def open(self, stack: ExitStack) -> None:
+        """Start everything; the stack ends it."""
+        (self.folder / FIRED).touch()
         self._order([])
-        settable_clock.set_clock(folder)
+        settable_clock.set_clock(self.folder)
+        if self._row.servers is not None:
+            place = self.folder / "servers"
+            place.mkdir()
+            started = stack.enter_context(self._row.servers(place))
+            self._environment, self.servers = started.environment, started.found
         make = stack.enter_context(lines())
         self.front = make()
-        self.backends = []
         for number in range(BACKENDS):
-            place = folder / f"comfyui-{number}"
+            place = self.folder / f"comfyui-{number}"
             place.mkdir()
             backend = Backend(place, make())
             stack.callback(backend.close)
             backend.start()
             self.backends.append(backend)
-        self._service: Process | None = None
         stack.callback(self._close)
         self.start()
-        self.callers = Callers(f"http://127.0.0.1:{self.front.port}", seed)
+        self.callers = Callers(f"http://127.0.0.1:{self.front.port}", self.seed)
 
     @property
     def data(self) -> Path:
@@ -156,32 +122,64 @@ class Scene:
 
     @property
     def service(self) -> Process:
-        assert self._service is not None, "it was not started"
-        return self._service
+        """The process that callers speak to."""
+        return self.process(self._row.commands[0].name)
+
+    def process(self, name: str) -> Process:
+        return self._processes[name]
+
+    def processes(self) -> list[Process]:
+        return list(self._processes.values())
+
+    def fallen(self) -> bool:
+        """Whether any process has ended."""
+        return any(process.popen.poll() is not None for process in self.processes())
 
     def start(self) -> None:
-        """Start it, or start it again: as often as an order for its start kills it."""
-        while True:
-            self._close()
-            arguments = ["tests.chaos.launcher", "serve", "--port", "0", "--data-dir", str(self.data)]
-            for backend in self.backends:
-                arguments += ["--comfyui-url", f"http://127.0.0.1:{backend.line.port}"]
-            environment = {"PYTHONPATH": str(ROOT), FOLDER: str(self.folder)}
-            process = self._service = Process(arguments, folder=self.folder, environment=environment)
-            self.until(partial(_begun, process))
-            if process.url:
-                self.front.lead_to(int(process.url.rpartition(":")[2]))
-                return
-            if process.popen.poll() != -signal.SIGKILL:
-                raise AssertionError("the service does not start:\n" + "\n".join(process.output[-20:]))
+        """Start what does not live, as often as an order for its start kills it."""
+        for command in self._row.commands:
+            while not self._lives(command):
+                self._begin(command)
+        self.front.lead_to(int(self.service.url.rpartition(":")[2]))
+        self.starts += 1
+
+    def _lives(self, command: Command) -> bool:
+        process = self._processes.get(command.name)
+        return process is not None and process.popen.poll() is None
+
+    def _begin(self, command: Command) -> None:
+        if command.name in self._processes:
+            self._processes[command.name].close()
+        arguments = ["tests.chaos.launcher", *command.arguments]
+        environment = {
+            "PYTHONPATH": str(ROOT),
+            FOLDER: str(self.folder),
+            "DATA_DIR": str(self.data),
+            "COMFYUI_URL": ",".join(f"http://127.0.0.1:{backend.line.port}" for backend in self.backends),
+            **self._environment,
+        }
+        process = Process(arguments, folder=self.folder, environment=environment)
+        self._processes[command.name] = process
+        if not command.listens:
+            return
+        self.until(partial(_begun, process))
+        if not process.url and process.popen.poll() != -signal.SIGKILL:
+            raise AssertionError(f"{command.name} does not start:\n" + "\n".join(process.output[-20:]))
 
     def _close(self) -> None:
-        if self._service is not None:
-            self._service.close()
+        for process in self.processes():
+            process.close()
 
-    def kill(self) -> None:
-        self.service.kill()
-        self.hit("kill -9 of the service", signalled=True)
+    def kill(self, name: str | None = None) -> None:
+        """kill -9 of a process of the service; without a name, of the one that works."""
+        name = name or self._row.commands[-1].name
+        self.process(name).kill()
+        self.hit(f"kill -9 of {name}", signalled=True)
+
+    def carry_on(self) -> None:
+        """SIGCONT to whatever stands still."""
+        for process in self.processes():
+            process.popen.send_signal(signal.SIGCONT)
 
     def stop(self, process: Process, seconds: float, whose: str) -> None:
         """SIGSTOP, and SIGCONT after so many seconds."""
@@ -244,9 +242,8 @@ class Scene:
                 backend.start()
             backend.process.popen.send_signal(signal.SIGCONT)
             backend.fault("heal")
-        self.service.popen.send_signal(signal.SIGCONT)
-        if self.service.popen.poll() is not None:
-            self.start()
+        self.carry_on()
+        self.start()
 
     def open_jobs(self) -> int | None:
         """How many jobs have not ended, 100 at most; None if the service does not say."""
@@ -268,8 +265,10 @@ def _begun(process: Process) -> bool:
 
 
 @contextmanager
-def scene(folder: Path, form: Form, seed: int, name: str) -> Iterator[Scene]:
+def scene(folder: Path, row: Row, form: Form, seed: int, name: str) -> Iterator[Scene]:
     """All of it, started; ended with the block."""
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        yield Scene(folder, random.Random(f"{name}/{seed}"), form, seed, stack)
+        made = Scene(folder, row, form, seed, random.Random(f"{name}/{seed}"))
+        made.open(stack)
+        yield made

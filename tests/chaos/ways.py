@@ -1,10 +1,10 @@
 """Faults that several rows have in common."""
 
-import signal
 import time
 from typing import Final
 
-from tests.chaos.scene import Backend, Scene
+from tests.chaos.backend import Backend
+from tests.chaos.scene import Scene
 from tests.chaos.sites import points
 
 from comfy_api_service.domain.errors import Code
@@ -41,12 +41,12 @@ def of(*prefixes: str) -> list[str]:
 def killed_at(scene: Scene, candidates: list[str]) -> None:
     """kill -9 at each failpoint of this run's share, one a life."""
     for point in scene.share(candidates):
-        life = scene.service
+        starts = scene.starts
         if not at(scene, point, "kill"):
             continue
         scene.hit("kill -9 at a failpoint", signalled=True)
-        limit = 10.0 if scene.service is life else 1.0  # one that was killed as it started was started again
-        if scene.until(lambda: scene.service.popen.poll() is not None, limit):
+        limit = 10.0 if scene.starts == starts else 1.0  # one that was killed as it started was started again
+        if scene.until(scene.fallen, limit):
             scene.start()
 
 
@@ -55,7 +55,7 @@ def stopped_at(scene: Scene, candidates: list[str]) -> None:
     for point in scene.share(_while_running(candidates)):
         if at(scene, point, "stop"):
             time.sleep(AT_A_POINT_SECONDS)
-            scene.service.popen.send_signal(signal.SIGCONT)
+            scene.carry_on()
             scene.hit("stop at a failpoint", signalled=True)
 
 

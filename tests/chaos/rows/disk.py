@@ -1,13 +1,12 @@
 """The disk under database and results: full, slow, torn."""
 
 import resource
-import signal
 from contextlib import suppress
 from functools import partial
 
 from tests.chaos.matrix import Cell, Column, Row, Senseless
 from tests.chaos.scene import Scene
-from tests.chaos.ways import killed_at, of, stopped_at, told_at
+from tests.chaos.ways import DEATHS, killed_at, of, stopped_at, told_at
 
 
 def limit(scene: Scene, size: int) -> None:
@@ -55,7 +54,7 @@ def lost(scene: Scene) -> None:
                 with suppress(FileNotFoundError):
                     path.unlink()
             scene.hit("unfinished file lost")
-            scene.service.popen.send_signal(signal.SIGCONT)
+            scene.carry_on()
         scene.go_on()
 
 
@@ -74,10 +73,10 @@ ROW = Row(
     "disk",
     90,
     {
-        Column.KILLED: Cell(killed, deaf=True),
-        Column.STOPPED: Cell(stopped),
+        Column.KILLED: Cell(killed, deaf=True, repeats=True, may_fail=DEATHS),
+        Column.STOPPED: Cell(stopped, repeats=True, may_fail=DEATHS),
         Column.SLOW: Cell(slow),
-        Column.REFUSED: Cell(full),
+        Column.REFUSED: Cell(full, repeats=True, may_fail=DEATHS),
         Column.LOST: Cell(lost),
         Column.RESTARTED: Senseless("It starts anew with its machine: the service restarts with it."),
         Column.HALVED: Cell(halved),
