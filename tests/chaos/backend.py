@@ -1,5 +1,6 @@
 """A simulated ComfyUI of the campaign."""
 
+import time
 from pathlib import Path
 from typing import Any, Final
 
@@ -43,10 +44,23 @@ class Backend:
             self._process.close()
 
     def fault(self, name: str, **arguments: Any) -> None:
-        """One of the simulator's own faults, by its name."""
-        httpx2.post(
-            f"{self.process.url}/_simulator/faults/{name}", json=arguments, timeout=LIMIT, trust_env=False
-        ).raise_for_status()
+        """One of the simulator's own faults, by its name; one that is restarting is waited for."""
+        end = time.monotonic() + LIMIT
+        while True:
+            try:
+                answer = httpx2.post(
+                    f"{self.process.url}/_simulator/faults/{name}",
+                    json=arguments,
+                    timeout=LIMIT,
+                    trust_env=False,
+                )
+            except httpx2.ConnectError:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.1)
+            else:
+                answer.raise_for_status()
+                return
 
     def remember(self) -> None:
         """Keep what this life of the server did, before it ends."""
