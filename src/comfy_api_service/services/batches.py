@@ -48,13 +48,15 @@ class Batches:
         others = {str(n): other for n, one in enumerate(outcomes) if (other := _other(one)) is not None}
         if others != refused:
             await self._db.write(lambda tx: job_rows.update_batch(tx, account.id, batch_id, others=others))
+        accepted = [one for one in outcomes if isinstance(one, Accepted)]
+        views = iter(await self._jobs.views(account, [one.job for one in accepted]))
         return Batch(
             batch_id,
             now,
             tuple(
                 BatchItem(index, None, error_document(one))
                 if isinstance(one, ServiceError)
-                else BatchItem(index, replace(self._jobs.view(account, one.job), place=one.place), None)
+                else BatchItem(index, replace(next(views), place=one.place), None)
                 for index, one in enumerate(outcomes)
             ),
         )
@@ -83,14 +85,15 @@ class Batches:
             return found | {int(n): merged[one] for n, one in earlier.items() if one in merged}
 
         jobs = await self._db.read(read)
+        views = dict(zip(jobs, await self._jobs.views(account, list(jobs.values())), strict=True))
         items = tuple(
             BatchItem(
                 index,
-                self._jobs.view(account, jobs[index]) if index in jobs else None,
+                views.get(index),
                 others.get(str(index), {}).get("error"),
             )
             for index in range(total)
-            if index in jobs or "error" in others.get(str(index), {})
+            if index in views or "error" in others.get(str(index), {})
         )
         return Batch(batch_id, created_at, items)
 
