@@ -61,7 +61,7 @@ class Listed(NamedTuple):
 
 
 class ObjectReader(Protocol):
-    """An open object: what it held when it was opened, even if it is replaced meanwhile."""
+    """An open object: what it held when it was opened. If it is replaced meanwhile that, or an error, no mixture."""
 
     @property
     def size(self) -> int: ...

@@ -1,0 +1,22 @@
+"""A bucket for each test, on one S3 server for all of them."""
+
+from collections.abc import Iterator
+
+import pytest
+from tests.support.s3 import S3Server, s3_server
+
+from comfy_api_service.domain.ids import new_job_id
+from comfy_api_service.storage.s3 import Bucket
+
+
+@pytest.fixture(scope="session")
+def s3_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    with s3_server(tmp_path_factory.mktemp("s3") / "root") as server:
+        yield server
+
+
+@pytest.fixture
+def bucket(s3_store: S3Server, monkeypatch: pytest.MonkeyPatch) -> Bucket:
+    """An empty one."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    return s3_store.bucket(new_job_id().lower().replace("_", "-"))
