@@ -64,11 +64,10 @@ class S3Server:
         httpx2.put(link, trust_env=False).raise_for_status()
         return made
 
-    def objects(self, bucket: str) -> list[str]:
-        """Keys of what is stored, without looking through the server; what is being written is left out."""
-        folder = self.root / bucket
-        files = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
-        return sorted(str(path.relative_to(folder)) for path in files)
+    def files(self, bucket: Bucket) -> list[str]:
+        """Keys of what is stored, and names of what is being written, past the server."""
+        folder = self.folder(bucket)
+        return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
     def start(self) -> None:
         """Begin, or begin again at the same address."""
@@ -120,6 +119,10 @@ class S3Server:
         self._process.kill()
         self._process.wait(10)
 
+    def folder(self, bucket: Bucket) -> Path:
+        """Where the files of its objects are."""
+        return self.root / bucket.name
+
     def pause(self) -> None:
         """SIGSTOP: connections are taken, and nothing is answered."""
         assert self._process is not None
@@ -128,6 +131,17 @@ class S3Server:
     def resume(self) -> None:
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
+
+
+def s3_settings(bucket: Bucket) -> dict[str, str]:
+    """The settings of a service whose results go there."""
+    return {
+        "s3_endpoint": bucket.endpoint,
+        "s3_bucket": bucket.name,
+        "s3_region": bucket.region,
+        "s3_access_key": bucket.access_key,
+        "s3_secret_key": bucket.secret_key,
+    }
 
 
 @contextmanager
@@ -141,15 +155,19 @@ def s3_server(root: Path) -> Iterator[S3Server]:
 
 
 @asynccontextmanager
-async def answering_206(bucket: Bucket) -> AsyncIterator[Bucket]:
-    """The same bucket behind a proxy that marks parts of objects as such: rclone answers a range with status 200."""
+async def answering_206(bucket: Bucket, *, keeps_host: bool = True) -> AsyncIterator[Bucket]:
+    """The same bucket behind a proxy that marks parts of objects as such: rclone answers a range with status 200.
+
+    Without `keeps_host` it is a proxy as it should not be: the Host header, which is signed, becomes the server's.
+    """
     async with aiohttp.ClientSession(auto_decompress=False) as session:
 
         async def forward(request: web.Request) -> web.StreamResponse:
             url = URL(f"{bucket.endpoint}{request.raw_path}", encoded=True)
-            async with session.request(
-                request.method, url, headers=request.headers, data=request.content
-            ) as answer:
+            sent = request.headers.copy()
+            if not keeps_host:
+                del sent["Host"]
+            async with session.request(request.method, url, headers=sent, data=request.content) as answer:
                 status = 206 if "Content-Range" in answer.headers else answer.status
                 headers: Any = {
                     name: value

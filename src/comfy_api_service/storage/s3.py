@@ -5,6 +5,7 @@ bucket or key.
 """
 
 import asyncio
+import contextlib
 import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Sequence
@@ -18,6 +19,7 @@ from obstore.store import S3Store
 
 from comfy_api_service.storage.base import (
     Listed,
+    StorageError,
     StorageUnavailable,
     Stored,
     checked_key,
@@ -94,9 +96,10 @@ class S3Storage:
     async def close(self) -> None:
         """Give uploads that were given up a moment to clean up behind them; no call may follow."""
         if self._given_up:
-            _, pending = await asyncio.wait(self._given_up, timeout=CLOSING_SECONDS)
-            for task in pending:
+            _, hanging = await asyncio.wait(self._given_up, timeout=CLOSING_SECONDS)
+            for task in hanging:
                 task.cancel()
+            await asyncio.gather(*hanging, return_exceptions=True)
 
     async def expect(self, prefix: str) -> None:
         """Nothing is to be done ahead: a bucket has no folders."""
@@ -161,17 +164,37 @@ class S3Storage:
 
     async def check(self) -> None:
         """As the Protocol says, within 5 s; raises `StoreFailed`."""
-        key, content = f"{PROBES}/{secrets.token_hex(16)}", secrets.token_bytes(32)
         try:
-            async with asyncio.timeout(CHECK_SECONDS):
-                await self.put(key, _once(content), media_type="application/octet-stream")
-                async with self.open(key) as reader:
-                    found = b"".join([piece async for piece in reader.chunks()])
-                await self.delete([key])
+            async with (
+                asyncio.timeout(CHECK_SECONDS),
+                self._probe() as (key, content),
+                self.open(key) as reader,
+            ):
+                found = b"".join([piece async for piece in reader.chunks()])
         except TimeoutError:
             raise StoreFailed(Cause.SILENT) from None
         if found != content:
             raise StorageUnavailable("The store gives back something else than was written.")
+
+    @asynccontextmanager
+    async def linked(self) -> AsyncGenerator[str]:
+        """A link to a probe object, good for a minute; the object is removed at the end."""
+        async with self._probe() as (key, _):
+            yield self.link(
+                key, expires_at=time.time() + 60, media_type="application/octet-stream", filename="probe"
+            )
+
+    @asynccontextmanager
+    async def _probe(self) -> AsyncGenerator[tuple[str, bytes]]:
+        key, content = f"{PROBES}/{secrets.token_hex(16)}", secrets.token_bytes(32)
+        await self.put(key, _once(content), media_type="application/octet-stream")
+        try:
+            yield key, content
+        except Exception:
+            with contextlib.suppress(StorageError):
+                await self.delete([key])
+            raise
+        await self.delete([key])
 
 
 class S3Reader:

@@ -9,12 +9,9 @@ from contextlib import contextmanager
 from enum import StrEnum
 from typing import Final
 
-import structlog
 from obstore.exceptions import BaseError
 
 from comfy_api_service.storage.base import ObjectMissing, StorageError, StorageFull, StorageUnavailable
-
-log = structlog.get_logger()
 
 
 class Cause(StrEnum):
@@ -45,11 +42,13 @@ class Cause(StrEnum):
 class StoreFailed(StorageUnavailable):
     """The store cannot be reached or answered with an error; `cause` says which, as far as is known."""
 
-    def __init__(self, cause: Cause, code: str = "") -> None:
+    def __init__(self, cause: Cause, code: str = "", operation: str = "") -> None:
         """`code`: the store's own word for it, or the status of its answer."""
         super().__init__(f"The store did not do it ({code or cause.value}).")
         self.cause = cause
         self.code = code
+        self.operation = operation
+        """put, head, get, delete or list."""
 
 
 class RangeIgnored(StorageUnavailable):
@@ -100,7 +99,7 @@ _CODE: Final = re.compile(r"<Code>([A-Za-z0-9_.]{1,60})</Code>|\(code: ([A-Za-z0
 _STATUS: Final = re.compile(r"status code: ([0-9]{3})")
 
 
-def fault_of(error: Exception) -> StorageError:
+def fault_of(error: Exception, operation: str) -> StorageError:
     """What an error of the library means."""
     text = str(error)
     code = _first(_CODE, text)
@@ -112,7 +111,7 @@ def fault_of(error: Exception) -> StorageError:
     cause = _cause(text, code, status)
     if cause is Cause.FULL:
         return StorageFull("The store has no room left.")
-    return StoreFailed(cause, code or status)
+    return StoreFailed(cause, code or status, operation)
 
 
 def _cause(text: str, code: str, status: str) -> Cause:
@@ -140,13 +139,4 @@ def told_apart(operation: str) -> Iterator[None]:
     try:
         yield
     except (BaseError, FileNotFoundError, NotImplementedError) as error:
-        fault = fault_of(error)
-        if not isinstance(fault, ObjectMissing | RangeIgnored):
-            log.warning(
-                "store_failed",
-                operation=operation,
-                fault=type(fault).__name__,
-                cause=getattr(fault, "cause", None),
-                code=getattr(fault, "code", None),
-            )
-        raise fault from None
+        raise fault_of(error, operation) from None

@@ -1,6 +1,7 @@
 """A bucket for each test, on one S3 server for all of them."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from tests.support.s3 import S3Server, s3_server
@@ -12,6 +13,14 @@ from comfy_api_service.storage.s3 import Bucket
 @pytest.fixture(scope="session")
 def s3_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     with s3_server(tmp_path_factory.mktemp("s3") / "root") as server:
+        yield server
+
+
+@pytest.fixture
+def own_s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
+    """A server that one test may kill and stop."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with s3_server(tmp_path / "s3") as server:
         yield server
 
 
