@@ -67,7 +67,10 @@ class S3Server:
     def files(self, bucket: Bucket) -> list[str]:
         """Keys of what is stored, and names of what is being written, past the server."""
         folder = self.folder(bucket)
-        return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+        walk = os.walk(folder)  # folders may go away under it
+        return sorted(
+            str((Path(place) / name).relative_to(folder)) for place, _, names in walk for name in names
+        )
 
     def start(self) -> None:
         """Begin, or begin again at the same address."""

@@ -89,9 +89,15 @@ class Settler:
         """Write what follows; where the attempt was replaced, remove what it left."""
         try:
             await self._settle(run, verdict, client, graph)
-        finally:
-            if self._parking is not None:
-                await self._parking.tidy(run.assignment.fence)
+        except Exception:
+            await self._tidy(run.assignment)
+            raise
+        await self._tidy(run.assignment)
+
+    async def _tidy(self, assignment: Assignment) -> None:
+        """Not after a cancel: the process ends, perhaps just when the parcel was written that its files need."""
+        if self._parking is not None:
+            await self._parking.tidy(assignment.fence)
 
     async def _settle(self, run: Run, verdict: Verdict, client: ComfyClient, graph: Graph) -> None:
         await run.marked()

@@ -1,5 +1,7 @@
 """The S3 store dies, hangs and comes back: results wait on the disk, and are generated once."""
 
+import asyncio
+import os
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,12 +14,18 @@ from tests.support.s3 import S3Server, s3_settings
 from tests.support.stack import FAST, ended, job, online, order, reached, running, submit, until
 
 from comfy_api_service.bootstrap import Service
+from comfy_api_service.db import work
+from comfy_api_service.db.base import Reader
+from comfy_api_service.db.work import OpenAttempt
 from comfy_api_service.domain.account import LOCAL
 from comfy_api_service.domain.errors import Code
 from comfy_api_service.domain.job import State
 from comfy_api_service.simulator import Simulator
 from comfy_api_service.storage import s3
+from comfy_api_service.storage.base import StorageUnavailable
+from comfy_api_service.storage.local import LocalStorage
 from comfy_api_service.storage.s3 import Bucket, S3Storage
+from comfy_api_service.worker import driver
 
 
 class World:
@@ -37,8 +45,8 @@ class World:
 
     def parked(self) -> list[str]:
         """Names of the files that wait."""
-        place = self.folder / "parked" / "jobs"
-        return sorted(path.name for path in place.rglob("*") if path.is_file())
+        walk = os.walk(self.folder / "parked" / "jobs")  # folders may go away under it
+        return sorted(name for _, _, names in walk for name in names)
 
     def kept(self) -> list[str]:
         return self.store.files(self.bucket)
@@ -112,7 +120,7 @@ async def test_work_goes_on_while_the_store_is_away(world: World) -> None:
             await reached(service, one, State.STORING)
         await until(lambda: world.parked().count("parcel.json") == 6)
         metrics = service.services.metrics
-        assert metrics.parked._value.get() == 6
+        await until(lambda: metrics.parked._value.get() == 6)
         assert metrics.parked_bytes._value.get() > 0
         world.store.start()
         for one in jobs:
@@ -135,6 +143,33 @@ async def test_a_result_waits_through_a_restart_though_the_backend_forgot_it(wor
         assert (done.state, done.attempt, len(done.artifacts)) == (State.SUCCEEDED, 1, 2)
         assert world.sim.record.executions == 1
         await until(lambda: world.parked() == [])
+    world.check(job_id)
+
+
+async def test_a_process_that_ends_while_a_parcel_is_written_loses_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put = LocalStorage.put
+    written = asyncio.Event()
+
+    async def put_and_hang(self: LocalStorage, key: str, *args: Any, **given: Any) -> Any:
+        stored = await put(self, key, *args, **given)
+        if key.endswith("parcel.json"):
+            written.set()
+            await asyncio.Event().wait()
+        return stored
+
+    world.store.kill()
+    async with world.service() as service:
+        monkeypatch.setattr(LocalStorage, "put", put_and_hang)
+        job_id = (await submit(service)).job.id
+        await written.wait()
+    monkeypatch.undo()
+    await world.lose_history()
+    world.store.start()
+    async with world.service() as service:
+        done = await ended(service, job_id)
+        assert (done.state, done.attempt, world.sim.record.executions) == (State.SUCCEEDED, 1, 1)
     world.check(job_id)
 
 
@@ -243,6 +278,86 @@ async def test_a_result_that_comes_back_from_the_dead_changes_nothing(world: Wor
         assert world.kept() == [artifact.key for artifact in done.artifacts]
         assert (await job(service, job_id)).attempt == 2
     world.check(job_id)
+
+
+async def test_a_process_that_died_just_after_the_end_takes_nothing_back(world: World) -> None:
+    world.store.kill()
+    async with world.service() as service:
+        job_id = await park(service, world)
+    shutil.copytree(world.folder / "parked", world.folder / "elsewhere")
+    world.store.start()
+    async with world.service() as service:
+        done = await ended(service, job_id)
+        await until(lambda: world.parked() == [])
+    shutil.rmtree(world.folder / "parked", ignore_errors=True)
+    shutil.move(world.folder / "elsewhere", world.folder / "parked")
+    async with world.service():
+        await until(lambda: world.parked() == [])
+    assert world.kept() == [artifact.key for artifact in done.artifacts]
+    world.check(job_id)
+
+
+async def test_a_result_waits_though_its_backend_left_the_settings(world: World) -> None:
+    world.store.kill()
+    async with world.service() as service:
+        job_id = await park(service, world)
+    world.store.start()
+    async with Simulator(FAST) as another:
+        first, world.sim = world.sim, another
+        async with world.service() as service:
+            done = await ended(service, job_id)
+        assert (done.state, done.attempt) == (State.SUCCEEDED, 1)
+        assert (first.record.executions, another.record.executions) == (1, 0)
+    world.check(job_id)
+
+
+async def test_nobody_else_takes_up_an_attempt_whose_result_waits(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = 0
+    open_attempts = work.open_attempts
+
+    async def counted(tx: Reader, backend_id: str) -> list[OpenAttempt]:
+        nonlocal looks
+        found = await open_attempts(tx, backend_id)
+        looks += bool(found)
+        return found
+
+    monkeypatch.setattr(driver, "STRAYS_SECONDS", 0.02)
+    monkeypatch.setattr(work, "open_attempts", counted)
+    async with world.service() as service:
+        world.store.kill()
+        job_id = await park(service, world)
+        await world.lose_history()
+        before = looks
+        await until(lambda: looks > before + 5)
+        assert service.worker._drivers[0].job_ids() == set()
+        world.store.start()
+        assert (await ended(service, job_id)).attempt == 1
+        assert world.sim.record.executions == 1
+    world.check(job_id)
+
+
+async def test_a_result_that_the_store_never_takes_holds_up_no_other(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put = S3Storage.put
+    refused = ""
+
+    async def choosy(self: S3Storage, key: str, *args: Any, **given: Any) -> Any:
+        if refused in key:
+            raise StorageUnavailable("Not this one.")
+        return await put(self, key, *args, **given)
+
+    monkeypatch.setattr(S3Storage, "put", choosy)
+    async with world.service() as service:
+        refused = await park(service, world, seed=1)
+        other = (await submit(service, order(seed=2))).job.id
+        assert (await ended(service, other)).state is State.SUCCEEDED
+        assert (await job(service, refused)).state is State.STORING
+        monkeypatch.undo()
+        assert (await ended(service, refused)).state is State.SUCCEEDED
+    world.check(refused, other)
 
 
 async def test_files_without_a_parcel_are_removed_at_the_start(world: World) -> None:
