@@ -158,16 +158,21 @@ def s3_server(root: Path) -> Iterator[S3Server]:
 
 
 @asynccontextmanager
-async def answering_206(bucket: Bucket, *, keeps_host: bool = True) -> AsyncIterator[Bucket]:
+async def answering_206(
+    bucket: Bucket, *, keeps_host: bool = True, seen: set[str] | None = None
+) -> AsyncIterator[Bucket]:
     """The same bucket behind a proxy that marks parts of objects as such: rclone answers a range with status 200.
 
     Without `keeps_host` it is a proxy as it should not be: the Host header, which is signed, becomes the server's.
+    `seen` is given the names of the headers that are sent.
     """
     async with aiohttp.ClientSession(auto_decompress=False) as session:
 
         async def forward(request: web.Request) -> web.StreamResponse:
             url = URL(f"{bucket.endpoint}{request.raw_path}", encoded=True)
             sent = request.headers.copy()
+            if seen is not None:
+                seen.update(name.lower() for name in sent)
             if not keeps_host:
                 del sent["Host"]
             async with session.request(request.method, url, headers=sent, data=request.content) as answer:

@@ -17,7 +17,7 @@ from comfy_api_service.storage.base import (
     Stored,
 )
 from comfy_api_service.worker.parcel import Parcel
-from comfy_api_service.worker.shelf import Shelf
+from comfy_api_service.worker.shelf import Shelf, folder_of
 
 log = structlog.get_logger()
 
@@ -26,6 +26,8 @@ class Parking:
     def __init__(self, store: Storage, shelf: Shelf) -> None:
         self._store = store
         self._shelf = shelf
+        self._unfit: set[str] = set()
+        """Keys that the shelf did not take the last time: the store is asked again, then the shelf, in turn."""
         self.away = False
         """The last thing the store was asked for, it did not do."""
 
@@ -35,8 +37,13 @@ class Parking:
 
     async def put(self, key: str, body: AsyncIterable[bytes], *, media_type: str) -> Stored:
         """As a store's. A body can be read once: what the store does not take fails, and is kept the next time."""
-        if self.away and self._shelf.has_room:
-            return await self._shelf.put(key, body, media_type=media_type)
+        if self.away and key not in self._unfit:
+            try:
+                return await self._shelf.put(key, body, media_type=media_type)
+            except StorageError:
+                self._unfit.add(key)
+                raise
+        self._unfit.discard(key)
         try:
             stored = await self._store.put(key, body, media_type=media_type)
         except (StorageFull, StorageUnavailable):
@@ -67,6 +74,7 @@ class Parking:
 
     async def tidy(self, fence: Fence) -> None:
         """Remove what was put here for an attempt that ended without a parcel."""
+        self._unfit = {key for key in self._unfit if not key.startswith(folder_of(fence))}
         try:
             await self._shelf.forget(fence)
         except StorageError:

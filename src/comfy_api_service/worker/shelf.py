@@ -55,10 +55,6 @@ class Shelf:
         if self._parcels:
             log.info("parcels_found", parcels=len(self._parcels), bytes=self._taken)
 
-    @property
-    def has_room(self) -> bool:
-        return self._taken < self._limit
-
     async def put(self, key: str, body: AsyncIterable[bytes], *, media_type: str) -> Stored:
         """As a store's `put`; `StorageFull` also beyond the bound."""
         counted = 0
@@ -99,7 +95,7 @@ class Shelf:
     async def forget(self, fence: Fence) -> None:
         """Files of an attempt that has no parcel."""
         if fence not in self._parcels:
-            await self.remove([key for key in self._sizes if key.startswith(_folder(fence))])
+            await self.remove([key for key in self._sizes if key.startswith(folder_of(fence))])
 
     # --- parcels ---------------------------------------------------------------------------------------
 
@@ -160,12 +156,13 @@ class Shelf:
         self._metrics.parked_bytes.set(self._taken)
 
 
-def _folder(fence: Fence) -> str:
+def folder_of(fence: Fence) -> str:
+    """What the keys of an attempt's files begin with."""
     return f"jobs/{fence.job_id}/{fence.attempt}/"
 
 
 def _place(parcel: Parcel) -> str:
-    return f"{_folder(parcel.fence)}{PARCEL}"
+    return f"{folder_of(parcel.fence)}{PARCEL}"
 
 
 async def _once(data: bytes) -> AsyncIterator[bytes]:

@@ -138,6 +138,7 @@ async def test_a_result_waits_through_a_restart_though_the_backend_forgot_it(wor
     await world.lose_history()
     async with world.service() as service:
         assert (await job(service, job_id)).state is State.STORING
+        assert service.worker._drivers[0].job_ids() == set()
         world.store.start()
         done = await ended(service, job_id)
         assert (done.state, done.attempt, len(done.artifacts)) == (State.SUCCEEDED, 1, 2)
@@ -200,7 +201,6 @@ async def test_a_cancel_ends_the_waiting(world: World) -> None:
         await service.services.jobs.cancel(LOCAL, job_id)
         assert (await ended(service, job_id)).state is State.CANCELED
         await until(lambda: world.parked() == [])
-        world.store.start()
     world.check(job_id)
     assert world.kept() == []
 
@@ -227,22 +227,28 @@ async def test_no_result_waits_for_ever(world: World) -> None:
     world.check(done.id)
 
 
-async def test_what_has_no_room_on_the_disk_waits_with_the_backend_and_stops_the_claims(world: World) -> None:
-    async with world.service(parked_limit=100) as service:
+@pytest.mark.parametrize("limit", [0, 100])
+async def test_what_has_no_room_on_the_disk_waits_with_the_backend_and_stops_the_claims(
+    world: World, limit: int
+) -> None:
+    async with world.service(parked_limit=limit) as service:
         world.store.kill()
-        jobs = [(await submit(service, order(seed=n))).job.id for n in range(3)]
-        for one in jobs:
-            await reached(service, one, State.STORING)
-        await until(lambda: service.worker._drivers[0]._settler.storage_fails)
-        jobs += [(await submit(service, order(seed=n))).job.id for n in range(3, 6)]
-        await until(lambda: service.worker._drivers[0]._settler._parking.away)  # type: ignore[union-attr]
+        settler, metrics = service.worker._drivers[0]._settler, service.services.metrics
+        first = (await submit(service, order(seed=1))).job.id
+        await reached(service, first, State.STORING)
+        await until(lambda: metrics.uploads.labels("failed")._value.get() >= 3)
+        assert settler.storage_fails
+        second = (await submit(service, order(seed=2))).job.id
+        await until(lambda: metrics.uploads.labels("failed")._value.get() >= 4)
         assert world.parked() == []
-        assert [(await job(service, one)).state for one in jobs[3:]] == [State.READY] * 3
+        assert (await job(service, second)).state is State.READY
         world.store.start()
-        for one in jobs:
+        for one in (first, second):
             assert (await ended(service, one)).state is State.SUCCEEDED
-        assert world.sim.record.executions == 6
-    world.check(*jobs)
+        assert world.sim.record.executions == 2
+        assert metrics.parked_ends.labels("delivered")._value.get() == 0
+        assert metrics.parked_bytes._value.get() == 0
+    world.check(first, second)
 
 
 async def test_a_file_that_was_damaged_on_the_disk_is_made_again(world: World) -> None:
