@@ -105,6 +105,10 @@ class S3Storage:
         """Nothing is to be done ahead: a bucket has no folders."""
         checked_key(prefix)
 
+    async def forget(self, prefix: str) -> None:
+        """Nothing was done ahead."""
+        checked_key(prefix)
+
     async def put(self, key: str, body: AsyncIterable[bytes], *, media_type: str) -> Stored:
         """As the Protocol says; a cancel that comes while the store is answering may come too late."""
         upload = Upload(self._store, checked_key(key), media_type)

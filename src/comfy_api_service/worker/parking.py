@@ -35,6 +35,10 @@ class Parking:
         if not self.away:
             await self._store.expect(prefix)
 
+    async def forget(self, prefix: str) -> None:
+        if not self.away:
+            await self._store.forget(prefix)
+
     async def put(self, key: str, body: AsyncIterable[bytes], *, media_type: str) -> Stored:
         """As a store's. A body can be read once: what the store does not take fails, and is kept the next time."""
         if self.away and key not in self._unfit:
