@@ -9,8 +9,17 @@ from pathlib import Path
 TERMINAL = ("succeeded", "failed", "canceled")
 
 
-def check(folder: Path, acknowledged: Iterable[str] = (), *, all_ended: bool = True) -> None:
-    """Raise AssertionError with every fault found; `acknowledged` are the ids of jobs that got a 2xx."""
+def check(
+    folder: Path,
+    acknowledged: Iterable[str] = (),
+    *,
+    all_ended: bool = True,
+    artifacts: Path | None = None,
+) -> None:
+    """Raise AssertionError with every fault found; `acknowledged` are the ids of jobs that got a 2xx.
+
+    `artifacts`: where the files of results are, if not in `folder`.
+    """
     with closing(sqlite3.connect(folder / "comfy-api.sqlite3")) as db:
         db.row_factory = sqlite3.Row
         faults = [
@@ -19,7 +28,7 @@ def check(folder: Path, acknowledged: Iterable[str] = (), *, all_ended: bool = T
             *_attempts(db),
             *_ledger(db),
             *_counters(db),
-            *_artifacts(db, folder),
+            *_artifacts(db, artifacts or folder / "artifacts"),
         ]
         if all_ended:
             faults += [
@@ -117,7 +126,7 @@ def _artifacts(db: sqlite3.Connection, folder: Path) -> Iterable[str]:
         if row["state"] != "succeeded" or row["attempt"] != row["current"]:
             yield f"{row['job_id']}: artifact of attempt {row['attempt']} of {row['current']}, {row['state']}"
         if row["purged_at"] is None:
-            data = (folder / "artifacts" / row["key"]).read_bytes()
+            data = (folder / row["key"]).read_bytes()
             if len(data) != row["bytes"] or hashlib.sha256(data).hexdigest() != row["sha256"]:
                 yield f"{row['job_id']}: stored bytes differ from what the row says"
     for row in db.execute(

@@ -110,6 +110,20 @@ class Metrics:
         self.upload_bytes = Counter(
             "comfyui_storage_upload_bytes", "Bytes of artifacts written to storage.", registry=registry
         )
+        self.parked = Gauge(
+            "comfyui_parked_results",
+            "Results that wait on this worker's disk for the store.",
+            registry=registry,
+        )
+        self.parked_bytes = Gauge(
+            "comfyui_parked_bytes", "Bytes of results on this worker's disk.", registry=registry
+        )
+        self.parked_ends = Counter(
+            "comfyui_parked_ends",
+            "Results that waited on this worker's disk, by what became of them.",
+            ["outcome"],
+            registry=registry,
+        )
         self.backend_requests = Counter(
             "comfyui_backend_requests",
             "HTTP requests to backends.",
@@ -184,6 +198,8 @@ class Metrics:
                 self.failures.labels(code.value)
         for outcome in ("ok", "failed"):
             self.uploads.labels(outcome)
+        for outcome in ("delivered", "canceled", "expired", "damaged", "replaced"):
+            self.parked_ends.labels(outcome)
 
     def _begin_redis(self) -> None:
         self.set_redis("embedded")

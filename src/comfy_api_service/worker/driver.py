@@ -137,10 +137,6 @@ class Driver:
         if self._tasks:
             await asyncio.wait(self._tasks)
 
-    @property
-    def open_runs(self) -> int:
-        return len(self._runs) + len(self._settling)
-
     def job_ids(self) -> set[str]:
         """Jobs whose prompts are here, or whose results are being stored."""
         return {run.assignment.job_id for run in self._all_runs()}
@@ -328,7 +324,8 @@ class Driver:
             return await work.open_attempts(tx, self.backend_id)
 
         for attempt in await self._reporter.persist(take):
-            self._take_up(attempt)
+            if not self._settler.holds(attempt.fence):
+                self._take_up(attempt)
 
     def _take_up(self, attempt: OpenAttempt) -> None:
         assignment = assigned(attempt)
@@ -346,7 +343,10 @@ class Driver:
             if self._draining:
                 continue
             attempts = await self._db.read(lambda tx: work.open_attempts(tx, self.backend_id))
-            strays = [one for one in attempts if one.prompt_id not in {*self._runs, *self._settling}]
+            known = {*self._runs, *self._settling}
+            strays = [
+                one for one in attempts if one.prompt_id not in known and not self._settler.holds(one.fence)
+            ]
             for attempt in strays:
                 if attempt.prompt_id in missed:
                     log.error("stray_attempt", job_id=attempt.job_id, attempt=attempt.attempt)

@@ -44,6 +44,8 @@ async def of_settings(settings: "Settings") -> list[Finding]:
         from comfy_api_service.cli.doctor import redis  # noqa: PLC0415 - takes a third of a second
 
         findings.append(await redis.examine(settings.redis_url))
+    if settings.s3_endpoint is not None:
+        findings += await in_store(settings)
     if settings.comfyui_dir is not None:
         findings.append(local(settings))
     if settings.comfyui_dir is None or "comfyui_url" in settings.model_fields_set:
@@ -51,6 +53,15 @@ async def of_settings(settings: "Settings") -> list[Finding]:
             findings.append(backends.reachable(probe))
             findings += [found for found in (backends.models(probe),) if found is not None]
     return findings
+
+
+async def in_store(settings: "Settings") -> list[Finding]:
+    """The S3-compatible store, if there is one."""
+    from comfy_api_service.bootstrap import s3_bucket  # noqa: PLC0415
+    from comfy_api_service.cli.doctor import store  # noqa: PLC0415
+
+    bucket = s3_bucket(settings)
+    return [] if bucket is None else await store.store(bucket)
 
 
 def local(settings: "Settings") -> Finding:
