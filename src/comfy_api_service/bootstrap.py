@@ -31,6 +31,7 @@ from comfy_api_service.domain.clock import Clock, SystemClock
 from comfy_api_service.domain.compilation import Compiled, compile_generation
 from comfy_api_service.domain.params import generation_from
 from comfy_api_service.media.pipeline import Intake
+from comfy_api_service.redis_link import address
 from comfy_api_service.services.announce import Announcer
 from comfy_api_service.services.batches import Batches
 from comfy_api_service.services.forever import forever
@@ -42,6 +43,7 @@ from comfy_api_service.services.results import Results
 from comfy_api_service.services.submit import Submitter
 from comfy_api_service.services.watch import Watcher
 from comfy_api_service.settings import Settings
+from comfy_api_service.signals.base import Signals
 from comfy_api_service.signals.memory import MemorySignals
 from comfy_api_service.storage.links import LinkSigner
 from comfy_api_service.storage.local import LocalStorage
@@ -102,7 +104,8 @@ async def service(settings: Settings, *, clock: Clock | None = None) -> AsyncIte
         db = SqliteDatabase(settings.database_path)
         stack.push_async_callback(db.close)
         await db.write(lambda tx: accounts.ensure(tx, LOCAL, clock.now()))
-        metrics, signals = Metrics(), MemorySignals()
+        metrics = Metrics()
+        signals = await stack.enter_async_context(_signals(settings, metrics))
         signer = LinkSigner(_secret(settings), settings.public_url or "")
         storage = LocalStorage(settings.data_dir / "artifacts", signer)
         stack.callback(storage.close)
@@ -123,7 +126,16 @@ async def service(settings: Settings, *, clock: Clock | None = None) -> AsyncIte
             default_model=settings.default_model,
         )
         watcher = Watcher(db, jobs, signals)
-        health = Health(db, storage, pool, clock, database_embedded=True, storage_embedded=True)
+        health = Health(
+            db,
+            storage,
+            pool,
+            signals,
+            clock,
+            database_embedded=True,
+            storage_embedded=True,
+            redis_embedded=settings.redis_url is None,
+        )
         services = ApiServices(
             submitter=submitter,
             jobs=jobs,
@@ -176,6 +188,26 @@ async def service(settings: Settings, *, clock: Clock | None = None) -> AsyncIte
         ready = Service(app, services, worker, pool, db, settings.shutdown_grace)
         stack.push_async_callback(ready.drain)
         yield ready
+
+
+@asynccontextmanager
+async def _signals(settings: Settings, metrics: Metrics) -> AsyncIterator[Signals]:
+    """Within the process, or over Redis; that need not be there yet."""
+    if settings.redis_url is None:
+        yield MemorySignals()
+        return
+    from comfy_api_service.redis_link.link import RedisLink  # noqa: PLC0415 - takes a third of a second
+    from comfy_api_service.signals.redis import RedisSignals  # noqa: PLC0415
+
+    link = RedisLink(address.parse(settings.redis_url), metrics)
+    signals = RedisSignals(link, metrics)
+    task = asyncio.create_task(forever("signals", signals.run), name="signals")
+    try:
+        yield signals
+    finally:
+        await signals.flush()
+        await _stop(task)
+        await link.close()
 
 
 def _late_compiler(pool: Pool, default_model: str | None) -> Callable[[Mapping[str, Any]], Compiled]:

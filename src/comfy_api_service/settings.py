@@ -23,10 +23,11 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-SECRET_FILES: Final = ("SECRET_KEY", "METRICS_TOKEN")
+from comfy_api_service.redis_link import address
+
+SECRET_FILES: Final = ("SECRET_KEY", "METRICS_TOKEN", "REDIS_URL")
 """Settings that may be given as `NAME_FILE`, the path of a file with the secret."""
 NOT_YET: Final = {
-    "REDIS_URL": "this version runs in one process and uses no Redis",
     "S3_ENDPOINT": "this version stores artifacts in DATA_DIR only",
     "MINIO_ENDPOINT": "this version stores artifacts in DATA_DIR only",
     "AUTH_ENABLED": "this version has no accounts yet",
@@ -83,7 +84,13 @@ class Settings(BaseSettings):
     )
 
     database_url: str | None = Field(None, description="Default: SQLite in `DATA_DIR`.")
-    redis_url: str | None = Field(None, description="Default: none, signals stay in the process.")
+    redis_url: str | None = Field(
+        None,
+        repr=False,
+        description="Redis or Valkey: `redis://[user:password@]host:6379/0`, `rediss://` for TLS, "
+        "`unix:///path`, `redis+sentinel://host1:26379,host2:26379/service/0`. Default: none, signals stay in "
+        "the process.",
+    )
 
     jobs_enabled: bool = Field(True, description="False: the jobs paths answer 503, `generate` works.")
     queue_limit: int = Field(
@@ -172,6 +179,13 @@ class Settings(BaseSettings):
         if len(set(clean)) != len(clean):
             raise ValueError("the same ComfyUI address is named twice")
         return clean
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis(cls, value: str | None) -> str | None:
+        if value:
+            address.parse(value)
+        return value or None
 
     @field_validator("public_url")
     @classmethod

@@ -42,8 +42,8 @@ PROMPTS: Final = 2
 RESULT_FIRST_SECONDS: Final = 0.015
 """How long the next claim, and the start of the next prompt, wait for a result to be written."""
 STRAYS_SECONDS: Final = 30.0
-POLL_SECONDS: Final = 0.25
-"""How often an idle backend looks for work when no wake-up comes."""
+AWAY_SECONDS: Final = 0.25
+"""Before the next claim when the database did not answer."""
 
 
 class Driver:
@@ -161,7 +161,7 @@ class Driver:
             await self._until_ready()
             seen = self._signals.wakes
             if not await self._claim():
-                await self._signals.woken(seen, POLL_SECONDS)
+                await self._signals.woken(seen, self._signals.poll_seconds)
 
     async def _until_ready(self) -> None:
         while not self._ready():
@@ -193,7 +193,7 @@ class Driver:
                 lambda tx: claims.claim(tx, claimant, prompt_id=new_prompt_id(), now=self._clock.now())
             )
         except Unavailable:
-            await asyncio.sleep(POLL_SECONDS)
+            await asyncio.sleep(AWAY_SECONDS)
             return False
         if claimed is None:
             return False
