@@ -69,7 +69,7 @@ class RedisLink:
         self._connection: AbstractConnection | None = None
         self._waiting: deque[_Question] = deque()
         self._sender: asyncio.Task[None] | None = None
-        self._broken = asyncio.Event()
+        self._stirred = asyncio.Event()
         self._on_change: list[Callable[[], None]] = []
         self._away = Outage("redis_away", "redis_connected")
 
@@ -81,6 +81,10 @@ class RedisLink:
     def on_change(self, act: Callable[[], None]) -> None:
         """Call `act` whenever `up` has changed."""
         self._on_change.append(act)
+
+    def check_now(self) -> None:
+        """Something suggests that the server went away."""
+        self._stirred.set()
 
     def pubsub(self) -> PubSub:
         """For the one that listens; it has a connection of its own."""
@@ -99,7 +103,6 @@ class RedisLink:
                 continue
             pauses.reset()
             self._away.over()
-            self._broken.clear()
             self._connection = connection
             self._changed()
             await self._look_after()
@@ -133,7 +136,8 @@ class RedisLink:
         while self._connection is not None:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(BEAT_SECONDS):
-                    await self._broken.wait()
+                    await self._stirred.wait()
+            self._stirred.clear()
             with contextlib.suppress(RedisAway):
                 if self._connection is not None:
                     await self.ask("ping", ("PING",))
@@ -178,7 +182,7 @@ class RedisLink:
         if connection is not None:
             if fault is not None:
                 self._away.because(fault)
-            self._broken.set()
+            self._stirred.set()
             self._changed()
             with contextlib.suppress(*FAULTS):
                 await discard(self._client, connection)

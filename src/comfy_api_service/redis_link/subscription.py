@@ -50,6 +50,7 @@ class Subscription:
                 await self._listen(pubsub)
             except FAULTS as fault:
                 self._deaf.because(fault)
+                self._link.check_now()
             finally:
                 self._set(up=False)
                 await pubsub.aclose()  # type: ignore[no-untyped-call]

@@ -66,12 +66,17 @@ class MemorySignals:
             self._sleepers.discard(sleeper)
 
     def publish(self, note: Note) -> None:
+        self.tell(note)
+
+    def tell(self, note: Note) -> bool:
+        """Publish; False if it was dropped, because an older attempt says it."""
         if not self._remember(note):
-            return
+            return False
         for mailbox in self._by_job.get(note.job_id, ()):
             mailbox.put(note)
         for mailbox in self._by_account.get(note.account_id, ()):
             mailbox.put(note)
+        return True
 
     def _remember(self, note: Note) -> bool:
         """Keep the latest; False for what an older attempt says."""

@@ -73,9 +73,9 @@ class RedisSignals:
             self._outbox.wake()
 
     def publish(self, note: Note) -> None:
-        self._local.publish(note)
-        use = _use(note)
-        if self._can_say(use) and not self._outbox.put(note, asyncio.get_running_loop().time()):
+        if not self._local.tell(note) or not self._can_say(_use(note)):
+            return
+        if not self._outbox.put(note, asyncio.get_running_loop().time()):
             self._metrics.redis_messages.labels("dropped").inc()
 
     def ask_cancel(self, job_id: str) -> None:
