@@ -21,9 +21,11 @@ def faults_of(**given: object) -> list[str]:
 def test_every_fault_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PORT", "x")
     monkeypatch.setenv("COMFYUI_URL", "ftp://host")
-    monkeypatch.setenv("REDIS_URL", "redis://host")
+    monkeypatch.setenv("REDIS_URL", "http://canary@host")
     monkeypatch.setenv("SECRET_KEY", "short")
-    named = {fault.partition(":")[0] for fault in faults_of()}
+    faults = faults_of()
+    assert "canary" not in str(faults)
+    named = {fault.partition(":")[0] for fault in faults}
     assert named == {"PORT", "COMFYUI_URL", "REDIS_URL", "SECRET_KEY"}
 
 
@@ -56,6 +58,16 @@ def test_secrets_come_from_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert secret.get_secret_value() == "k" * 40
     monkeypatch.setenv("SECRET_KEY_FILE", str(tmp_path / "absent"))
     assert faults_of()[0].startswith("SECRET_KEY_FILE:")
+
+
+def test_where_redis_is_may_come_from_a_file_and_is_not_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "url").write_text("redis://:canary@host/1\n")
+    monkeypatch.setenv("REDIS_URL_FILE", str(tmp_path / "url"))
+    settings = load()
+    assert settings.redis_url == "redis://:canary@host/1"
+    assert "canary" not in repr(settings)
 
 
 def test_several_backends_and_the_older_name_of_concurrency(monkeypatch: pytest.MonkeyPatch) -> None:

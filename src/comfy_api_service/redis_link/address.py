@@ -20,7 +20,7 @@ MOST_DATABASES: Final = 16_384
 _TLS_FILES: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 _TLS: Final = frozenset({*_TLS_FILES, "ssl_cert_reqs"})
 _SENTINEL: Final = frozenset({"sentinel_username", "sentinel_password"})
-_HOST: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]:/?#@\s]+))(?::(\d{1,5}))?")
+_HOST: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]:/?#@,\s]+))(?::(\d{1,5}))?")
 
 
 @dataclass(frozen=True, slots=True)
