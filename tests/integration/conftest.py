@@ -1,6 +1,7 @@
 from collections.abc import Iterator
 
 import pytest
+from tests.support.crossing import cross
 from tests.support.valkey import Valkey, valkey
 
 
@@ -16,3 +17,10 @@ def own_valkey() -> Iterator[Valkey]:
     """A server for a test that kills it."""
     with valkey() as server:
         yield server
+
+
+@pytest.fixture(params=["memory", "valkey"])
+def carrier(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Signals within the process, or all of them through a server."""
+    if request.param == "valkey":
+        cross(monkeypatch, request.getfixturevalue("shared_valkey").url)

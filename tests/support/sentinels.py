@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import redis
 from tests.support.valkey import STARTED_WITHIN, Valkey, free_port
@@ -51,7 +52,7 @@ def sentinel(
 
 def _has_seen(client: "redis.Redis") -> bool:
     try:
-        master = client.sentinel_masters().get("main", {})
+        masters: Any = client.sentinel_masters()
     except redis.RedisError:
         return False
-    return bool(master.get("runid")) and not master["is_disconnected"]
+    return "main" in masters and bool(masters["main"]["runid"]) and not masters["main"]["is_disconnected"]

@@ -25,6 +25,8 @@ from comfy_api_service.domain.job import CacheUse, State
 from comfy_api_service.services.views import Done, Durable, Moved, Snapshot
 from comfy_api_service.simulator import Simulator
 
+pytestmark = pytest.mark.usefixtures("carrier")
+
 
 async def test_a_job_succeeds_with_verified_bytes_and_one_prompt(tmp_path: Path) -> None:
     async with Simulator(FAST) as sim, running(tmp_path, sim.url) as service:
