@@ -236,6 +236,9 @@ def test_secrets_are_hidden() -> None:
         assert secret not in text
     assert shown["SECRET_KEY"] == HIDDEN
     assert without_password("redis://:pw@host/0") == f"redis://:{HIDDEN}@host/0"
+    assert without_password("redis://u:p@ss@host/0") == f"redis://u:{HIDDEN}@host/0"
+    url = "redis+sentinel://a,b/main?sentinel_password="
+    assert without_password(f"{url}pw&db=1") == f"{url}{HIDDEN}&db=1"
 
 
 def down() -> int:

@@ -40,6 +40,10 @@ async def of_settings(settings: "Settings") -> list[Finding]:
         data.disk(settings.data_dir),
         data.database(path),
     ]
+    if settings.redis_url is not None:
+        from comfy_api_service.cli.doctor import redis  # noqa: PLC0415 - takes a third of a second
+
+        findings.append(await redis.examine(settings.redis_url))
     if settings.comfyui_dir is not None:
         findings.append(local(settings))
     if settings.comfyui_dir is None or "comfyui_url" in settings.model_fields_set:
