@@ -95,7 +95,7 @@ async def _ask(client: "Redis", address: RedisAddress) -> Probe:
         Reach.ANSWERS,
         name="Valkey" if "valkey_version" in about else "Redis",
         version=about.get("valkey_version", about.get("redis_version")),
-        cluster=about.get("redis_mode") == "cluster",
+        cluster=about.get("cluster_enabled") == "1",
         replica=replica,
         lacking=tuple(lacking),
         full=full,
