@@ -93,27 +93,28 @@ class RedisLink:
     async def run(self) -> None:
         """Connect, look after the connection, connect again, until cancelled."""
         pauses = Pauses()
-        while True:
-            try:
-                async with asyncio.timeout(CONNECT_SECONDS):
-                    connection = await connect(self._client)
-            except FAULTS as fault:
-                self._away.because(fault)
+        try:
+            while True:
+                try:
+                    async with asyncio.timeout(CONNECT_SECONDS):
+                        connection = await connect(self._client)
+                except FAULTS as fault:
+                    self._away.because(type(fault).__name__)
+                else:
+                    pauses.reset()
+                    self._away.over()
+                    self._connection = connection
+                    self._changed()
+                    await self._look_after()
                 await asyncio.sleep(pauses.next())
-                continue
-            pauses.reset()
-            self._away.over()
-            self._connection = connection
-            self._changed()
-            await self._look_after()
-            await asyncio.sleep(pauses.next())
+        finally:
+            if self._sender is not None:
+                self._sender.cancel()
+                await asyncio.wait((self._sender,))
+            await self._break(None)
 
     async def close(self) -> None:
         """After `run` has ended."""
-        if self._sender is not None:
-            self._sender.cancel()
-            await asyncio.wait((self._sender,))
-        await self._break(None)
         await close(self._client)
 
     async def ask(self, use: str, *commands: Command) -> list[Reply]:
@@ -181,7 +182,7 @@ class RedisLink:
                 question.answer.exception()  # seen, also when whoever asked has left
         if connection is not None:
             if fault is not None:
-                self._away.because(fault)
+                self._away.because(type(fault).__name__)
             self._stirred.set()
             self._changed()
             with contextlib.suppress(*FAULTS):

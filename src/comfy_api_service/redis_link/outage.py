@@ -6,15 +6,14 @@ log = structlog.get_logger()
 
 
 class Outage:
-    """The reason is the name of a kind of fault: its message may quote hosts."""
+    """Reasons are names of kinds of faults: their messages may quote hosts."""
 
     def __init__(self, away: str, back: str) -> None:
         self._away = away
         self._back = back
         self._reason: str | None = None
 
-    def because(self, fault: Exception) -> None:
-        reason = type(fault).__name__
+    def because(self, reason: str) -> None:
         if reason != self._reason:
             log.warning(self._away, fault=reason)
             self._reason = reason

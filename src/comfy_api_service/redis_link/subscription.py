@@ -49,7 +49,7 @@ class Subscription:
                 self._set(up=True)
                 await self._listen(pubsub)
             except FAULTS as fault:
-                self._deaf.because(fault)
+                self._deaf.because(type(fault).__name__)
                 self._link.check_now()
             finally:
                 self._set(up=False)

@@ -14,7 +14,9 @@ from contextlib import AbstractContextManager
 from typing import Final
 
 from comfy_api_service.domain.events import Event, Preview, Progress
+from comfy_api_service.redis_link.client import Refusal
 from comfy_api_service.redis_link.link import RedisAway, RedisLink
+from comfy_api_service.redis_link.outage import Outage
 from comfy_api_service.redis_link.subscription import Subscription
 from comfy_api_service.signals import wire
 from comfy_api_service.signals.base import Latest, Mailbox, Note
@@ -41,8 +43,10 @@ class RedisSignals:
         self._metrics = metrics
         self._local = MemorySignals()
         self._topics = Topics(link.db)
-        self._me = secrets.token_hex(8)
-        self._outbox = Outbox(self._me, self._topics)
+        me = secrets.token_hex(8)
+        self._own = wire.head(me)
+        self._outbox = Outbox(me, self._topics)
+        self._refused = Outage("redis_refuses", "redis_accepts")
         self._filled = asyncio.Event()
         self._wanted: dict[str, str] = {}
         self._want = asyncio.Event()
@@ -108,19 +112,22 @@ class RedisSignals:
             self._filled.clear()
             while self._outbox and self._link.up:
                 try:
-                    await self._link.ask("publish", *self._outbox.take())
+                    replies = await self._link.ask("publish", *self._outbox.take())
                 except RedisAway:
                     self._lost("publish")
+                else:
+                    for reply in replies:
+                        if isinstance(reply, Refusal):
+                            self._refused.because(reply.code)
 
     # --- what it hears -------------------------------------------------------------------------------------
 
     def _hear(self, payload: bytes) -> None:
-        pack = wire.unpack(payload)
-        if pack is None:
-            self._metrics.redis_messages.labels("ignored").inc()
+        if payload.startswith(self._own):
             return
-        sender, signals = pack
-        if sender == self._me:
+        signals = wire.unpack(payload)
+        if signals is None:
+            self._metrics.redis_messages.labels("ignored").inc()
             return
         understood = [signal for signal in signals if signal is not None]
         self._metrics.redis_messages.labels("ignored").inc(len(signals) - len(understood))
@@ -164,8 +171,14 @@ class RedisSignals:
                 found = await self._pictures([job_id for job_id, _ in some])
                 for job_id, account_id in some:
                     if job_id in found:
-                        attempt, preview = found[job_id]
-                        self._local.publish(Note(job_id, account_id, attempt, preview))
+                        self._draw(job_id, account_id, *found[job_id])
+
+    def _draw(self, job_id: str, account_id: str, attempt: int, preview: Preview) -> None:
+        """Hand a picture on; it is not held here, of jobs that may end unheard."""
+        self._local.publish(Note(job_id, account_id, attempt, preview))
+        known = self._local.known(job_id, attempt)
+        if known is not None:
+            known.preview = None
 
     # --- what is kept for newcomers ------------------------------------------------------------------------
 

@@ -91,23 +91,28 @@ def item(signal: Signal) -> bytes:
     return orjson.dumps(found)
 
 
+def head(sender: str) -> bytes:
+    """What every pack of this sender begins with."""
+    return b'[%d,"%s",[' % (VERSION, sender.encode())
+
+
 def packs(sender: str, items: Iterable[bytes]) -> Iterator[bytes]:
     """As few packs as their size allows."""
-    head = b'[%d,"%s",[' % (VERSION, sender.encode())
+    beginning = head(sender)
     together: list[bytes] = []
     size = 0
     for one in items:
         if together and size + len(one) > PACK_BYTES:
-            yield head + b",".join(together) + b"]]"
+            yield beginning + b",".join(together) + b"]]"
             together, size = [], 0
         together.append(one)
         size += len(one)
     if together:
-        yield head + b",".join(together) + b"]]"
+        yield beginning + b",".join(together) + b"]]"
 
 
-def unpack(payload: bytes) -> tuple[str, list[Signal | None]] | None:
-    """The sender and what it says, None for each thing that was not understood; None for no pack at all."""
+def unpack(payload: bytes) -> list[Signal | None] | None:
+    """What a pack says, None for each thing that was not understood; None for no pack at all."""
     if len(payload) > MOST_BYTES:
         return None
     try:
@@ -115,8 +120,8 @@ def unpack(payload: bytes) -> tuple[str, list[Signal | None]] | None:
     except orjson.JSONDecodeError:
         return None
     match found:
-        case [1, str(sender), list(items)]:
-            return sender, [_read(one) for one in items]
+        case [1, str(), list(items)]:
+            return [_read(one) for one in items]
     return None
 
 
@@ -173,8 +178,8 @@ def picture(attempt: int, preview: Preview) -> bytes:
 
 def read_picture(payload: bytes) -> tuple[int, Preview] | None:
     """The attempt that a kept preview is of, and the preview; its beginning alone is enough for the attempt."""
-    head, _, content = payload[: PICTURE_BYTES + 64].partition(b"\n")
-    attempt, _, media_type = head.decode("ascii", "replace").partition(" ")
+    line, _, content = payload[: PICTURE_BYTES + 64].partition(b"\n")
+    attempt, _, media_type = line.decode("ascii", "replace").partition(" ")
     if not re.fullmatch(r"[0-9]{1,7}", attempt) or media_type not in _MEDIA_TYPES:
         return None
     return int(attempt), Preview(media_type, content)

@@ -30,7 +30,7 @@ def said(commands: list[Command], channel: str) -> list[wire.Signal | None]:
         if command[:2] == ("PUBLISH", channel):
             unpacked = wire.unpack(bytes(command[2]))  # type: ignore[arg-type]
             assert unpacked is not None
-            found += unpacked[1]
+            found += unpacked
     return found
 
 
