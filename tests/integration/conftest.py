@@ -6,10 +6,16 @@ from tests.support.valkey import Valkey, valkey
 
 
 @pytest.fixture(scope="session")
-def shared_valkey() -> Iterator[Valkey]:
-    """One server for all tests of a process that leave it as it is."""
+def _one_valkey() -> Iterator[Valkey]:
     with valkey() as server:
         yield server
+
+
+@pytest.fixture
+def shared_valkey(_one_valkey: Valkey) -> Valkey:
+    """One server, empty, for all tests of a process that leave it alive."""
+    _one_valkey.command("FLUSHALL")
+    return _one_valkey
 
 
 @pytest.fixture

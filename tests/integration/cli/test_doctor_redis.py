@@ -29,7 +29,6 @@ async def finding(url: str, *words: str) -> Finding:
 
 
 async def test_a_server_as_it_should_be(shared_valkey: Valkey) -> None:
-    shared_valkey.command("FLUSHALL")
     found = await redis.examine(f"{shared_valkey.url}?db=2")
     assert (found.status, found.message[:8]) == (Level.OK, "Valkey 9")
     assert shared_valkey.kept() == set()

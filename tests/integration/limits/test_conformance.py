@@ -22,7 +22,6 @@ async def in_memory(_: Valkey, clock: HandClock) -> AsyncIterator[Buckets]:
 
 @asynccontextmanager
 async def in_valkey(server: Valkey, clock: HandClock) -> AsyncIterator[Buckets]:
-    server.command("FLUSHALL")
     async with open_link(server.url) as (link, metrics):
         yield RedisBuckets(link, metrics, clock)
         assert metrics.registry.get_sample_value("comfyui_redis_fallbacks_total", {"use": "buckets"}) == 0

@@ -54,14 +54,12 @@ async def in_memory(_: Valkey) -> AsyncIterator[Subject]:
 
 @asynccontextmanager
 async def over_valkey(server: Valkey) -> AsyncIterator[Subject]:
-    server.command("FLUSHALL")
     async with bus(server.url) as one, bus(server.url) as other:
         yield Subject(one.signals, other.signals)
 
 
 @asynccontextmanager
 async def at_one_end(server: Valkey) -> AsyncIterator[Subject]:
-    server.command("FLUSHALL")
     async with bus(server.url) as one:
         yield Subject(one.signals, one.signals)
 

@@ -244,7 +244,6 @@ async def test_what_is_understood_is_taken_from_a_newer_version_too(shared_valke
     [b"", b"nonsense", b"99999999 image/jpeg\nx", b"1 text/html\n<script>", b"1 image/jpeg", b"\xff 1\n"],
 )
 async def test_what_is_kept_is_checked_like_what_is_sent(shared_valkey: Valkey, kept: bytes) -> None:
-    shared_valkey.command("FLUSHALL")
     shared_valkey.command("SET", TOPICS.progress_key(JOB), kept)
     shared_valkey.command("SET", TOPICS.preview_key(JOB), kept)
     async with bus(shared_valkey.url) as newcomer:
@@ -255,7 +254,6 @@ async def test_what_is_kept_is_checked_like_what_is_sent(shared_valkey: Valkey, 
 
 
 async def test_a_key_of_another_kind_does_no_harm(shared_valkey: Valkey) -> None:
-    shared_valkey.command("FLUSHALL")
     shared_valkey.command("RPUSH", TOPICS.progress_key(JOB), "x")
     shared_valkey.command("RPUSH", TOPICS.preview_key(JOB), "x")
     async with bus(shared_valkey.url) as newcomer:
@@ -278,7 +276,6 @@ async def test_databases_of_one_server_do_not_hear_each_other(own_valkey: Valkey
 
 
 async def test_a_process_that_comes_later_knows_how_far_jobs_are(shared_valkey: Valkey) -> None:
-    shared_valkey.command("FLUSHALL")
     async with bus(shared_valkey.url) as here:
         here.signals.publish(progress(40))
         here.signals.publish(preview(b"kept"))
@@ -294,7 +291,6 @@ async def test_a_process_that_comes_later_knows_how_far_jobs_are(shared_valkey: 
 
 
 async def test_a_newcomer_is_not_told_what_another_attempt_drew(shared_valkey: Valkey) -> None:
-    shared_valkey.command("FLUSHALL")
     shared_valkey.command("SET", TOPICS.progress_key(JOB), wire.item(progress(40, attempt=1)))
     shared_valkey.command("SET", TOPICS.preview_key(JOB), wire.picture(2, Preview("image/png", b"x")))
     async with bus(shared_valkey.url) as newcomer:
