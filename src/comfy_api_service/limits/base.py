@@ -105,7 +105,9 @@ def _level(charge: Charge, backlog: int) -> Level:
     )
 
 
-def check(charges: Sequence[Charge], units: int) -> None:
-    """Raises `ValueError` for what no caller may ask."""
-    if units < 1 or len({charge.bucket.key for charge in charges}) != len(charges):
+def keys_of(charges: Sequence[Charge], units: int) -> list[str]:
+    """The keys of the buckets; raises `ValueError` for what no caller may ask."""
+    keys = [charge.bucket.key for charge in charges]
+    if units < 1 or len(set(keys)) != len(keys):
         raise ValueError("at least one unit, and each bucket once")
+    return keys

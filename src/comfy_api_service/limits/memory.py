@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from comfy_api_service.domain.clock import Clock
-from comfy_api_service.limits.base import MICROSECONDS, Charge, Decision, check, decide
+from comfy_api_service.limits.base import MICROSECONDS, Charge, Decision, decide, keys_of
 
 MOST_BUCKETS: Final = 100_000
 """Buckets that are not full; beyond, those that were used longest ago are forgotten."""
@@ -17,12 +17,12 @@ class MemoryBuckets:
         """Microseconds of the clock; absent: full. The one used last stands last."""
 
     async def take(self, *charges: Charge, units: int = 1) -> Decision:
-        return self.take_now(charges, units)
+        return self.take_now(keys_of(charges, units), charges, units)
 
-    def take_now(self, charges: Sequence[Charge], units: int) -> Decision:
-        check(charges, units)
+    def take_now(self, keys: Sequence[str], charges: Sequence[Charge], units: int) -> Decision:
+        """`keys`: of the buckets, in the order of the charges."""
         now = int(self._clock.monotonic() * MICROSECONDS)
-        backlogs = [self._backlog(charge, now) for charge in charges]
+        backlogs = [self._backlog(key, charge, now) for key, charge in zip(keys, charges, strict=True)]
         granted = min(
             [
                 (charge.bucket.span - backlog) // (charge.bucket.interval * charge.tokens)
@@ -35,12 +35,12 @@ class MemoryBuckets:
         for n, charge in enumerate(charges):
             if granted and charge.tokens:
                 backlogs[n] += granted * charge.tokens * charge.bucket.interval
-                self._keep(charge.bucket.key, now + backlogs[n], now)
+                self._keep(keys[n], now + backlogs[n], now)
         return decide(charges, granted, backlogs)
 
-    def _backlog(self, charge: Charge, now: int) -> int:
+    def _backlog(self, key: str, charge: Charge, now: int) -> int:
         """Never more than the bucket's span: its limits may have changed since."""
-        full_at = self._full_at.get(charge.bucket.key, now)
+        full_at = self._full_at.get(key, now)
         return min(max(full_at - now, 0), charge.bucket.span)
 
     def _keep(self, key: str, full_at: int, now: int) -> None:

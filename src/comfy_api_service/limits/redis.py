@@ -4,7 +4,7 @@ import hashlib
 from typing import Final
 
 from comfy_api_service.domain.clock import Clock, SystemClock
-from comfy_api_service.limits.base import MICROSECONDS, Charge, Decision, check, decide
+from comfy_api_service.limits.base import MICROSECONDS, Charge, Decision, decide, keys_of
 from comfy_api_service.limits.memory import MemoryBuckets
 from comfy_api_service.redis_link.client import Refusal
 from comfy_api_service.redis_link.link import RedisAway, RedisLink
@@ -52,8 +52,7 @@ class RedisBuckets:
 
     async def take(self, *charges: Charge, units: int = 1) -> Decision:
         """Never later than 250 ms, twice that if the server has forgotten the script."""
-        check(charges, units)
-        keys = [charge.bucket.key for charge in charges]
+        keys = keys_of(charges, units)
         now = "" if self._clock is None else int(self._clock.monotonic() * MICROSECONDS)
         numbers = [
             n for charge in charges for n in (charge.bucket.interval, charge.bucket.capacity, charge.tokens)
@@ -67,6 +66,6 @@ class RedisBuckets:
             reply = None
         if not isinstance(reply, list):
             self._metrics.redis_fallbacks.labels("buckets").inc()
-            return self._own.take_now(charges, units)
+            return self._own.take_now(keys, charges, units)
         granted, *backlogs = reply
         return decide(charges, granted, backlogs)

@@ -32,6 +32,7 @@ from comfy_api_service.redis_link.client import (
 from comfy_api_service.redis_link.outage import Outage
 from comfy_api_service.redis_link.pauses import Pauses
 from comfy_api_service.telemetry import Metrics
+from comfy_api_service.telemetry.metrics import REDIS_QUESTIONS
 
 ANSWER_SECONDS: Final = 0.25
 """The longest wait for an answer, from the moment of the question."""
@@ -66,6 +67,10 @@ class RedisLink:
         self.db = address.db
         self._client: Redis = client_of(address)
         self._metrics = metrics
+        self._answered = {
+            use: (metrics.redis_requests.labels(use, "ok"), metrics.redis_duration.labels(use))
+            for use in REDIS_QUESTIONS
+        }
         self._connection: AbstractConnection | None = None
         self._waiting: deque[_Question] = deque()
         self._sender: asyncio.Task[None] | None = None
@@ -118,7 +123,7 @@ class RedisLink:
         await close(self._client)
 
     async def ask(self, use: str, *commands: Command) -> list[Reply]:
-        """The answers, in the order of the commands. `use` names whom the figures count it for.
+        """The answers, in the order of the commands. `use`, one of `REDIS_QUESTIONS`, is for the figures.
 
         Raises `RedisAway`: at once while the link is broken, else after 250 ms at most.
         """
@@ -164,9 +169,11 @@ class RedisLink:
         now = asyncio.get_running_loop().time()
         for question in together:
             answer = [next(replies) for _ in question.commands]
-            refused = any(isinstance(reply, Refusal) for reply in answer)
-            self._metrics.redis_requests.labels(question.use, "refused" if refused else "ok").inc()
-            self._metrics.redis_duration.labels(question.use).observe(now - question.asked_at)
+            count, duration = self._answered[question.use]
+            if any(isinstance(reply, Refusal) for reply in answer):
+                count = self._metrics.redis_requests.labels(question.use, "refused")
+            count.inc()
+            duration.observe(now - question.asked_at)
             if not question.answer.done():
                 question.answer.set_result(answer)
 
