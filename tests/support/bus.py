@@ -37,6 +37,9 @@ class Bus:
     def is_connected(self) -> bool:
         return self.signals.connected
 
+    def subscribed(self) -> bool:
+        return self.signals._subscription.up
+
     def is_away(self) -> bool:
         return not self.signals.connected
 

@@ -22,8 +22,8 @@ class Crossing:
         self._says = mouth.signals
         self._hears = ear.signals
 
-    def wake(self) -> None:
-        self._says.wake()
+    def wake(self) -> bool:
+        return self._says.wake()
 
     def publish(self, note: Note) -> None:
         self._says.publish(note)

@@ -9,15 +9,39 @@ from contextlib import asynccontextmanager
 from tests.support.valkey import Valkey
 
 
+class Gate:
+    """Lets through what passes, until it is shut for the connections that there are."""
+
+    def __init__(self) -> None:
+        self.open = _set()
+
+    def shut(self) -> None:
+        """What they send is held back without a word; who comes later passes."""
+        self.open.clear()
+        self.open = _set()
+
+
+def _set() -> asyncio.Event:
+    event = asyncio.Event()
+    event.set()
+    return event
+
+
 @asynccontextmanager
-async def passing_on(target: Callable[[], Valkey], tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
+async def passing_on(
+    target: Callable[[], Valkey], tls: ssl.SSLContext | None = None, gate: Gate | None = None
+) -> AsyncIterator[int]:
     """The number of the port."""
     tasks: set[asyncio.Task[None]] = set()
 
-    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def copy(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter, is_open: asyncio.Event | None
+    ) -> None:
         try:
             with contextlib.suppress(OSError):
                 while data := await reader.read(65_536):
+                    if is_open is not None:
+                        await is_open.wait()
                     writer.write(data)
                     await writer.drain()
         finally:
@@ -29,8 +53,9 @@ async def passing_on(target: Callable[[], Valkey], tls: ssl.SSLContext | None = 
             there = await asyncio.open_connection("127.0.0.1", server.port)
         else:
             there = await asyncio.open_unix_connection(str(server.folder / "socket"))
+        is_open = None if gate is None else gate.open
         for pair in ((reader, there[1]), (there[0], writer)):
-            task = asyncio.create_task(copy(*pair))
+            task = asyncio.create_task(copy(*pair, is_open))
             tasks.add(task)
             task.add_done_callback(tasks.discard)
 

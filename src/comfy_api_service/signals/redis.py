@@ -71,10 +71,10 @@ class RedisSignals:
 
     # --- what this process says ----------------------------------------------------------------------------
 
-    def wake(self) -> None:
-        self._local.wake()
+    def wake(self) -> bool:
         if self._can_say("wake"):
             self._outbox.wake()
+        return self._local.wake()
 
     def publish(self, note: Note) -> None:
         if not self._local.tell(note) or not self._can_say(_use(note)):

@@ -81,9 +81,11 @@ async def test_a_wake_up_ends_the_wait(subject: Subject) -> None:
     seen = subject.there.wakes
     waiting = [asyncio.create_task(subject.there.woken(seen, 60)) for _ in range(3)]
     await asyncio.sleep(0)
-    subject.here.wake()
+    waited_here = subject.here.wake()
+    assert waited_here is (subject.here is subject.there)
     async with asyncio.timeout(LIMIT):
         await asyncio.gather(*waiting)
+    assert not subject.here.wake()
     assert subject.there.wakes > seen
 
 

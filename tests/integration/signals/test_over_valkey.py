@@ -21,6 +21,7 @@ from tests.support.bus import (
     progress,
     told_to_look,
 )
+from tests.support.proxy import Gate, passing_on
 from tests.support.stack import until
 from tests.support.valkey import Valkey
 
@@ -144,6 +145,36 @@ async def test_a_subscription_that_is_cut_begins_anew_and_listeners_look(
         await here.connected()
         here.signals.publish(event(2))
         assert await heard(mailbox) == event(2)
+
+
+async def test_what_one_end_could_not_say_the_others_look_up(
+    here: Bus, there: Bus, own_valkey: Valkey
+) -> None:
+    (number,) = await here.link.ask("ping", ("CLIENT", "ID"))
+    assert isinstance(number, int)
+    with there.signals.listen_job(JOB, previews=False) as mailbox:
+        seen = there.signals.wakes
+        own_valkey.command("CLIENT", "KILL", "ID", number)
+        await until(lambda: not here.link.up)
+        here.signals.publish(event(2))
+        await told_to_look(mailbox)
+        await until(lambda: there.signals.wakes > seen)
+        assert not mailbox._events
+
+
+async def test_connections_that_are_cut_without_a_word_are_noticed(own_valkey: Valkey) -> None:
+    gate = Gate()
+    async with (
+        passing_on(lambda: own_valkey, gate=gate) as port,
+        bus(f"redis://127.0.0.1:{port}") as there,
+        bus(own_valkey.url) as here,
+    ):
+        with there.signals.listen_job(JOB, previews=False) as mailbox:
+            gate.shut()
+            await until(lambda: not there.subscribed())
+            await there.connected()
+            here.signals.publish(event(2))
+            assert await heard(mailbox) == event(2)
 
 
 async def test_it_starts_without_a_server_and_finds_it_later(own_valkey: Valkey) -> None:
