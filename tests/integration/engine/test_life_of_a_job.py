@@ -21,8 +21,10 @@ from tests.support.stack import (
 
 from comfy_api_service.domain.account import LOCAL
 from comfy_api_service.domain.errors import Code, Conflict, ServiceError
+from comfy_api_service.domain.events import Preview, Progress
 from comfy_api_service.domain.job import CacheUse, State
 from comfy_api_service.services.views import Done, Durable, Moved, Snapshot
+from comfy_api_service.signals.base import Note
 from comfy_api_service.simulator import Simulator
 
 pytestmark = pytest.mark.usefixtures("carrier")
@@ -58,6 +60,28 @@ async def test_a_listener_gets_snapshot_start_progress_and_the_end(tmp_path: Pat
     assert isinstance(last, Done)
     assert last.view.job.state is State.SUCCEEDED
     assert last.view.links
+
+
+async def test_progress_of_another_attempt_than_the_rows_is_not_shown(tmp_path: Path) -> None:
+    async with Simulator(SLOW) as sim, running(tmp_path, sim.url) as service:
+        await online(service)
+        job_id = (await submit(service, order(steps=50))).job.id
+        await reached(service, job_id, State.EXECUTING)
+        jobs, signals = service.services.jobs, service.services.watcher._signals
+
+        async def shown() -> bool:
+            return (await jobs.get(LOCAL, job_id)).progress is not None
+
+        await until(shown)
+        for body in (Progress(77.0), Preview("image/png", b"x")):
+            signals.publish(Note(job_id, LOCAL.id, 9, body))
+
+        async def heard() -> bool:
+            return (await signals.latest([job_id]))[job_id].attempt == 9
+
+        await until(heard)
+        view = await jobs.get(LOCAL, job_id)
+        assert (view.progress, view.has_preview) == (None, False)
 
 
 async def test_a_listener_that_comes_back_gets_what_it_missed(tmp_path: Path) -> None:

@@ -178,11 +178,11 @@ async def test_an_end_that_is_only_said_is_not_believed(
     for name, number in ((job_id, seq + 1), (job_id, seq + 7), ("job_of_somebody_else", 4)):
         lie = ["event", name, LOCAL.id, 1, number, "done", "failed", 1.0, {}]
         own_valkey.command("PUBLISH", Topics(0).listeners, orjson.dumps([1, "liar", [lie]]))
-    for stream in (of_job, of_account):
-        end = await told(stream, Done)
+    for end in await asyncio.gather(told(of_job, Done), told(of_account, Done)):
         assert isinstance(end, Done)
         assert end.view.job.state is State.SUCCEEDED
-        await stream.aclose()
+    await of_job.aclose()
+    await of_account.aclose()
 
 
 async def test_a_newcomer_is_told_how_far_a_running_job_is(

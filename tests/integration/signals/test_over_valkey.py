@@ -152,6 +152,7 @@ async def test_what_one_end_could_not_say_the_others_look_up(
 ) -> None:
     (number,) = await here.link.ask("ping", ("CLIENT", "ID"))
     assert isinstance(number, int)
+    await until(lambda: there.signals._looking is None)
     with there.signals.listen_job(JOB, previews=False) as mailbox:
         seen = there.signals.wakes
         own_valkey.command("CLIENT", "KILL", "ID", number)
@@ -358,6 +359,16 @@ async def test_another_process_is_heard_to_its_last_word(shared_valkey: Valkey) 
             assert await heard(mailbox) == event(2)
             assert (await heard(mailbox)).body == event(3, EventType.DONE).body
         await until(lambda: cancels == [JOB] and there.signals.wakes > seen)
+
+
+async def test_nobody_is_told_twice_by_what_comes_back(here: Bus, there: Bus) -> None:
+    with here.signals.listen_job(JOB, previews=True) as mailbox:
+        here.signals.publish(event(2))
+        here.signals.publish(progress(40))
+        assert [await heard(mailbox), await heard(mailbox)] == [event(2), progress(40)]
+        await until(lambda: not here.signals._outbox)
+        there.signals.publish(event(3))
+        assert await heard(mailbox) == event(3)
 
 
 async def test_there_is_one_subscription_and_one_other_connection_a_process(own_valkey: Valkey) -> None:
