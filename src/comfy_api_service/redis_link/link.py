@@ -44,8 +44,6 @@ MOST_WAITING: Final = 10_000
 """Questions that may wait for the answers to those before them; beyond, they are turned away."""
 MOST_TOGETHER: Final = 256
 """Questions that go out together."""
-
-
 GRACE_SECONDS: Final = 0.05
 """For an answer that may be here already: it was this process that had no time to look."""
 

@@ -29,6 +29,8 @@ POLL_SECONDS: Final = 1.0
 """Between two looks for work while wake-ups come from everywhere."""
 SPREAD_SECONDS: Final = 0.5
 """Over which the looks of several processes are spread, and within which several hints to look are one."""
+TURNED_AWAY_SECONDS: Final = 0.05
+"""Before the next try to send, when the link is there but has no room."""
 MOST_WANTED: Final = 1024
 """Jobs whose new preview may wait to be fetched."""
 FETCHED_TOGETHER: Final = 4
@@ -115,6 +117,7 @@ class RedisSignals:
                     replies = await self._link.ask("publish", *self._outbox.take())
                 except RedisAway:
                     self._lost("publish")
+                    await asyncio.sleep(TURNED_AWAY_SECONDS)
                 else:
                     for reply in replies:
                         if isinstance(reply, Refusal):

@@ -26,6 +26,7 @@ from tests.support.stack import until
 from tests.support.valkey import Valkey
 
 from comfy_api_service.domain.events import EventType, Preview, Progress
+from comfy_api_service.redis_link import link
 from comfy_api_service.signals import base, outbox, wire
 from comfy_api_service.signals.base import Latest, Note
 from comfy_api_service.signals.topics import Topics
@@ -418,6 +419,18 @@ async def test_more_events_than_the_outbox_holds_become_a_hint_to_look(
     with there.signals.listen_job(JOB, previews=False) as mailbox:
         for seq in range(2, 200):
             here.signals.publish(event(seq))
+        await told_to_look(mailbox)
+
+
+async def test_a_link_without_room_is_tried_again_and_nothing_else_stops(
+    here: Bus, there: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await until(lambda: there.signals._looking is None)
+    with there.signals.listen_job(JOB, previews=False) as mailbox:
+        monkeypatch.setattr(link, "MOST_WAITING", 0)
+        here.signals.publish(event(2))
+        await until(lambda: here.figure("comfyui_redis_fallbacks_total", use="publish") >= 2)
+        monkeypatch.undo()
         await told_to_look(mailbox)
 
 
