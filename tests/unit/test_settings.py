@@ -45,8 +45,8 @@ def test_what_is_switched_off_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_an_env_file_is_read_and_checked_too(tmp_path: Path) -> None:
-    (tmp_path / ".env").write_text("PORT=8123\nREDIS_URL=redis://host\n")
-    assert faults_of() == ["REDIS_URL: this version runs in one process and uses no Redis"]
+    (tmp_path / ".env").write_text("PORT=8123\nTIERS_FILE=tiers.yaml\n")
+    assert faults_of() == ["TIERS_FILE: this version has no tiers yet"]
     (tmp_path / ".env").write_text("PORT=8123\n")
     assert load().port == 8123
     assert load(port=9000).port == 9000

@@ -9,14 +9,14 @@ from comfy_api_service.db.jobs import JobFilters
 from comfy_api_service.db.transitions import Change, Ending
 from comfy_api_service.domain.account import Account
 from comfy_api_service.domain.clock import Clock
-from comfy_api_service.domain.errors import Conflict, NotFound
+from comfy_api_service.domain.errors import Conflict, NotFound, Unavailable
 from comfy_api_service.domain.job import ACTIVE, TERMINAL, Job, State, Status
 from comfy_api_service.services.announce import Announcer
 from comfy_api_service.services.estimates import place_of
 from comfy_api_service.services.pool import Pool
 from comfy_api_service.services.views import JobView, Link, Page
 from comfy_api_service.signals.base import Latest, Signals
-from comfy_api_service.storage.base import Storage
+from comfy_api_service.storage.base import Storage, StorageError
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +142,10 @@ class Jobs:
         return (await self.views(account, [job]))[0]
 
     async def purge(self, account: Account, job_id: str) -> JobView:
-        """Delete the results of a finished job; the job itself stays until its own retention ends."""
+        """Delete the results of a finished job; the job itself stays until its own retention ends.
+
+        Raises `Unavailable` if the storage is away: no link is made any more, and asking again deletes the files.
+        """
         now = self._clock.now()
 
         async def write(tx: Tx) -> Job | None:
@@ -156,5 +159,8 @@ class Jobs:
             raise NotFound("job")
         if job.state not in TERMINAL:
             raise Conflict("The job is not finished; cancel it first.", status=job.status)
-        await self._storage.delete([artifact.key for artifact in job.artifacts])
+        try:
+            await self._storage.delete([artifact.key for artifact in job.artifacts])
+        except StorageError as fault:
+            raise Unavailable("The storage cannot be reached now; ask again to delete the files.") from fault
         return await self.get(account, job_id)

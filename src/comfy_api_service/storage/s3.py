@@ -43,6 +43,8 @@ RETRY_SECONDS: Final = 10.0
 a place to keep a result meanwhile. (The library's own limit, 3 minutes, would hold up everybody.)
 """
 RETRIES: Final = 2
+OPEN_SECONDS: Final = 5.0
+"""To learn whether an object is there: callers wait for it."""
 STALLED_SECONDS: Final = 15.0
 """A download in which nothing came for so long is broken off."""
 DOWNLOAD_SECONDS: Final = 3600.0
@@ -126,8 +128,12 @@ class S3Storage:
 
     @asynccontextmanager
     async def open(self, key: str) -> AsyncGenerator["S3Reader"]:
-        with told_apart("head"):
-            found = await obstore.head_async(self._store, checked_key(key))
+        try:
+            async with asyncio.timeout(OPEN_SECONDS):
+                with told_apart("head"):
+                    found = await obstore.head_async(self._store, checked_key(key))
+        except TimeoutError:
+            raise StoreFailed(Cause.SILENT, operation="head") from None
         yield S3Reader(self._downloads, key, found["size"], found["e_tag"])
 
     def link(self, key: str, *, expires_at: float, media_type: str, filename: str) -> str:

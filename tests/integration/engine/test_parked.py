@@ -1,17 +1,12 @@
 """The S3 store dies, hangs and comes back: results wait on the disk, and are generated once."""
 
 import asyncio
-import os
 import shutil
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.checker import check
-from tests.support.s3 import S3Server, s3_settings
-from tests.support.stack import FAST, ended, job, online, order, reached, running, submit, until
+from tests.support.stack import FAST, ended, job, order, reached, submit, until
+from tests.support.world import World
 
 from comfy_api_service.bootstrap import Service
 from comfy_api_service.db import work
@@ -24,46 +19,8 @@ from comfy_api_service.simulator import Simulator
 from comfy_api_service.storage import s3
 from comfy_api_service.storage.base import StorageUnavailable
 from comfy_api_service.storage.local import LocalStorage
-from comfy_api_service.storage.s3 import Bucket, S3Storage
+from comfy_api_service.storage.s3 import S3Storage
 from comfy_api_service.worker import driver
-
-
-class World:
-    """A service whose results go to a store of its own, in folders that outlive it."""
-
-    def __init__(self, folder: Path, store: S3Server, sim: Simulator) -> None:
-        self.folder = folder / "data"
-        self.store = store
-        self.sim = sim
-        self.bucket: Bucket = store.bucket("results")
-
-    @asynccontextmanager
-    async def service(self, **settings: Any) -> AsyncIterator[Service]:
-        async with running(self.folder, self.sim.url, **s3_settings(self.bucket), **settings) as service:
-            await online(service)
-            yield service
-
-    def parked(self) -> list[str]:
-        """Names of the files that wait."""
-        walk = os.walk(self.folder / "parked" / "jobs")  # folders may go away under it
-        return sorted(name for _, _, names in walk for name in names)
-
-    def kept(self) -> list[str]:
-        return self.store.files(self.bucket)
-
-    async def lose_history(self) -> None:
-        """The backend restarts, and knows nothing of what it made."""
-        await self.sim.faults.die()
-        await self.sim.faults.restart()
-
-    def check(self, *jobs: str) -> None:
-        check(self.folder, jobs, artifacts=self.store.folder(self.bucket))
-
-
-@pytest.fixture
-async def world(tmp_path: Path, own_s3: S3Server) -> AsyncIterator[World]:
-    async with Simulator(FAST) as sim:
-        yield World(tmp_path, own_s3, sim)
 
 
 async def park(service: Service, world: World, **given: Any) -> str:
