@@ -12,11 +12,11 @@ from .files import Files
 from .graph import Schedule, is_link, signatures
 from .inventory import Inventory, NodeClass
 from .life import Life
-from .messages import Hub
+from .messages import JPEG, PNG, Hub
 from .models import Shelf
 from .node_faults import NodeFaults
 from .nodes import Call, NodeFailure, find
-from .nodes.base import Surroundings
+from .nodes.base import Surroundings, check_keywords
 from .prompts import Item
 from .record import Record
 from .reporting import Report
@@ -172,12 +172,13 @@ class _Run:
     async def _call(self, node: str) -> Result:
         x, node_class = self._x, self._class(node)
         given = self._graph[node]["inputs"]
-        inputs = {k: self._resolve(v) for k, v in given.items() if k in node_class.inputs}
+        inputs = {k: self._resolve(v) for k, v in given.items() if k in node_class.inputs or is_link(v)}
         x.record.nodes_run[node_class.name] += 1
         try:
             await x.life.pause()
             self._check()
             x.faults.before(node_class.name)
+            check_keywords(node_class, inputs)
             return await find(node_class.name)(Call(node, node_class, inputs, self._surroundings()))
         except Interrupted:
             raise
@@ -208,7 +209,6 @@ class _Run:
             graph=self._graph,
             extra_pnginfo=self._item.extra_data.get("extra_pnginfo"),
             step=self._step,
-            send_picture=self._report.picture,
             previews=self._wants_previews(),
             seconds_left=lambda: None if fixed is None else fixed - (time.monotonic() - self._started),
             temp_suffix=x.temp_suffix,
@@ -227,6 +227,7 @@ class _Run:
         preview: Callable[[], bytes] | None = None,
         *,
         seconds: float = 0.0,
+        result: bytes | None = None,
     ) -> None:
         x = self._x
         if seconds > 0:
@@ -234,10 +235,10 @@ class _Run:
         await x.life.pause()
         await x.faults.unstalled()
         self._check()
-        picture = None
+        picture, kind = result, PNG
         if preview is not None:
-            picture = await asyncio.get_running_loop().run_in_executor(x.threads, preview)
-        self._report.step(self._node, value, maximum, picture)
+            picture, kind = await asyncio.get_running_loop().run_in_executor(x.threads, preview), JPEG
+        self._report.step(self._node, value, maximum, picture, kind)
 
     async def _fill_time(self) -> None:
         """With a fixed time a prompt, wait for its end; a prompt that ran nothing ends at once."""
@@ -276,7 +277,9 @@ class _Run:
     def _resolve(self, value: Any) -> Any:
         if not is_link(value):
             return value
-        return self._x.cache[self._signatures[value[0]]].outputs[int(value[1])]
+        result = self._x.cache.get(self._signatures[value[0]])
+        slot = int(value[1])  # of an input that the class does not have, nobody checked it
+        return result.outputs[slot] if result is not None and slot < len(result.outputs) else None
 
     def _shown(self, node_class: NodeClass, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """The inputs as an error tells them: lists, everything that is no plain value as text."""

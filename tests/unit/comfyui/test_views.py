@@ -29,6 +29,8 @@ OUTCOMES: dict[str, Outcome] = {
     "invalid_traversal_load": Outcome.ERROR,
     "runtime_error_traversal_save": Outcome.ERROR,
     "runtime_error_out_of_memory": Outcome.ERROR,
+    "missing_model_in_combo_form": Outcome.ERROR,
+    "unknown_key_link": Outcome.ERROR,
 }
 
 

@@ -97,8 +97,7 @@ async def save_websocket(call: Call) -> Result:
     fixed = call.around.settings.fixed_output
     for index, frame in enumerate(frames):
         data = fixed if fixed is not None else await call.thread(lambda frame=frame: _png(frame))  # type: ignore[misc]
-        await call.around.step(index, len(frames))
-        call.around.send_picture(data)
+        await call.around.step(index, len(frames), result=data)
     return Result()
 
 
