@@ -63,6 +63,14 @@ MORE = (
     "unknown_key_same",
     "unknown_key_changed",
     "unknown_key_link",
+    "temporary_names",
+    "same_graph_other_ids",
+    "twin_outputs",
+    "one_frame_webp",
+    "one_frame_png",
+    "free_memory",
+    "odd_prompt_ids",
+    "odd_stops",
     WORKER_DIES,
 )
 

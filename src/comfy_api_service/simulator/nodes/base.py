@@ -52,7 +52,7 @@ class Surroundings:
     previews: bool
     seconds_left: Callable[[], float | None]
     """What remains of a fixed time a prompt, or None."""
-    temp_suffix: str
+    temp_suffix: Callable[[], str]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

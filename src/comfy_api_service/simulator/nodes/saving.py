@@ -2,8 +2,8 @@
 
 import io
 import json
-import random
 from collections.abc import Callable
+from typing import Any
 
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -73,16 +73,10 @@ async def save_image(call: Call) -> Result:
 
 @node("PreviewImage")
 async def preview_image(call: Call) -> Result:
-    prefix = "ComfyUI" + call.around.temp_suffix
+    prefix = "ComfyUI" + call.around.temp_suffix()
     if call.around.settings.fixed_output is not None:
         return _save(call, prefix, "temp", FAST)
     return await call.thread(lambda: _save(call, prefix, "temp", FAST))
-
-
-def temp_suffix() -> str:
-    """The random part of the names of temporary pictures; one for each life of a server."""
-    letters = "".join(random.choice("abcdefghijklmnopqrstuvwxyz") for _ in range(5))  # noqa: S311
-    return f"_temp_{letters}"
 
 
 def _png(picture: Picture) -> bytes:
@@ -109,7 +103,13 @@ def _animated(call: Call, extension: str, write: Callable[[list[Picture], str], 
     full = path(0, extension)
     name = full.rpartition("/")[2]
     write(list(images.frames), full)
-    return Result((), {"images": [entry(name, subfolder, "output")], "animated": [len(images.frames) != 1]})
+    ui: dict[str, Any] = {"images": [entry(name, subfolder, "output")]}
+    several = len(images.frames) > 1
+    if call.around.settings.protocol == "0.3.64":
+        ui["animated"] = [several or extension == "png"]
+    elif several:
+        ui["animated"] = [True]
+    return Result((), ui)
 
 
 @node("SaveAnimatedWEBP", heavy=True)
