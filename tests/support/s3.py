@@ -130,6 +130,7 @@ class S3Server:
         """SIGSTOP: connections are taken, and nothing is answered."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WNOWAIT)  # its threads may go on until then
 
     def resume(self) -> None:
         assert self._process is not None

@@ -1,6 +1,6 @@
 """How long to wait before the next try to connect."""
 
-import random
+import secrets
 from typing import Final
 
 FIRST_SECONDS: Final = 0.05
@@ -15,7 +15,7 @@ class Pauses:
 
     def next(self) -> float:
         longest, self._next = self._next, min(self._next * 2, LONGEST_SECONDS)
-        return random.uniform(longest / 2, longest)  # noqa: S311 - no secret
+        return secrets.SystemRandom().uniform(longest / 2, longest)
 
     def reset(self) -> None:
         self._next = FIRST_SECONDS

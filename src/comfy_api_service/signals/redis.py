@@ -7,7 +7,6 @@ is made up for by looking into the database: when a connection is back, all list
 
 import asyncio
 import contextlib
-import random
 import secrets
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
@@ -248,7 +247,7 @@ class RedisSignals:
 
     def _look_soon(self) -> None:
         if self._looking is None:
-            wait = random.uniform(0, SPREAD_SECONDS)  # noqa: S311 - no secret
+            wait = secrets.SystemRandom().uniform(0, SPREAD_SECONDS)
             self._looking = asyncio.get_running_loop().call_later(wait, self._look_now)
 
     def _look_now(self) -> None:
