@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx2
 from tests.support.checker import check
-from tests.support.processes import client, serve, simulator
+from tests.support.processes import client, serve, simulator, until_online
 
 LIMIT = 40.0
 BODY = {"prompt": "a lighthouse", "steps": 20, "width": 64, "height": 64}
@@ -25,13 +25,6 @@ def until_status(api: httpx2.Client, job_id: str, *wanted: str) -> dict[str, Any
         if job["status"] in wanted:
             return job
         assert time.monotonic() < end, f"still {job['status']}, not {wanted}"
-        time.sleep(0.05)
-
-
-def until_online(api: httpx2.Client) -> None:
-    end = time.monotonic() + LIMIT
-    while api.get("/health").json()["comfyui_status"] != "connected":
-        assert time.monotonic() < end
         time.sleep(0.05)
 
 

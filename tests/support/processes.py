@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -97,3 +98,11 @@ def serve(folder: Path, *urls: str, **environment: str) -> Iterator[Process]:
 
 def client(process: Process) -> httpx2.Client:
     return httpx2.Client(base_url=process.url, timeout=30, trust_env=False)
+
+
+def until_online(api: httpx2.Client) -> None:
+    """Wait until a backend takes work."""
+    end = time.monotonic() + STARTED_WITHIN
+    while api.get("/health").json()["comfyui_status"] != "connected":
+        assert time.monotonic() < end
+        time.sleep(0.05)
