@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx2
 from tests.support.checker import check
-from tests.support.processes import client, serve, simulator
+from tests.support.processes import client, serve, simulator, until_health, until_online
 from tests.support.valkey import valkey
 
 LIMIT = 40.0
@@ -26,20 +26,6 @@ def until_status(api: httpx2.Client, job_id: str, *wanted: str) -> dict[str, Any
         if job["status"] in wanted:
             return job
         assert time.monotonic() < end, f"still {job['status']}, not {wanted}"
-        time.sleep(0.05)
-
-
-def until_online(api: httpx2.Client) -> None:
-    until_health(api, comfyui_status="connected")
-
-
-def until_health(api: httpx2.Client, **wanted: str) -> dict[str, Any]:
-    end = time.monotonic() + LIMIT
-    while True:
-        health: dict[str, Any] = api.get("/health").json()
-        if wanted.items() <= health.items():
-            return health
-        assert time.monotonic() < end, health
         time.sleep(0.05)
 
 
