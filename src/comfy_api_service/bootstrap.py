@@ -31,6 +31,7 @@ from comfy_api_service.domain.clock import Clock, SystemClock
 from comfy_api_service.domain.compilation import Compiled, compile_generation
 from comfy_api_service.domain.params import generation_from
 from comfy_api_service.media.pipeline import Intake
+from comfy_api_service.redis_link import address
 from comfy_api_service.services.announce import Announcer
 from comfy_api_service.services.batches import Batches
 from comfy_api_service.services.forever import forever
@@ -42,14 +43,20 @@ from comfy_api_service.services.results import Results
 from comfy_api_service.services.submit import Submitter
 from comfy_api_service.services.watch import Watcher
 from comfy_api_service.settings import Settings
+from comfy_api_service.signals.base import Signals
 from comfy_api_service.signals.memory import MemorySignals
+from comfy_api_service.storage.base import Storage
 from comfy_api_service.storage.links import LinkSigner
 from comfy_api_service.storage.local import LocalStorage
+from comfy_api_service.storage.s3 import Bucket, S3Storage
 from comfy_api_service.telemetry import Metrics
+from comfy_api_service.worker.carrier import Carrier
 from comfy_api_service.worker.collect import Collector
+from comfy_api_service.worker.parking import Parking
 from comfy_api_service.worker.preparation import Preparation
 from comfy_api_service.worker.reporter import Reporter
 from comfy_api_service.worker.settle import Settler
+from comfy_api_service.worker.shelf import Shelf
 from comfy_api_service.worker.upkeep import Upkeep
 from comfy_api_service.worker.worker import Worker
 
@@ -102,10 +109,10 @@ async def service(settings: Settings, *, clock: Clock | None = None) -> AsyncIte
         db = SqliteDatabase(settings.database_path)
         stack.push_async_callback(db.close)
         await db.write(lambda tx: accounts.ensure(tx, LOCAL, clock.now()))
-        metrics, signals = Metrics(), MemorySignals()
+        metrics = Metrics()
+        signals = await stack.enter_async_context(_signals(settings, metrics))
         signer = LinkSigner(_secret(settings), settings.public_url or "")
-        storage = LocalStorage(settings.data_dir / "artifacts", signer)
-        stack.callback(storage.close)
+        storage = _storage(settings, signer, stack)
         pictures = stack.enter_context(ThreadPoolExecutor(2, thread_name_prefix="pictures"))
         http = await stack.enter_async_context(open_http())
 
@@ -123,11 +130,21 @@ async def service(settings: Settings, *, clock: Clock | None = None) -> AsyncIte
             default_model=settings.default_model,
         )
         watcher = Watcher(db, jobs, signals)
-        health = Health(db, storage, pool, clock, database_embedded=True, storage_embedded=True)
+        embedded = settings.s3_endpoint is None
+        health = Health(
+            db,
+            storage,
+            pool,
+            signals,
+            clock,
+            database_embedded=True,
+            storage_embedded=embedded,
+            redis_embedded=settings.redis_url is None,
+        )
         services = ApiServices(
             submitter=submitter,
             jobs=jobs,
-            results=Results(db, jobs, storage, clock, pictures, signer=signer),
+            results=Results(db, jobs, storage, clock, pictures, signer=signer if embedded else None),
             watcher=watcher,
             batches=Batches(db, submitter, jobs, clock, queue_limit=settings.queue_limit),
             models=Models(pool),
@@ -136,6 +153,23 @@ async def service(settings: Settings, *, clock: Clock | None = None) -> AsyncIte
             clock=clock,
         )
         reporter = Reporter(db, signals, announcer, clock, metrics)
+        parking, carrier = None, None
+        if not embedded:
+            parked = LocalStorage(settings.data_dir / "parked", signer)
+            stack.callback(parked.close)
+            shelf = Shelf(parked, clock, metrics, limit_bytes=settings.parked_limit)
+            await shelf.load()
+            parking = Parking(storage, shelf)
+            carrier = Carrier(
+                storage,
+                shelf,
+                parking,
+                reporter,
+                clock,
+                metrics,
+                retention=LOCAL.retention,
+                timeout=settings.parked_timeout,
+            )
         worker = Worker(
             urls=settings.comfyui_url,
             node_id=settings.node_id,
@@ -146,12 +180,14 @@ async def service(settings: Settings, *, clock: Clock | None = None) -> AsyncIte
             metrics=metrics,
             reporter=reporter,
             settler=Settler(
-                Collector(storage, Intake(pictures), metrics, limit_bytes=settings.artifact_limit),
+                Collector(parking or storage, Intake(pictures), metrics, limit_bytes=settings.artifact_limit),
                 reporter,
                 clock,
+                parking=parking,
                 retention=LOCAL.retention,
                 job_timeout=settings.job_timeout,
             ),
+            carrier=carrier,
             upkeep=Upkeep(
                 db,
                 storage,
@@ -176,6 +212,52 @@ async def service(settings: Settings, *, clock: Clock | None = None) -> AsyncIte
         ready = Service(app, services, worker, pool, db, settings.shutdown_grace)
         stack.push_async_callback(ready.drain)
         yield ready
+
+
+@asynccontextmanager
+async def _signals(settings: Settings, metrics: Metrics) -> AsyncIterator[Signals]:
+    """Within the process, or over Redis; that need not be there yet."""
+    if settings.redis_url is None:
+        yield MemorySignals()
+        return
+    from comfy_api_service.redis_link.link import RedisLink  # noqa: PLC0415 - takes a third of a second
+    from comfy_api_service.signals.redis import RedisSignals  # noqa: PLC0415
+
+    link = RedisLink(address.parse(settings.redis_url), metrics)
+    signals = RedisSignals(link, metrics)
+    task = asyncio.create_task(forever("signals", signals.run), name="signals")
+    try:
+        yield signals
+    finally:
+        await signals.flush()
+        await _stop(task)
+        await link.close()
+
+
+def _storage(settings: Settings, signer: LinkSigner, stack: contextlib.AsyncExitStack) -> Storage:
+    bucket = s3_bucket(settings)
+    if bucket is None:
+        local = LocalStorage(settings.data_dir / "artifacts", signer)
+        stack.callback(local.close)
+        return local
+    s3 = S3Storage(bucket)
+    stack.push_async_callback(s3.close)
+    return s3
+
+
+def s3_bucket(settings: Settings) -> Bucket | None:
+    """Where results go; None if that is the data folder."""
+    access_key, secret_key = settings.s3_access_key, settings.s3_secret_key
+    if settings.s3_endpoint is None or access_key is None or secret_key is None:
+        return None
+    return Bucket(
+        endpoint=settings.s3_endpoint,
+        name=settings.s3_bucket,
+        region=settings.s3_region,
+        access_key=access_key.get_secret_value(),
+        secret_key=secret_key.get_secret_value(),
+        public_url=settings.s3_public_url,
+    )
 
 
 def _late_compiler(pool: Pool, default_model: str | None) -> Callable[[Mapping[str, Any]], Compiled]:

@@ -5,6 +5,7 @@ from a file. The list in docs/SETTINGS.md is generated from this module.
 """
 
 import os
+import re
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,12 +24,11 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-SECRET_FILES: Final = ("SECRET_KEY", "METRICS_TOKEN")
+from comfy_api_service.redis_link import address
+
+SECRET_FILES: Final = ("SECRET_KEY", "METRICS_TOKEN", "REDIS_URL", "S3_ACCESS_KEY", "S3_SECRET_KEY")
 """Settings that may be given as `NAME_FILE`, the path of a file with the secret."""
 NOT_YET: Final = {
-    "REDIS_URL": "this version runs in one process and uses no Redis",
-    "S3_ENDPOINT": "this version stores artifacts in DATA_DIR only",
-    "MINIO_ENDPOINT": "this version stores artifacts in DATA_DIR only",
     "AUTH_ENABLED": "this version has no accounts yet",
     "RATE_LIMIT_ENABLED": "this version has no limits for accounts yet",
     "TIERS_FILE": "this version has no tiers yet",
@@ -37,6 +37,8 @@ NOT_YET: Final = {
 }
 """Names that later versions know."""
 _URL: Final = TypeAdapter(HttpUrl)
+_BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]")
+_OF_STORE: Final = ("s3_bucket", "s3_access_key", "s3_secret_key", "s3_region", "s3_public_url")
 CommaSeparated = Annotated[tuple[str, ...], NoDecode]
 
 
@@ -83,7 +85,55 @@ class Settings(BaseSettings):
     )
 
     database_url: str | None = Field(None, description="Default: SQLite in `DATA_DIR`.")
-    redis_url: str | None = Field(None, description="Default: none, signals stay in the process.")
+    redis_url: str | None = Field(
+        None,
+        repr=False,
+        description="Redis or Valkey: `redis://[user:password@]host:6379/0`, `rediss://` for TLS, "
+        "`unix:///path`, `redis+sentinel://host1:26379,host2:26379/service/0`. Default: none, signals stay in "
+        "the process.",
+    )
+
+    s3_endpoint: str | None = Field(
+        None,
+        validation_alias=AliasChoices("s3_endpoint", "minio_endpoint"),
+        description="Address of an S3-compatible store for results. Default: none, they are files in "
+        "`DATA_DIR`.",
+    )
+    s3_bucket: str = Field(
+        "comfyui-artifacts",
+        validation_alias=AliasChoices("s3_bucket", "minio_bucket"),
+        description="Its bucket, which must exist.",
+    )
+    s3_access_key: SecretStr | None = Field(
+        None,
+        validation_alias=AliasChoices("s3_access_key", "minio_access_key"),
+        description="Access key id for it.",
+    )
+    s3_secret_key: SecretStr | None = Field(
+        None,
+        validation_alias=AliasChoices("s3_secret_key", "minio_secret_key"),
+        description="Secret of that access key.",
+    )
+    s3_region: str = Field(
+        "us-east-1",
+        validation_alias=AliasChoices("s3_region", "minio_region"),
+        description="Its region, part of what is signed.",
+    )
+    s3_public_url: str | None = Field(
+        None,
+        description="Address under which callers reach the store, or a CDN in front of it; put before links. "
+        "Default: `S3_ENDPOINT`.",
+    )
+    parked_limit: int = Field(
+        10 * 1024**3,
+        ge=0,
+        description="Most that results may take in `DATA_DIR` while the S3 store is away.",
+    )
+    parked_timeout: float = Field(
+        86_400,
+        gt=0,
+        description="How long such a result waits for the store before its job fails.",
+    )
 
     jobs_enabled: bool = Field(True, description="False: the jobs paths answer 503, `generate` works.")
     queue_limit: int = Field(
@@ -173,6 +223,13 @@ class Settings(BaseSettings):
             raise ValueError("the same ComfyUI address is named twice")
         return clean
 
+    @field_validator("redis_url")
+    @classmethod
+    def _redis(cls, value: str | None) -> str | None:
+        if value:
+            address.parse(value)
+        return value or None
+
     @field_validator("public_url")
     @classmethod
     def _public(cls, value: str | None) -> str | None:
@@ -180,6 +237,26 @@ class Settings(BaseSettings):
             return None
         _URL.validate_python(value)
         return value.rstrip("/")
+
+    @field_validator("s3_endpoint", "s3_public_url")
+    @classmethod
+    def _store(cls, value: str | None) -> str | None:
+        if value is None or value == "":
+            return None
+        try:
+            parsed = _URL.validate_python(value)
+        except ValidationError:
+            raise ValueError("must begin with http:// or https://, as in http://store:9000") from None
+        if parsed.path not in (None, "/") or parsed.query or parsed.fragment or parsed.username:
+            raise ValueError("only scheme, host and port: the bucket has a setting of its own")
+        return value.rstrip("/")
+
+    @field_validator("s3_bucket")
+    @classmethod
+    def _bucket(cls, value: str) -> str:
+        if not _BUCKET.fullmatch(value):
+            raise ValueError("a bucket's name has 3 to 63 letters, digits, dots and hyphens")
+        return value
 
     @field_validator("log_level", mode="before")
     @classmethod
@@ -204,6 +281,12 @@ class Settings(BaseSettings):
     def _together(self) -> Self:
         if self.stall_timeout > self.job_timeout * 10:
             raise ValueError("STALL_TIMEOUT is far above JOB_TIMEOUT: it would never act")
+        if self.s3_endpoint is None:
+            idle = [name.upper() for name in _OF_STORE if name in self.model_fields_set]
+            if idle:
+                raise ValueError(f"{' and '.join(idle)} without S3_ENDPOINT would do nothing")
+        elif not self.s3_access_key or not self.s3_secret_key:
+            raise ValueError("S3_ENDPOINT needs S3_ACCESS_KEY and S3_SECRET_KEY")
         return self
 
 

@@ -27,25 +27,41 @@ class Fault(NamedTuple):
     text: str
 
 
-def check(folder: Path, acknowledged: Iterable[str] = (), *, all_ended: bool = True) -> None:
-    """Raise AssertionError with every fault found; `acknowledged` are the ids of jobs that got a 2xx."""
-    found = [fault.text for fault in faults(folder, acknowledged, all_ended=all_ended)]
+def check(
+    folder: Path,
+    acknowledged: Iterable[str] = (),
+    *,
+    all_ended: bool = True,
+    artifacts: Path | None = None,
+) -> None:
+    """Raise AssertionError with every fault found; `acknowledged` are the ids of jobs that got a 2xx.
+
+    `artifacts`: where the files of results are, if not in `folder`.
+    """
+    found = [fault.text for fault in faults(folder, acknowledged, all_ended=all_ended, artifacts=artifacts)]
     assert not found, "\n".join(found)
 
 
-def faults(folder: Path, acknowledged: Iterable[str] = (), *, all_ended: bool = True) -> list[Fault]:
+def faults(
+    folder: Path,
+    acknowledged: Iterable[str] = (),
+    *,
+    all_ended: bool = True,
+    artifacts: Path | None = None,
+) -> list[Fault]:
     """As `check`, told apart."""
+    files = artifacts or folder / "artifacts"
     with closing(sqlite3.connect(folder / "comfy-api.sqlite3")) as db:
         db.row_factory = sqlite3.Row
         found = {
-            Kind.LOST: [*_lost(db, acknowledged), *_artifacts(db, folder)],
+            Kind.LOST: [*_lost(db, acknowledged), *_artifacts(db, files)],
             Kind.DOUBLED: [
                 *_events(db),
                 *effects.stories(db),
                 *_attempts(db),
                 *_ledger(db),
                 *effects.charges(db),
-                *effects.sets(db, folder / "artifacts"),
+                *effects.sets(db, files),
             ],
             Kind.WRONG: [*_counters(db)],
             Kind.STUCK: [],
@@ -146,7 +162,7 @@ def _artifacts(db: sqlite3.Connection, folder: Path) -> Iterable[str]:
         if row["state"] != "succeeded" or row["attempt"] != row["current"]:
             yield f"{row['job_id']}: artifact of attempt {row['attempt']} of {row['current']}, {row['state']}"
         if row["purged_at"] is None:
-            path = folder / "artifacts" / row["key"]
+            path = folder / row["key"]
             data = path.read_bytes() if path.exists() else b""
             if len(data) != row["bytes"] or hashlib.sha256(data).hexdigest() != row["sha256"]:
                 yield f"{row['job_id']}: stored bytes differ from what the row says"

@@ -6,9 +6,11 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import httpx2
 
@@ -97,3 +99,18 @@ def serve(folder: Path, *urls: str, **environment: str) -> Iterator[Process]:
 
 def client(process: Process) -> httpx2.Client:
     return httpx2.Client(base_url=process.url, timeout=30, trust_env=False)
+
+
+def until_online(api: httpx2.Client) -> None:
+    """Wait until a backend takes work."""
+    until_health(api, comfyui_status="connected")
+
+
+def until_health(api: httpx2.Client, **wanted: str) -> dict[str, Any]:
+    end = time.monotonic() + STARTED_WITHIN
+    while True:
+        health: dict[str, Any] = api.get("/health").json()
+        if wanted.items() <= health.items():
+            return health
+        assert time.monotonic() < end, health
+        time.sleep(0.05)

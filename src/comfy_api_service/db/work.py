@@ -6,6 +6,7 @@ from typing import Any
 
 from comfy_api_service.db.base import Reader, Tx, dumps, loads
 from comfy_api_service.db.records import output_from
+from comfy_api_service.db.transitions import Fence
 from comfy_api_service.domain.job import OutputOptions, State
 
 
@@ -26,6 +27,10 @@ class OpenAttempt:
     timing_key: str
     images: int
     dispatched_at: float
+
+    @property
+    def fence(self) -> Fence:
+        return Fence(self.job_id, self.attempt)
 
 
 async def open_attempts(tx: Reader, backend_id: str) -> list[OpenAttempt]:

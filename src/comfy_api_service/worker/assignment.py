@@ -2,12 +2,22 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from comfy_api_service.db.claims import Claimed
 from comfy_api_service.db.transitions import Fence
 from comfy_api_service.db.work import OpenAttempt
 from comfy_api_service.domain.job import OutputOptions, State
+
+
+class Attempted(Protocol):
+    """What speaks for an attempt."""
+
+    @property
+    def job_id(self) -> str: ...
+
+    @property
+    def fence(self) -> Fence: ...
 
 
 @dataclass(frozen=True, slots=True)

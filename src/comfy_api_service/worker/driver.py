@@ -42,8 +42,8 @@ PROMPTS: Final = 2
 RESULT_FIRST_SECONDS: Final = 0.015
 """How long the next claim, and the start of the next prompt, wait for a result to be written."""
 STRAYS_SECONDS: Final = 30.0
-POLL_SECONDS: Final = 0.25
-"""How often an idle backend looks for work when no wake-up comes."""
+AWAY_SECONDS: Final = 0.25
+"""Before the next claim when the database did not answer."""
 
 
 class Driver:
@@ -137,10 +137,6 @@ class Driver:
         if self._tasks:
             await asyncio.wait(self._tasks)
 
-    @property
-    def open_runs(self) -> int:
-        return len(self._runs) + len(self._settling)
-
     def job_ids(self) -> set[str]:
         """Jobs whose prompts are here, or whose results are being stored."""
         return {run.assignment.job_id for run in self._all_runs()}
@@ -161,7 +157,7 @@ class Driver:
             await self._until_ready()
             seen = self._signals.wakes
             if not await self._claim():
-                await self._signals.woken(seen, POLL_SECONDS)
+                await self._signals.woken(seen, self._signals.poll_seconds)
 
     async def _until_ready(self) -> None:
         while not self._ready():
@@ -193,7 +189,7 @@ class Driver:
                 lambda tx: claims.claim(tx, claimant, prompt_id=new_prompt_id(), now=self._clock.now())
             )
         except Unavailable:
-            await asyncio.sleep(POLL_SECONDS)
+            await asyncio.sleep(AWAY_SECONDS)
             return False
         if claimed is None:
             return False
@@ -328,7 +324,8 @@ class Driver:
             return await work.open_attempts(tx, self.backend_id)
 
         for attempt in await self._reporter.persist(take):
-            self._take_up(attempt)
+            if not self._settler.holds(attempt.fence):
+                self._take_up(attempt)
 
     def _take_up(self, attempt: OpenAttempt) -> None:
         assignment = assigned(attempt)
@@ -346,7 +343,10 @@ class Driver:
             if self._draining:
                 continue
             attempts = await self._db.read(lambda tx: work.open_attempts(tx, self.backend_id))
-            strays = [one for one in attempts if one.prompt_id not in {*self._runs, *self._settling}]
+            known = {*self._runs, *self._settling}
+            strays = [
+                one for one in attempts if one.prompt_id not in known and not self._settler.holds(one.fence)
+            ]
             for attempt in strays:
                 if attempt.prompt_id in missed:
                     log.error("stray_attempt", job_id=attempt.job_id, attempt=attempt.attempt)

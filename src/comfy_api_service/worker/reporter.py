@@ -18,7 +18,7 @@ from comfy_api_service.domain.job import JobError, Status
 from comfy_api_service.services.announce import Announcer
 from comfy_api_service.signals.base import Note, Signals
 from comfy_api_service.telemetry import Metrics
-from comfy_api_service.worker.assignment import Assignment
+from comfy_api_service.worker.assignment import Assignment, Attempted
 from comfy_api_service.worker.verdict import Lost
 
 log = structlog.get_logger()
@@ -63,7 +63,7 @@ class Reporter:
         return held
 
     async def finish(
-        self, assignment: Assignment, ending: Ending, measured: Mapping[str, float] | None = None
+        self, assignment: Attempted, ending: Ending, measured: Mapping[str, float] | None = None
     ) -> Status | None:
         """End the job; how it ended (a cancel that came first wins), None if the attempt was replaced.
 
@@ -88,7 +88,7 @@ class Reporter:
         return status
 
     async def requeue(
-        self, assignment: Assignment, lost: Lost, *, out_of_memory: JobError | None = None
+        self, assignment: Attempted, lost: Lost, *, out_of_memory: JobError | None = None
     ) -> bool:
         """The attempt is lost; the job waits again, or ends. False if the attempt was replaced."""
         now = self._clock.now()
@@ -118,7 +118,7 @@ class Reporter:
         if change is not None:
             self._announcer.announce(job_id, change)
 
-    async def kept_keys(self, assignment: Assignment) -> set[str]:
+    async def kept_keys(self, assignment: Attempted) -> set[str]:
         """Keys that the job's rows name: a commit whose answer was lost may have kept them."""
         return await self.persist(lambda tx: work.kept_keys(tx, [assignment.job_id]))
 

@@ -19,6 +19,7 @@ from comfy_api_service.services.forever import forever
 from comfy_api_service.signals.base import Signals
 from comfy_api_service.telemetry import Metrics
 from comfy_api_service.worker.assignment import assigned
+from comfy_api_service.worker.carrier import Carrier
 from comfy_api_service.worker.driver import Driver
 from comfy_api_service.worker.preparation import Preparation
 from comfy_api_service.worker.reporter import Reporter
@@ -48,6 +49,7 @@ class Worker:
         metrics: Metrics,
         reporter: Reporter,
         settler: Settler,
+        carrier: Carrier | None,
         upkeep: Upkeep,
         preparation: Preparation,
         concurrency: int | None,
@@ -61,6 +63,8 @@ class Worker:
         self._clock = clock
         self._metrics = metrics
         self._reporter = reporter
+        self._settler = settler
+        self._carrier = carrier
         self._upkeep = upkeep
         room = Room(concurrency)
         self._urls = {backend_id(url, node_id): url for url in urls}
@@ -117,7 +121,8 @@ class Worker:
 
     async def _release(self, identity: str) -> None:
         for attempt in await self._db.read(lambda tx: work.open_attempts(tx, identity)):
-            await self._reporter.requeue(assigned(attempt), Lost("backend removed"))
+            if not self._settler.holds(attempt.fence):
+                await self._reporter.requeue(assigned(attempt), Lost("backend removed"))
 
     async def run(self) -> None:
         """Drive everything until cancelled."""
@@ -133,6 +138,8 @@ class Worker:
                     ("gauges", self._measure),
                 ):
                     group.create_task(forever(name, work))
+                if self._carrier is not None:
+                    group.create_task(forever("parked results", self._carrier.run))
         finally:
             stop()
             for driver in self._drivers:
@@ -143,8 +150,13 @@ class Worker:
         await asyncio.gather(*(driver.drain(grace) for driver in self._drivers))
 
     def _cancel(self, job_id: str) -> None:
-        for driver in self._drivers:
-            driver.stop_job(job_id, Why("canceled"))
+        for part in self._parts:
+            part.stop_job(job_id, Why("canceled"))
+
+    @property
+    def _parts(self) -> "Sequence[Driver | Carrier]":
+        """All that has jobs."""
+        return self._drivers if self._carrier is None else [*self._drivers, self._carrier]
 
     async def _live(self) -> None:
         while True:
@@ -159,17 +171,17 @@ class Worker:
         """Cancel marks whose signal was lost, and deadlines, of jobs that backends have."""
         while True:
             await asyncio.sleep(MARKS_SECONDS)
-            if not any(driver.open_runs for driver in self._drivers):
+            if not any(part.job_ids() for part in self._parts):
                 continue
             try:
                 marks = await self._db.read(lambda tx: work.marks(tx, self._clock.now()))
             except ServiceError:
                 continue
-            for driver in self._drivers:
-                for job_id in driver.job_ids() & marks.canceled:
-                    driver.stop_job(job_id, Why("canceled"))
-                for job_id in driver.job_ids() & marks.overdue:
-                    driver.stop_job(job_id, Why("deadline"))
+            for part in self._parts:
+                for job_id in part.job_ids() & marks.canceled:
+                    part.stop_job(job_id, Why("canceled"))
+                for job_id in part.job_ids() & marks.overdue:
+                    part.stop_job(job_id, Why("deadline"))
 
     async def _measure(self) -> None:
         """Gauges that are read from the database or from the drivers."""
