@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx2
 import pytest
 from tests.support.checker import check
-from tests.support.processes import client, serve, simulator
+from tests.support.processes import client, serve, simulator, until_online
 from tests.support.s3 import S3Server, s3_server, s3_settings
 
 from comfy_api_service.storage.s3 import Bucket
@@ -42,6 +42,7 @@ def test_a_picture_goes_to_the_bucket_and_its_link_opens(tmp_path: Path, store: 
         serve(tmp_path, sim.url, **variables(bucket)) as service,
         client(service) as api,
     ):
+        until_online(api)
         answer = api.post("/api/v1/generate", json=BODY)
         assert answer.status_code == 201, answer.text
         made = answer.json()

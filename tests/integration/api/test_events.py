@@ -45,6 +45,12 @@ async def submit(client: httpx2.AsyncClient, **more: Any) -> str:
     return found
 
 
+async def submit_in_line(client: httpx2.AsyncClient, *, seconds: int, **more: Any) -> str:
+    """A job behind another one that keeps the backend busy, so that listeners are there before it starts."""
+    await submit(client, steps=round(seconds / SLOW.seconds_per_step))
+    return await submit(client, **more)
+
+
 async def read_stream(
     client: httpx2.AsyncClient, job_id: str, *, stop_at: str = "done", **options: Any
 ) -> list[tuple[int | None, dict[str, Any]]]:
@@ -83,7 +89,7 @@ async def read_socket(url: str) -> list[dict[str, Any]]:
 
 
 async def test_a_stream_from_snapshot_to_end(at: httpx2.AsyncClient) -> None:
-    told = await read_stream(at, await submit(at, steps=6))
+    told = await read_stream(at, await submit_in_line(at, seconds=1, steps=6))
     kinds = [event["type"] for _, event in told]
     assert kinds[0] == "snapshot"
     assert kinds[-1] == "done"
@@ -232,9 +238,7 @@ async def _returning_stream(client: httpx2.AsyncClient, job_id: str) -> str:
 async def test_fifty_listeners_on_one_job_all_hear_the_end(at: httpx2.AsyncClient) -> None:
     limits = httpx2.Limits(max_connections=100)
     async with httpx2.AsyncClient(base_url=at.base_url, limits=limits, timeout=30) as many:
-        blocker = await submit(at, steps=1)
-        job_id = await submit(at, steps=8)
-        del blocker
+        job_id = await submit_in_line(at, seconds=4, steps=8)
 
         async def streamed() -> str:
             return str((await read_stream(many, job_id))[-1][1]["type"])
