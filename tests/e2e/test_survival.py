@@ -5,8 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import pytest
 from tests.support.checker import check
 from tests.support.processes import client, serve, simulator
+
+pytestmark = pytest.mark.usefixtures("dialect")
 
 LIMIT = 40.0
 BODY = {"prompt": "a lighthouse", "steps": 20, "width": 64, "height": 64}

@@ -6,12 +6,18 @@ from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 
+import asyncpg
+from tests.support.postgres import blocking
+from tests.support.schema import NAME, url_of
+
+from comfy_api_service.db.tables import metadata
+
 TERMINAL = ("succeeded", "failed", "canceled")
 
 
 def check(folder: Path, acknowledged: Iterable[str] = (), *, all_ended: bool = True) -> None:
     """Raise AssertionError with every fault found; `acknowledged` are the ids of jobs that got a 2xx."""
-    with closing(sqlite3.connect(folder / "comfy-api.sqlite3")) as db:
+    with closing(_opened(folder)) as db:
         db.row_factory = sqlite3.Row
         faults = [
             *_lost(db, acknowledged),
@@ -28,6 +34,28 @@ def check(folder: Path, acknowledged: Iterable[str] = (), *, all_ended: bool = T
                 if row["state"] not in TERMINAL
             ]
     assert not faults, "\n".join(faults)
+
+
+def _opened(folder: Path) -> sqlite3.Connection:
+    """The folder's database; one on PostgreSQL as a copy in memory, so that the same questions are asked of it."""
+    url = url_of(folder)
+    return sqlite3.connect(folder / NAME) if url is None else blocking(lambda: _copy(url))
+
+
+async def _copy(url: str) -> sqlite3.Connection:
+    copy = sqlite3.connect(":memory:", check_same_thread=False)
+    server = await asyncpg.connect(url)
+    try:
+        async with server.transaction(isolation="repeatable_read", readonly=True):
+            for table in metadata.sorted_tables:
+                columns = [column.name for column in table.columns]
+                copy.execute(f"CREATE TABLE {table.name} ({', '.join(columns)})")
+                rows = await server.fetch(f"SELECT {', '.join(columns)} FROM {table.name}")
+                places = ", ".join("?" * len(columns))
+                copy.executemany(f"INSERT INTO {table.name} VALUES ({places})", map(tuple, rows))
+    finally:
+        await server.close()
+    return copy
 
 
 def _lost(db: sqlite3.Connection, acknowledged: Iterable[str]) -> Iterable[str]:

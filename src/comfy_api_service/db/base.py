@@ -11,6 +11,8 @@ from typing import Any, Protocol, TypeVar
 
 import orjson
 
+from comfy_api_service.domain.errors import Unavailable
+
 T = TypeVar("T")
 Params = Mapping[str, Any]
 
@@ -33,7 +35,7 @@ class Dialect:
         """`column` is one of the JSON list of strings in `param`; one plan, however long the list is."""
         if self.name == "sqlite":
             return f"{column} IN (SELECT value FROM json_each(:{param}))"
-        return f"{column} IN (SELECT jsonb_array_elements_text(CAST(:{param} AS jsonb)))"
+        return f"{column} = ANY(ARRAY(SELECT jsonb_array_elements_text(CAST(:{param} AS jsonb))))"
 
 
 class Reader(Protocol):
@@ -57,14 +59,28 @@ class Tx(Reader, Protocol):
         ...
 
 
+class CommitUnknown(Unavailable):
+    """The connection was lost while it committed: all of the transaction is there, or nothing."""
+
+
 class Database(Protocol):
     """The truth. Raises `Unavailable` when it cannot be reached, never half a transaction."""
 
+    @property
+    def dialect(self) -> Dialect: ...
+
     async def write(self, function: Callable[[Tx], Awaitable[T]], *, followed: bool = False) -> T:
-        """`followed`: somebody was just told to write what belongs to this, and may share the commit."""
+        """Run it in a transaction; again from its begin after a conflict with another one, so it must have no
+        effects of its own. A caller that leaves undoes nothing. Raises `CommitUnknown`.
+
+        `followed`: somebody was just told to write what belongs to this, and may share the commit.
+        """
         ...
 
-    async def read(self, function: Callable[[Reader], Awaitable[T]]) -> T: ...
+    async def read(self, function: Callable[[Reader], Awaitable[T]]) -> T:
+        """Run it on committed data; each of its queries sees what was committed when it began."""
+        ...
+
     async def close(self) -> None: ...
 
 

@@ -1,5 +1,6 @@
 """Schemathesis with all its checks over the OpenAPI document, against a real server."""
 
+import contextlib
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -11,6 +12,7 @@ import schemathesis
 from hypothesis import HealthCheck, settings
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 from tests.support.api import in_thread, serving
+from tests.support.schema import DIALECTS, bound, copied
 from tests.support.stack import FAST, online, running
 
 from comfy_api_service.api.app import openapi_text
@@ -32,13 +34,17 @@ async def stack(folder: Path) -> AsyncIterator[str]:
             yield url
 
 
-@pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+@pytest.fixture(scope="module", params=DIALECTS)
+def address(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("schemathesis")
-    with in_thread(lambda: stack(folder)) as url:
-        yield url
+    with contextlib.ExitStack() as held:
+        if request.param == "postgresql":
+            url = held.enter_context(copied(request.getfixturevalue("postgres")))
+            held.enter_context(bound(folder, url))
+        yield held.enter_context(in_thread(lambda: stack(folder)))
 
 
+pytestmark = pytest.mark.sqlite  # its own fixture sees to the other
 schema = schemathesis.openapi.from_dict(json.loads(openapi_text("0.0.0")))
 
 
