@@ -135,7 +135,12 @@ async def service(settings: Settings, *, clock: Clock | None = None) -> AsyncIte
         jobs = Jobs(db, pool, signals, announcer, storage, clock)
         submitter = Submitter(
             db,
-            Submissions(db, queue_limit=settings.queue_limit, on_writing=signals.wake),
+            Submissions(
+                db,
+                queue_limit=settings.queue_limit,
+                far_from_limit=lambda: pool.far_from(settings.queue_limit),
+                on_writing=signals.wake,
+            ),
             pool,
             jobs,
             signals,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from comfy_api_service.db.statements import for_many, numbered, takes_many
+from comfy_api_service.db.statements import for_many, joined, numbered, takes_many
 
 INSERT = "INSERT INTO t (a, b, c) VALUES (:one, 1, :two)"
 
@@ -25,7 +25,7 @@ def test_a_value_that_is_missing_is_an_error() -> None:
 def test_many_rows_are_one_insert_from_lists() -> None:
     statement = for_many(INSERT, ["text", "int8"])
     assert statement.sql == (
-        'INSERT INTO t (a, b, c) SELECT r."one", 1, r."two" FROM unnest($1::text[], $2::int8[]) AS r("one", "two")'
+        "INSERT INTO t (a, b, c) SELECT r._one, 1, r._two FROM unnest($1::text[], $2::int8[]) AS r(_one, _two)"
     )
     assert statement.columns([{"one": "x", "two": 1}, {"one": "y", "two": 2}]) == [["x", "y"], [1, 2]]
 
@@ -36,10 +36,27 @@ def test_what_is_done_on_a_conflict_stays() -> None:
     assert for_many(INSERT + tail, ["text", "int8"]).sql.endswith(tail)
 
 
+def test_many_rows_are_one_update_from_lists() -> None:
+    sql = "UPDATE t SET a = a + :a, b = CASE WHEN a + :a = 0 THEN 0 ELSE :b END WHERE c = :c AND d"
+    assert takes_many(sql)
+    assert for_many(sql, ["int8", "float8", "text"]).sql == (
+        "UPDATE t SET a = a + r._a, b = CASE WHEN a + r._a = 0 THEN 0 ELSE r._b END "
+        "FROM unnest($1::int8[], $2::float8[], $3::text[]) AS r(_a, _b, _c) WHERE c = r._c AND d"
+    )
+
+
+def test_several_statements_are_one_with_their_places_numbered_on() -> None:
+    parts = [numbered("UPDATE t SET a = :a WHERE b = :b"), numbered("DELETE FROM t WHERE a = :a")]
+    assert joined(parts) == (
+        "WITH s0 AS (UPDATE t SET a = $1 WHERE b = $2), s1 AS (DELETE FROM t WHERE a = $3) SELECT 1"
+    )
+
+
 @pytest.mark.parametrize(
     "sql",
     [
         "UPDATE t SET a = :a",
+        "UPDATE t SET a = :a WHERE b = :b RETURNING c",
         "INSERT INTO t SELECT :a",
         INSERT + " ON CONFLICT (a) DO UPDATE SET b = :b",
         INSERT + " RETURNING a",

@@ -17,6 +17,10 @@ T = TypeVar("T")
 Params = Mapping[str, Any]
 
 
+Part = tuple[str, Params | Sequence[Params]]
+"""A statement with its values, or with those of many rows."""
+
+
 class Row(Protocol):
     """One row; columns by name."""
 
@@ -28,8 +32,17 @@ class Dialect:
     """The few words in which the engines differ."""
 
     name: str
-    for_update: str
-    """Appended to a select of rows that will be changed."""
+    one_writer: bool
+    """Whether writes run one after the other: what one of them has read stays as it is until its end."""
+
+    def locking(self, *tables: str) -> str:
+        """Appended to a select: its rows of these tables are locked, in this order, until the transaction ends.
+
+        The lock leaves rows free to be referred to by others.
+        """
+        if self.one_writer:
+            return ""
+        return f" FOR NO KEY UPDATE OF {', '.join(tables)}"
 
     def among(self, column: str, param: str) -> str:
         """`column` is one of the JSON list of strings in `param`; one plan, however long the list is."""
@@ -58,9 +71,23 @@ class Tx(Reader, Protocol):
         """Execute once a row, in one go."""
         ...
 
+    async def lock(self, name: str) -> None:
+        """Wait until nobody else has this name, and have it until the transaction ends."""
+        ...
+
+    async def together(self, *statements: "Part") -> None:
+        """Execute several, in one go and in any order: no two may touch the same row, and none may need what
+        another one writes, but for foreign keys.
+        """
+        ...
+
 
 class CommitUnknown(Unavailable):
     """The connection was lost while it committed: all of the transaction is there, or nothing."""
+
+
+class LockTimeout(Unavailable):
+    """Somebody kept for too long what this transaction had to change."""
 
 
 class Database(Protocol):

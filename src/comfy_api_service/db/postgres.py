@@ -8,15 +8,17 @@ their own: each statement sees what was committed when it began, as it would ins
 import asyncio
 import contextlib
 import random
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+import zlib
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final, Self, TypeAlias, TypeVar
 
 import asyncpg
 import structlog
 
-from comfy_api_service.db.base import CommitUnknown, Dialect, Params, Reader, Row, Tx
+from comfy_api_service.db.base import CommitUnknown, Dialect, LockTimeout, Params, Part, Reader, Row, Tx
 from comfy_api_service.db.connecting import CONNECT_SECONDS, is_lost, options
-from comfy_api_service.db.statements import Statement, for_many, numbered, takes_many
+from comfy_api_service.db.statements import Statement, for_many, joined, numbered, takes_many
 from comfy_api_service.domain.errors import ServiceError, Unavailable
 
 log = structlog.get_logger()
@@ -24,7 +26,7 @@ T = TypeVar("T")
 Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 
-DIALECT: Final = Dialect("postgresql", for_update=" FOR NO KEY UPDATE")
+DIALECT: Final = Dialect("postgresql", one_writer=False)
 PAUSES: Final = (0.005, 0.02, 0.08)
 """Seconds before a transaction runs again, each stretched at random by up to as much."""
 FREE_SECONDS: Final = CONNECT_SECONDS
@@ -41,7 +43,6 @@ _CONFLICTS: Final = (
 _AWAY: Final = (
     asyncpg.InsufficientResourcesError,
     asyncpg.PostgresSystemError,
-    asyncpg.LockNotAvailableError,
     asyncpg.ReadOnlySQLTransactionError,
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidCatalogNameError,
@@ -75,16 +76,33 @@ class PostgresTx:
 
     async def many(self, sql: str, rows: Iterable[Params]) -> None:
         listed = list(rows)
-        if not listed:
-            return
         if len(listed) == 1:
             await self.run(sql, listed[0])
-        elif takes_many(sql):
+        elif listed and takes_many(sql):
             statement = await self._statement_for_many(sql)
             await self._connection.execute(statement.sql, *statement.columns(listed))
-        else:
+        elif listed:
             statement = numbered(sql)
             await self._connection.executemany(statement.sql, [statement.values(row) for row in listed])
+
+    async def lock(self, name: str) -> None:
+        await self._connection.execute("SELECT pg_advisory_xact_lock($1)", zlib.crc32(name.encode()))
+
+    async def together(self, *statements: Part) -> None:
+        parts: list[Statement] = []
+        values: list[Any] = []
+        for sql, params in statements:
+            if isinstance(params, Mapping):
+                parts.append(numbered(sql))
+                values += parts[-1].values(params)
+            elif len(params) == 1:
+                parts.append(numbered(sql))
+                values += parts[-1].values(params[0])
+            elif params:
+                parts.append(await self._statement_for_many(sql))
+                values += parts[-1].columns(params)
+        if parts:
+            await self._connection.execute(_joined(tuple(parts)), *values)
 
     async def _statement_for_many(self, sql: str) -> Statement:
         known = self._for_many.get(sql)
@@ -93,6 +111,11 @@ class PostgresTx:
             known = for_many(sql, [kind.name for kind in prepared.get_parameters()])
             self._for_many[sql] = known
         return known
+
+
+@lru_cache(maxsize=256)
+def _joined(parts: tuple[Statement, ...]) -> str:
+    return parts[0].sql if len(parts) == 1 else joined(parts)
 
 
 def _touched(status: str) -> int:
@@ -157,6 +180,8 @@ class PostgresDatabase:
             except Exception as fault:
                 pause = next(pauses, None)
                 if pause is None or not (isinstance(fault, _CONFLICTS) or _was_dead(fault)):
+                    if isinstance(fault, asyncpg.LockNotAvailableError):
+                        raise LockTimeout("The database is busy.") from fault
                     if _is_away(fault):
                         raise Unavailable("The database cannot be used now.") from fault
                     raise

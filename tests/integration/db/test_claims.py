@@ -1,19 +1,14 @@
 """Claims, fences and counters, on the real tables."""
 
-import pytest
-from tests.support.rows import add_backend, claim, new_job, put
+from tests.support.rows import add_accounts, add_backend, claim, drift, new_job, put
 
-from comfy_api_service.db import accounts, claims, counters, lanes, transitions, work
+from comfy_api_service.db import claims, counters, lanes, transitions, work
 from comfy_api_service.db.base import Database, Tx
-from comfy_api_service.db.transitions import Ending, Fence
-from comfy_api_service.domain.account import Account
+from comfy_api_service.db.endings import Ending
+from comfy_api_service.db.transitions import Fence
 from comfy_api_service.domain.job import State
 from comfy_api_service.domain.scheduling import entering
 from comfy_api_service.domain.submission import JobOptions
-
-
-async def drift(db: Database) -> list[counters.Drift]:
-    return await db.read(counters.drift)
 
 
 async def test_a_claim_takes_priority_then_age_and_raises_the_attempt(db: Database) -> None:
@@ -115,16 +110,15 @@ async def test_a_lost_attempt_gives_its_virtual_time_back(db: Database) -> None:
 
 async def test_the_least_served_account_goes_first(db: Database) -> None:
     claimant = await add_backend(db)
-    for name in ("a", "b"):
-        await db.write(lambda tx, one=name: accounts.ensure(tx, Account(one, one, "free"), 0.0))  # type: ignore[misc]
+    await add_accounts(db, "a", "b")
     await put(db, *(new_job(account="a") for _ in range(3)), *(new_job(account="b") for _ in range(3)))
     taken = [await claim(db, claimant) for _ in range(6)]
     assert [one.account_id for one in taken if one] == ["a", "b", "a", "b", "a", "b"]
 
 
 async def newcomer(db: Database, claimant: claims.Claimant) -> bool:
-    seen = await db.read(lambda tx: claims.snapshot(tx, claimant.backend_id, claimant.inventory_hash))
-    return seen.lanes[0].newcomer
+    (lane,) = await db.read(lambda tx: claims.ready_lanes(tx, claimant.inventory_hash))
+    return lane.newcomer
 
 
 async def test_a_job_that_is_queued_again_makes_no_newcomer(db: Database) -> None:
@@ -146,13 +140,13 @@ async def test_who_canceled_before_anything_ran_is_still_a_newcomer(db: Database
 
 async def test_nothing_is_saved_up_while_a_lane_is_empty(db: Database) -> None:
     claimant = await add_backend(db)
-    await db.write(lambda tx: accounts.ensure(tx, Account("late", "late", "free"), 0.0))
+    await add_accounts(db, "late")
     await db.write(lambda tx: tx.run("UPDATE workers SET start_tag = 100000"))
     await put(db, new_job(account="late"))
     row = await db.read(lambda tx: tx.one("SELECT vtime FROM lanes WHERE account_id = 'late'"))
     assert row is not None
-    window = await db.read(lanes.window)
-    assert row["vtime"] == entering(0.0, 100_000.0, window) > 99_000
+    frontier = await db.read(lanes.frontier)
+    assert row["vtime"] == entering(0.0, 100_000.0, frontier.window) > 99_000
     assert await claim(db, claimant) is not None
 
 
@@ -163,20 +157,3 @@ async def test_the_reconciler_sees_and_mends_a_wrong_counter(db: Database) -> No
     assert {d.counter for d in await drift(db)} >= {"queued"}
     await db.write(counters.mend)
     assert await drift(db) == []
-
-
-@pytest.mark.sqlite
-async def test_the_claims_queries_use_their_indexes(db: Database) -> None:
-    """A plan that walks over jobs would cost more the more of them wait."""
-    lanes_plan = await plan(db, claims._LANES)
-    heads_plan = await plan(db, claims._HEADS.format(among="n.account_id IN ('a')"))
-    assert "ix_lanes_eligible" in " ".join(lanes_plan)
-    assert "ix_jobs_ready" in " ".join(heads_plan)
-    assert not [step for step in heads_plan if step.startswith(("SCAN j", "SCAN h"))], heads_plan
-
-
-async def plan(db: Database, sql: str) -> list[str]:
-    values = {"inventory": "x", "lanes": 64, "accounts": "[]"}
-    params = {name: value for name, value in values.items() if f":{name}" in sql}
-    rows = await db.read(lambda tx: tx.all("EXPLAIN QUERY PLAN " + sql, params))
-    return [row["detail"] for row in rows]
