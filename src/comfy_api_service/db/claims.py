@@ -10,7 +10,7 @@ from enum import Enum
 from typing import Any, Final
 
 from comfy_api_service.db import lanes
-from comfy_api_service.db.base import Database, Dialect, LockTimeout, Reader, Row, Tx, dumps, loads
+from comfy_api_service.db.base import Database, LockTimeout, Reader, Row, Tx, dumps, loads
 from comfy_api_service.db.records import grouped, output_from
 from comfy_api_service.domain.job import OutputOptions
 from comfy_api_service.domain.scheduling import (
@@ -64,31 +64,35 @@ PATIENCE: Final = "50ms"
 """How long a claim waits for a lane, when all that were ready were locked."""
 
 
-def _ready(dialect: Dialect) -> str:
-    """At most 64 ready lanes in order of virtual time, and the heads of their needs: a row a need.
-
-    The queue itself is not walked over, however long it is.
-    """
-    head = """SELECT h.id, h.priority, h.cost FROM jobs h
-  WHERE h.account_id = n.account_id AND h.requirement_id = n.requirement_id AND h.state = 'ready'
-  ORDER BY h.priority DESC, h.id LIMIT 1"""
-    if dialect.name == "sqlite":
-        jobs = f"JOIN jobs j ON j.id = ({head.replace(', h.priority, h.cost', '')})"
-    else:
-        jobs = f"CROSS JOIN LATERAL ({head}) j"
-    return f"""WITH l AS (
+_LANES = f"""WITH l AS (
   SELECT account_id, vtime, weight, served = 0 AS newcomer FROM lanes
-  WHERE queued > 0 AND running < cap AND EXISTS (
+  WHERE queued > 0 AND running < cap AND 1 = (
     SELECT 1 FROM lane_needs n JOIN capabilities c
       ON c.requirement_id = n.requirement_id AND c.inventory_hash = :inventory
-    WHERE n.account_id = lanes.account_id AND n.queued > 0)
+    WHERE n.account_id = lanes.account_id AND n.queued > 0 LIMIT 1)
   ORDER BY vtime, account_id LIMIT {MAX_LANES})
-SELECT l.account_id, l.vtime, l.weight, l.newcomer, n.requirement_id, n.queued, r.primary_model,
-  j.id, j.priority, j.cost
-FROM l JOIN lane_needs n ON n.account_id = l.account_id AND n.queued > 0
-JOIN capabilities c ON c.requirement_id = n.requirement_id AND c.inventory_hash = :inventory
-JOIN requirements r ON r.id = n.requirement_id {jobs}"""
+SELECT l.account_id, l.vtime, l.weight, l.newcomer, n.requirement_id, n.queued, {{model}} AS model,
+  j.id, j.priority, j.cost FROM l"""
+_NEEDS = """lane_needs n
+  JOIN capabilities c ON c.requirement_id = n.requirement_id AND c.inventory_hash = :inventory
+  JOIN requirements r ON r.id = n.requirement_id"""
+_HEAD = """FROM jobs h
+  WHERE h.account_id = n.account_id AND h.requirement_id = n.requirement_id AND h.state = 'ready'
+  ORDER BY h.priority DESC, h.id LIMIT 1"""
+READY: Final[Mapping[str, str]] = {
+    "sqlite": f"""{_LANES.format(model="r.primary_model")} JOIN {_NEEDS}
+JOIN jobs j ON j.id = (SELECT h.id {_HEAD})
+WHERE n.account_id = l.account_id AND n.queued > 0""",
+    "postgresql": f"""{_LANES.format(model="n.primary_model")}
+CROSS JOIN LATERAL (SELECT n.account_id, n.requirement_id, n.queued, r.primary_model FROM {_NEEDS}
+  WHERE n.account_id = l.account_id AND n.queued > 0 OFFSET 0) n
+CROSS JOIN LATERAL (SELECT h.id, h.priority, h.cost {_HEAD}) j""",
+}
+"""At most 64 ready lanes in order of virtual time, and the heads of their needs: a row a need, by dialect.
 
+Neither queue nor lanes are walked over, however many there are: lanes are looked at in order until there are
+enough, then the needs of those. (With EXISTS and plain joins PostgreSQL begins with all needs of all lanes.)
+"""
 
 _FACTS = """SELECT 'loaded' AS kind, resident_model AS key, CAST(count(*) AS double precision) AS value FROM backends
 WHERE id <> :id AND removed_at IS NULL AND state = 'online' AND resident_model IS NOT NULL GROUP BY resident_model
@@ -96,7 +100,7 @@ UNION ALL SELECT 'measured', key, seconds FROM timings WHERE {among}"""
 
 
 async def ready_lanes(tx: Reader, inventory_hash: str) -> tuple[Lane, ...]:
-    rows = await tx.all(_ready(tx.dialect), {"inventory": inventory_hash})
+    rows = await tx.all(READY[tx.dialect.name], {"inventory": inventory_hash})
     return tuple(_lane(needs) for needs in grouped(rows, "account_id").values())
 
 
@@ -109,7 +113,7 @@ def _lane(rows: Sequence[Row]) -> Lane:
         needs=tuple(
             Need(
                 requirement=row["requirement_id"],
-                model=row["primary_model"],
+                model=row["model"],
                 queued=row["queued"],
                 head=row["id"],
                 head_priority=row["priority"],

@@ -44,8 +44,8 @@ def deadline_error() -> JobError:
     return JobError(Code.DEADLINE_EXCEEDED, "The job was not finished by its deadline.")
 
 
-def noted(accounts: Mapping[str, str], *events: Event) -> tuple[Part, Part]:
-    """Durable events with their outbox entries, numbered by their job's counter; `accounts` by job."""
+def noted(account_id: str, *events: Event) -> tuple[Part, Part]:
+    """Durable events with their outbox entries, numbered by their job's counter."""
     return (
         (
             """INSERT INTO events (job_id, seq, type, status, at, data)
@@ -67,7 +67,7 @@ def noted(accounts: Mapping[str, str], *events: Event) -> tuple[Part, Part]:
             [
                 {
                     "job": event.job_id,
-                    "account": accounts[event.job_id],
+                    "account": account_id,
                     "seq": event.seq,
                     "type": event.type,
                     "now": event.at,
@@ -103,7 +103,7 @@ async def end(tx: Tx, job: Row, ending: Ending, parts: Sequence[Part], *, now: f
     await tx.together(
         *parts,
         _kept(job, ending.artifacts),
-        *noted({job["id"]: job["account_id"]}, *events),
+        *noted(job["account_id"], *events),
         *await _settled(tx, job, ending, now),
     )
     ended = job_from(row, ending.artifacts)

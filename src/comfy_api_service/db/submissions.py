@@ -15,11 +15,10 @@ import structlog
 from comfy_api_service.db import keys, lanes
 from comfy_api_service.db.base import CommitUnknown, Database, Part, Tx, dumps, packed
 from comfy_api_service.db.counters import open_seconds
-from comfy_api_service.db.endings import noted
 from comfy_api_service.db.records import output_document
 from comfy_api_service.db.requirements import ensure_requirements
 from comfy_api_service.domain.errors import ServiceError
-from comfy_api_service.domain.events import Event, EventType
+from comfy_api_service.domain.events import EventType
 from comfy_api_service.domain.job import State, Status
 from comfy_api_service.domain.submission import NewJob
 
@@ -260,8 +259,16 @@ async def _count_waiting(tx: Tx) -> int:
 async def _insert_fresh(tx: Tx, jobs: Sequence[NewJob], held: Mapping[str, lanes.Held]) -> list[Written]:
     before = await open_seconds(tx, jobs[0].queued_at)
     placed = _places(jobs, held, before)
-    events = [Event(job.id, 1, EventType.QUEUED, Status.QUEUED, job.queued_at) for job in jobs]
-    accounts = {job.id: job.account_id for job in jobs}
+    noted = [
+        {
+            "job": job.id,
+            "account": job.account_id,
+            "type": EventType.QUEUED,
+            "status": Status.QUEUED,
+            "at": job.queued_at,
+        }
+        for job in jobs
+    ]
     await tx.together(
         *await _entered(tx, jobs, held),
         (_INSERT_JOB, [_job_row(job, placed[job.id]) for job in jobs]),
@@ -269,7 +276,8 @@ async def _insert_fresh(tx: Tx, jobs: Sequence[NewJob], held: Mapping[str, lanes
             {"job": job.id, "account": job.account_id, "key": key, "value": value}
             for job in jobs for key, value in job.options.labels.items()
         ]),
-        *noted(accounts, *events),
+        (_INSERT_EVENT, noted),
+        (_INSERT_OUTBOX, noted),
         *_reserved(jobs),
     )  # fmt: skip
     return [placed[job.id] for job in jobs]
@@ -372,6 +380,12 @@ VALUES (:id, :account, :state, 1, :max_attempts, :priority, :requirement, :cost,
   :ordinal_cost, :images, :timing_key, :params, :labels, :output, :graph, :print, :webhook, :batch, :batch_index,
   :at, :deadline)"""
 
+_INSERT_EVENT = (
+    "INSERT INTO events (job_id, seq, type, status, at, data) VALUES (:job, 1, :type, :status, :at, '{}')"
+)
+_INSERT_OUTBOX = (
+    "INSERT INTO outbox (job_id, account_id, seq, type, at) VALUES (:job, :account, 1, :type, :at)"
+)
 _INSERT_LABEL = (
     "INSERT INTO job_labels (job_id, account_id, key, value) VALUES (:job, :account, :key, :value)"
 )

@@ -66,7 +66,7 @@ async def started(tx: Tx, fence: Fence, *, now: float) -> Change | None:
             "UPDATE attempts SET executing_at = :now WHERE job_id = :job AND number = :attempt",
             {"job": fence.job_id, "attempt": fence.attempt, "now": now},
         ),
-        *noted({job["id"]: job["account_id"]}, event),
+        *noted(job["account_id"], event),
     )
     return Change(job["account_id"], fence.attempt, job["queued_at"], (event,))
 
@@ -218,7 +218,7 @@ async def requeue(
                 "need": need,
             },
         ),
-        *noted({job["id"]: job["account_id"]}, *events),
+        *noted(job["account_id"], *events),
     )
     return Change(job["account_id"], fence.attempt, job["queued_at"], events)
 

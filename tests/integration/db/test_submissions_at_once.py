@@ -5,11 +5,16 @@ import random
 from pathlib import Path
 from typing import Any
 
+import pytest
 from tests.support.checker import check
+from tests.support.postgres import PostgresServer
+from tests.support.proxy import Cut, proxied
 from tests.support.rows import Pair, add_accounts, need, new_job
+from tests.support.schema import url_of
 
 from comfy_api_service.db import requirements
-from comfy_api_service.db.submissions import KeyReused, QueueFull, Replay, Submissions, Written
+from comfy_api_service.db.postgres import PostgresDatabase
+from comfy_api_service.db.submissions import KeyReused, QueueFull, Replay, Submissions, Written, insert
 from comfy_api_service.domain.inventory import Inventory, NodeClass
 from comfy_api_service.domain.submission import JobOptions
 
@@ -113,3 +118,28 @@ async def test_a_need_and_an_inventory_that_come_at_once_see_each_other(both: Pa
             lambda tx: tx.all("SELECT 1 FROM capabilities WHERE requirement_id = :id", {"id": need(name).id})  # noqa: B023
         )
         assert len(rows) == 1
+
+
+@pytest.mark.parametrize("cut", list(Cut))
+async def test_a_group_whose_commit_nobody_heard_of_is_there_once(
+    both: Pair, postgres: PostgresServer, tmp_path: Path, cut: Cut
+) -> None:
+    url = url_of(tmp_path)
+    assert url is not None
+    await both[0].write(lambda tx: insert(tx, [new_job(key="earlier")], queue_limit=9))
+    async with proxied(postgres.port) as proxy:
+        address = url.replace(f":{postgres.port}/", f":{proxy.port}/")
+        through = await PostgresDatabase.open(address, application="tests", connections=2)
+        door = Submissions(through, queue_limit=100)
+        await through.read(lambda tx: tx.one("SELECT 1"))
+        proxy.cut_at(b"COMMIT", cut)
+        jobs = [new_job(), new_job(key="k"), new_job(key="earlier"), new_job(key="k", fingerprint="else")]
+        outcomes = await asyncio.gather(*(door.add(job) for job in jobs))
+        assert proxy.cuts == 1
+        assert [type(one) for one in outcomes] == [Written, Written, Replay, KeyReused]
+        assert [one.ordinal for one in outcomes if isinstance(one, Written)] == [2, 3]
+        await through.close()
+    check(tmp_path, [jobs[0].id, jobs[1].id], all_ended=False)
+    row = await both[0].read(lambda tx: tx.one("SELECT count(*) AS jobs FROM jobs"))
+    assert row is not None
+    assert row["jobs"] == 3
