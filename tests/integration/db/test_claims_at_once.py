@@ -35,12 +35,14 @@ async def test_claims_at_once_never_give_one_job_twice_and_leave_none(
 
 
 async def test_virtual_time_is_charged_for_every_claim(both: Pair) -> None:
-    claimants = [await add_backend(both[0], backend_id=f"bck_{n}") for n in range(6)]
-    await put(both[0], *(new_job(cost=2.0) for _ in range(60)))
+    """Backends for different models take different heads of one lane, and add to one virtual time."""
+    models = ("one.safetensors", "two.safetensors", "three.safetensors")
+    claimants = [await add_backend(both[0], models[n % 3], backend_id=f"bck_{n}") for n in range(6)]
+    await put(both[0], *(new_job(cost=2.0, model=models[n % 3]) for n in range(90)))
     await asyncio.gather(*(claim_all(both[n % 2], one) for n, one in enumerate(claimants)))
     row = await both[0].read(lambda tx: tx.one("SELECT vtime, running, queued, queued_cost FROM lanes"))
     assert row is not None
-    assert (row["vtime"], row["running"], row["queued"], row["queued_cost"]) == (120.0, 60, 0, 0.0)
+    assert (row["vtime"], row["running"], row["queued"], row["queued_cost"]) == (180.0, 90, 0, 0.0)
 
 
 async def test_a_cap_is_never_passed(both: Pair) -> None:

@@ -14,7 +14,7 @@ from tests.support.stack import until
 
 from comfy_api_service.db import connecting
 from comfy_api_service.db import postgres as engine
-from comfy_api_service.db.base import CommitUnknown, Reader, Tx
+from comfy_api_service.db.base import CommitUnknown, LockTimeout, Reader, Tx
 from comfy_api_service.db.postgres import PostgresDatabase
 from comfy_api_service.domain.errors import Unavailable
 
@@ -180,7 +180,7 @@ async def test_a_lock_is_not_waited_for_for_ever(
     await held.execute("BEGIN")
     await held.execute("UPDATE timings SET runs = 7")
     async with opened(url) as other:
-        with pytest.raises(Unavailable):
+        with pytest.raises(LockTimeout):
             await other.write(lambda tx: tx.run(COUNT, {"key": "a"}))
     await held.close()
 
