@@ -23,7 +23,7 @@ from comfy_api_service.api.services import ApiServices
 from comfy_api_service.comfyui.transport import open_http
 from comfy_api_service.db import accounts
 from comfy_api_service.db.base import Database
-from comfy_api_service.db.migrate import upgrade
+from comfy_api_service.db.migrate import upgrade, upgrade_server
 from comfy_api_service.db.sqlite import SqliteDatabase
 from comfy_api_service.db.submissions import Submissions
 from comfy_api_service.domain.account import LOCAL
@@ -92,21 +92,42 @@ class Service:
 
 
 async def migrate(settings: Settings) -> str:
-    """Bring the schema up to date; returns its revision. Raises `SchemaTooNew`, `DataFolderUnusable`."""
+    """Bring the schema up to date; returns its revision.
+
+    Raises `SchemaTooNew`, `DataFolderUnusable`, `DatabaseUnusable`.
+    """
+    if settings.postgres_url is not None:
+        return await upgrade_server(settings.postgres_url)
     _make_folder(settings.data_dir)
     return await asyncio.to_thread(upgrade, settings.database_path)
 
 
+async def _open_database(settings: Settings) -> Database:
+    if settings.postgres_url is None:
+        return SqliteDatabase(settings.database_path)
+    from comfy_api_service.db.postgres import PostgresDatabase  # noqa: PLC0415 - spares others its loading
+
+    return await PostgresDatabase.open(
+        settings.postgres_url,
+        application=f"comfy-api serve {settings.node_id}",
+        connections=settings.database_pool_size,
+    )
+
+
 @asynccontextmanager
 async def service(settings: Settings, *, clock: Clock | None = None) -> AsyncIterator[Service]:
-    """Everything in one process. Raises `DataFolderInUse`, `DataFolderUnusable`, `SchemaTooNew`."""
+    """Everything in one process.
+
+    Raises `DataFolderInUse`, `DataFolderUnusable`, `SchemaTooNew`, `DatabaseUnusable`.
+    """
     clock = clock or SystemClock()
     async with contextlib.AsyncExitStack() as stack:
         _make_folder(settings.data_dir)
-        for lock in (settings.data_dir / "worker.lock", settings.database_path.with_suffix(".lock")):
-            stack.enter_context(_only_worker(lock))
+        stack.enter_context(_only_worker(settings.data_dir / "worker.lock"))
+        if settings.postgres_url is None:
+            stack.enter_context(_only_worker(settings.database_path.with_suffix(".lock")))
         await migrate(settings)
-        db = SqliteDatabase(settings.database_path)
+        db = await _open_database(settings)
         stack.push_async_callback(db.close)
         await db.write(lambda tx: accounts.ensure(tx, LOCAL, clock.now()))
         metrics = Metrics()
@@ -121,7 +142,12 @@ async def service(settings: Settings, *, clock: Clock | None = None) -> AsyncIte
         jobs = Jobs(db, pool, signals, announcer, storage, clock)
         submitter = Submitter(
             db,
-            Submissions(db, queue_limit=settings.queue_limit, on_writing=signals.wake),
+            Submissions(
+                db,
+                queue_limit=settings.queue_limit,
+                far_from_limit=lambda: pool.far_from(settings.queue_limit),
+                on_writing=signals.wake,
+            ),
             pool,
             jobs,
             signals,
@@ -137,7 +163,7 @@ async def service(settings: Settings, *, clock: Clock | None = None) -> AsyncIte
             pool,
             signals,
             clock,
-            database_embedded=True,
+            database_embedded=settings.postgres_url is None,
             storage_embedded=embedded,
             redis_embedded=settings.redis_url is None,
         )

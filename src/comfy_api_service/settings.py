@@ -10,6 +10,7 @@ import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
+from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 from pydantic import (
@@ -26,7 +27,14 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from comfy_api_service.redis_link import address
 
-SECRET_FILES: Final = ("SECRET_KEY", "METRICS_TOKEN", "REDIS_URL", "S3_ACCESS_KEY", "S3_SECRET_KEY")
+SECRET_FILES: Final = (
+    "DATABASE_URL",
+    "SECRET_KEY",
+    "METRICS_TOKEN",
+    "REDIS_URL",
+    "S3_ACCESS_KEY",
+    "S3_SECRET_KEY",
+)
 """Settings that may be given as `NAME_FILE`, the path of a file with the secret."""
 NOT_YET: Final = {
     "AUTH_ENABLED": "this version has no accounts yet",
@@ -39,6 +47,7 @@ NOT_YET: Final = {
 _URL: Final = TypeAdapter(HttpUrl)
 _BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]")
 _OF_STORE: Final = ("s3_bucket", "s3_access_key", "s3_secret_key", "s3_region", "s3_public_url")
+POSTGRES: Final = ("postgresql://", "postgres://")
 CommaSeparated = Annotated[tuple[str, ...], NoDecode]
 
 
@@ -84,7 +93,17 @@ class Settings(BaseSettings):
         description="Model of requests that name none. Default: the first checkpoint there is.",
     )
 
-    database_url: str | None = Field(None, description="Default: SQLite in `DATA_DIR`.")
+    database_url: str | None = Field(
+        None,
+        description="`postgresql://user:password@host/name`, for any number of machines, or `sqlite:///path`. "
+        "Default: SQLite in `DATA_DIR`.",
+    )
+    database_pool_size: int = Field(
+        10,
+        ge=2,
+        le=1000,
+        description="Most connections of one process to PostgreSQL, half of them for reading.",
+    )
     redis_url: str | None = Field(
         None,
         repr=False,
@@ -258,6 +277,17 @@ class Settings(BaseSettings):
             raise ValueError("a bucket's name has 3 to 63 letters, digits, dots and hyphens")
         return value
 
+    @field_validator("database_url")
+    @classmethod
+    def _database(cls, value: str | None) -> str | None:
+        if not value:
+            return None
+        if value.startswith(POSTGRES):
+            return _checked_postgres(value)
+        if value.startswith("sqlite:///"):
+            return value
+        raise ValueError("begins with postgresql:// or sqlite:///")
+
     @field_validator("log_level", mode="before")
     @classmethod
     def _upper(cls, value: Any) -> Any:
@@ -271,8 +301,14 @@ class Settings(BaseSettings):
         return value
 
     @property
+    def postgres_url(self) -> str | None:
+        """The address of the PostgreSQL database; None if it is SQLite."""
+        url = self.database_url
+        return url if url is not None and url.startswith(POSTGRES) else None
+
+    @property
     def database_path(self) -> Path:
-        """Where the SQLite database is."""
+        """Where the SQLite database is; not for PostgreSQL."""
         if self.database_url is not None:
             return Path(self.database_url.removeprefix("sqlite:///"))
         return self.data_dir / "comfy-api.sqlite3"
@@ -288,6 +324,23 @@ class Settings(BaseSettings):
         elif not self.s3_access_key or not self.s3_secret_key:
             raise ValueError("S3_ENDPOINT needs S3_ACCESS_KEY and S3_SECRET_KEY")
         return self
+
+
+def _checked_postgres(url: str) -> str:
+    """The address, if it can be read; no message repeats it, since it carries a password."""
+    parsed = urlsplit(url)
+    if parsed.fragment:
+        raise ValueError("special characters of a password are percent-encoded: # is %23")
+    if not parsed.path.strip("/"):
+        raise ValueError("names the database at its end: postgresql://user:password@host/name")
+    if "," not in parsed.netloc:  # several servers, the first that answers
+        try:
+            parsed.port  # noqa: B018 - it is read to be checked
+        except ValueError:
+            raise ValueError(
+                "has a port that is no number; special characters of a password are percent-encoded"
+            ) from None
+    return url
 
 
 def load(**overrides: Any) -> Settings:
@@ -325,11 +378,7 @@ def _not_yet(given: Mapping[str, Any]) -> list[str]:
     told = {name.upper(): value for name, value in dotenv_values(".env").items() if value}
     told |= {name.upper(): value for name, value in os.environ.items() if value}
     told |= {name.upper(): str(value) for name, value in given.items()}
-    faults = [f"{name}: {why}" for name, why in NOT_YET.items() if _is_on(told.get(name))]
-    database = told.get("DATABASE_URL")
-    if database and not database.startswith("sqlite:///"):
-        faults.append("DATABASE_URL: this version knows sqlite:///path only")
-    return faults
+    return [f"{name}: {why}" for name, why in NOT_YET.items() if _is_on(told.get(name))]
 
 
 def _is_on(value: str | None) -> bool:

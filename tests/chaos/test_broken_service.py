@@ -1,8 +1,9 @@
 """The checker is worth something: the service, broken once for each invariant, is found out."""
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,13 @@ from tests.support.stack import FAST, SLOW, ended, online, order, reached, runni
 
 from comfy_api_service.api import errors
 from comfy_api_service.bootstrap import Service
-from comfy_api_service.db import submissions, transitions
+from comfy_api_service.db import endings, keys, submissions, transitions
+from comfy_api_service.db.base import Params, Part, Row
 from comfy_api_service.db.sqlite import SqliteTx
 from comfy_api_service.db.submissions import Written
 from comfy_api_service.db.transitions import Fence
 from comfy_api_service.domain.account import LOCAL
+from comfy_api_service.domain.events import Event
 from comfy_api_service.domain.job import State
 from comfy_api_service.simulator import Simulator
 from comfy_api_service.storage.tree import Tree
@@ -45,14 +48,26 @@ def kinds(found: Sequence[Fault]) -> set[Kind]:
     return {fault.kind for fault in found}
 
 
-def rewritten(patch: Patch, name: str, change: Callable[[str], str]) -> None:
-    """Every statement that goes through this method of a transaction is changed before it is executed."""
-    original = getattr(SqliteTx, name)
+def rewritten(patch: Patch, change: Callable[[str], str]) -> None:
+    """Every statement of every transaction is changed before it is executed."""
+    run, many, one, together = SqliteTx.run, SqliteTx.many, SqliteTx.one, SqliteTx.together
 
-    async def method(self: Any, sql: str, params: Any = None) -> Any:
-        return await original(self, change(sql), params)
+    async def other_run(self: SqliteTx, sql: str, params: Params | None = None) -> int:
+        return await run(self, change(sql), params)
 
-    patch.setattr(SqliteTx, name, method)
+    async def other_many(self: SqliteTx, sql: str, rows: Iterable[Params]) -> None:
+        await many(self, change(sql), rows)
+
+    async def other_one(self: SqliteTx, sql: str, params: Params | None = None) -> Row | None:
+        return await one(self, change(sql), params)
+
+    async def other_together(self: SqliteTx, *parts: Part) -> None:
+        await together(self, *((change(sql), params) for sql, params in parts))
+
+    patch.setattr(SqliteTx, "run", other_run)
+    patch.setattr(SqliteTx, "many", other_many)
+    patch.setattr(SqliteTx, "one", other_one)
+    patch.setattr(SqliteTx, "together", other_together)
 
 
 async def test_the_whole_service_is_found_clean(tmp_path: Path) -> None:
@@ -60,7 +75,7 @@ async def test_the_whole_service_is_found_clean(tmp_path: Path) -> None:
 
 
 async def test_an_answer_without_a_row_is_lost(tmp_path: Path, monkeypatch: Patch) -> None:
-    async def forgetful(_tx: Any, jobs: Sequence[Any]) -> list[Written]:
+    async def forgetful(_tx: Any, jobs: Sequence[Any], _held: Any) -> list[Written]:
         return [Written(1, 1.0, 0, 0.0, 0.0) for _ in jobs]
 
     monkeypatch.setattr(submissions, "_insert_fresh", forgetful)
@@ -72,24 +87,23 @@ async def test_an_answer_without_a_row_is_lost(tmp_path: Path, monkeypatch: Patc
 
 
 async def test_an_event_told_twice_is_doubled(tmp_path: Path, monkeypatch: Patch) -> None:
-    once = transitions.note
+    once = endings.noted
 
-    async def twice(*args: Any) -> Any:
-        await once(*args)
-        return await once(*args)
+    def twice(account_id: str, *events: Event) -> tuple[Part, Part]:
+        return once(account_id, *events, *(replace(event, seq=event.seq + 10) for event in events))
 
-    monkeypatch.setattr(transitions, "note", twice)
+    monkeypatch.setattr(transitions, "noted", twice)
     assert Kind.DOUBLED in kinds(faults(tmp_path, [await one_job(tmp_path)]))
 
 
 async def test_a_gap_in_the_numbers_is_found(tmp_path: Path, monkeypatch: Patch) -> None:
-    rewritten(monkeypatch, "one", lambda sql: sql.replace("seq = seq + 1", "seq = seq + 2"))
+    rewritten(monkeypatch, lambda sql: sql.replace("seq = :seq", "seq = :seq + 1"))
     found = faults(tmp_path, [await one_job(tmp_path)])
     assert any("its counter says" in fault.text for fault in found)
 
 
 async def test_a_transition_without_its_outbox_entry_is_found(tmp_path: Path, monkeypatch: Patch) -> None:
-    rewritten(monkeypatch, "run", lambda sql: "SELECT 1" if "INTO outbox" in sql else sql)
+    rewritten(monkeypatch, lambda sql: "DELETE FROM outbox WHERE FALSE" if "INTO outbox" in sql else sql)
     found = faults(tmp_path, [await one_job(tmp_path)])
     assert [fault.text for fault in found if "other outbox entries" in fault.text]
 
@@ -103,14 +117,17 @@ async def test_a_transition_without_its_outbox_entry_is_found(tmp_path: Path, mo
     ],
 )
 async def test_a_double_charge_is_found(tmp_path: Path, monkeypatch: Patch, right: str, wrong: str) -> None:
-    for name in ("one", "run"):
-        rewritten(monkeypatch, name, lambda sql: sql.replace(right, wrong))
+    rewritten(monkeypatch, lambda sql: sql.replace(right, wrong))
     assert Kind.DOUBLED in kinds(faults(tmp_path, [await one_job(tmp_path)]))
 
 
 async def test_a_charge_for_what_never_ran_is_found(tmp_path: Path, monkeypatch: Patch) -> None:
-    rewritten(monkeypatch, "one", lambda sql: sql.replace("SET charged = :charged", "SET charged = 1"))
-    rewritten(monkeypatch, "run", lambda sql: sql.replace("charged + :charged", "charged + 1"))
+    rewritten(
+        monkeypatch,
+        lambda sql: sql.replace("SET charged = :charged", "SET charged = 1").replace(
+            "charged + :charged", "charged + 1"
+        ),
+    )
     async with running(tmp_path, "http://127.0.0.1:9") as service:
         job_id = (await submit(service, order(model=None))).job.id
         await service.services.jobs.cancel(LOCAL, job_id)
@@ -133,7 +150,7 @@ async def replaced(service: Service) -> str:
 async def test_a_write_without_its_fence_is_found(tmp_path: Path, monkeypatch: Patch, fenced: bool) -> None:
     if not fenced:
         monkeypatch.setattr(
-            transitions, "_FENCED", transitions._FENCED.replace("attempt = :attempt", ":attempt = :attempt")
+            transitions, "_FENCED", transitions._FENCED.replace("j.attempt = ", "j.attempt >= ")
         )
     async with Simulator(SLOW) as sim, running(tmp_path, sim.url) as service:
         job_id = await replaced(service)
@@ -209,10 +226,10 @@ async def test_work_that_is_repeated_instead_of_adopted_is_found(
 
 
 async def test_a_wish_that_becomes_two_jobs_is_found(tmp_path: Path, monkeypatch: Patch) -> None:
-    async def blind(*_args: Any) -> dict[Any, Any]:
-        return {}
+    async def blind(*_args: Any) -> keys.Keys:
+        return keys.Keys()
 
-    monkeypatch.setattr(submissions, "_known_keys", blind)
+    monkeypatch.setattr(keys, "look_up", blind)
     told = Told(sent={"wish"})
     async with Simulator(FAST) as sim, running(tmp_path, sim.url) as service:
         await online(service)

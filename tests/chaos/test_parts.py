@@ -36,7 +36,7 @@ def test_every_implementation_of_the_outside_has_failpoints() -> None:
 
 def test_failpoints_are_found_in_the_code() -> None:
     points = sites.points()
-    for point in ("db.Submissions._write.inside", "db.Driver._claim.after", "db.Reporter.finish.before",
+    for point in ("db.Submissions._insert.inside", "db.next_job.after", "db.Reporter.finish.before",
                   "comfyui.submit.after", "store.put.before", "signal.publish.after"):  # fmt: skip
         assert point in points
     known = {"db": sites.writes(), "comfyui": set(sites.CALLS), "store": set(sites.STORES)}

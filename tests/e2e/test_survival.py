@@ -5,9 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import pytest
 from tests.support.checker import check
 from tests.support.processes import client, serve, simulator, until_health, until_online
 from tests.support.valkey import valkey
+
+pytestmark = pytest.mark.usefixtures("dialect")
 
 LIMIT = 40.0
 BODY = {"prompt": "a lighthouse", "steps": 20, "width": 64, "height": 64}

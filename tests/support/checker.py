@@ -8,7 +8,12 @@ from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple
 
+import asyncpg
 from tests.support import effects
+from tests.support.postgres import blocking
+from tests.support.schema import NAME, url_of
+
+from comfy_api_service.db.tables import metadata
 
 TERMINAL = ("succeeded", "failed", "canceled")
 
@@ -51,7 +56,7 @@ def faults(
 ) -> list[Fault]:
     """As `check`, told apart."""
     files = artifacts or folder / "artifacts"
-    with closing(sqlite3.connect(folder / "comfy-api.sqlite3")) as db:
+    with closing(_opened(folder)) as db:
         db.row_factory = sqlite3.Row
         found = {
             Kind.LOST: [*_lost(db, acknowledged), *_artifacts(db, files)],
@@ -73,6 +78,28 @@ def faults(
                 if row["state"] not in TERMINAL
             ]
     return [Fault(kind, text) for kind, texts in found.items() for text in texts]
+
+
+def _opened(folder: Path) -> sqlite3.Connection:
+    """The folder's database; one on PostgreSQL as a copy in memory, so that the same questions are asked of it."""
+    url = url_of(folder)
+    return sqlite3.connect(folder / NAME) if url is None else blocking(lambda: _copy(url))
+
+
+async def _copy(url: str) -> sqlite3.Connection:
+    copy = sqlite3.connect(":memory:", check_same_thread=False)
+    server = await asyncpg.connect(url)
+    try:
+        async with server.transaction(isolation="repeatable_read", readonly=True):
+            for table in metadata.sorted_tables:
+                columns = [column.name for column in table.columns]
+                copy.execute(f"CREATE TABLE {table.name} ({', '.join(columns)})")
+                rows = await server.fetch(f"SELECT {', '.join(columns)} FROM {table.name}")
+                places = ", ".join("?" * len(columns))
+                copy.executemany(f"INSERT INTO {table.name} VALUES ({places})", map(tuple, rows))
+    finally:
+        await server.close()
+    return copy
 
 
 def _lost(db: sqlite3.Connection, acknowledged: Iterable[str]) -> Iterable[str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+from tests.support.schema import url_of
 
 STARTED_WITHIN = 30.0
 
@@ -85,7 +86,10 @@ def simulator(folder: Path, *arguments: str) -> Iterator[Process]:
 
 @contextmanager
 def serve(folder: Path, *urls: str, **environment: str) -> Iterator[Process]:
-    """`comfy-api serve` on a free port, its data in `folder`/data."""
+    """`comfy-api serve` on a free port, its data in `folder`/data; on the database that the folder is bound to."""
+    database = url_of(folder)
+    if database is not None:
+        environment = {"DATABASE_URL": database, **environment}
     arguments = ["comfy_api_service", "serve", "--port", "0"]
     for url in urls:
         arguments += ["--comfyui-url", url]

@@ -141,3 +141,40 @@ def test_a_store_that_is_described_wrong_stops_the_start(
     (fault,) = faults_of()
     assert fault.startswith(named)
     assert "secret" not in fault
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("mysql://host/name", "postgresql:// or sqlite:///"),
+        ("postgresql+asyncpg://host/name", "postgresql:// or sqlite:///"),
+        ("postgresql://user:hunter2@host", "names the database"),
+        ("postgresql://user:hunter2@host/", "names the database"),
+        ("postgresql://user:hunter2#@host/name", "%23"),
+        ("postgresql://user:hunter2@host:port/name", "port"),
+    ],
+)
+def test_an_address_of_a_database_that_cannot_be_right(
+    url: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", url)
+    (fault,) = faults_of()
+    assert fault.startswith("DATABASE_URL: ")
+    assert words in fault
+    assert "hunter2" not in fault
+
+
+def test_addresses_of_databases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load().postgres_url is None
+    assert load(database_url="sqlite:///x.db").database_path == Path("x.db")
+    for url in (
+        "postgresql://u:p%23@h:5432/n?sslmode=require",
+        "postgres://h1:5432,h2:5432/n",
+        "postgres:///n?host=/s",
+    ):
+        assert load(database_url=url).postgres_url == url
+    (tmp_path / "url").write_text("postgresql://u:p@h/n\n")
+    monkeypatch.setenv("DATABASE_URL_FILE", str(tmp_path / "url"))
+    assert load().postgres_url == "postgresql://u:p@h/n"
+    monkeypatch.setenv("DATABASE_URL", "")
+    assert load().postgres_url == "postgresql://u:p@h/n"

@@ -6,7 +6,7 @@ from typing import Annotated, Final
 from fastapi import Depends, Query
 
 from comfy_api_service.api.schemas.base import BATCH_ID_PATTERN
-from comfy_api_service.api.schemas.submission import LABEL_KEY
+from comfy_api_service.api.schemas.submission import LABEL_KEY, LABEL_VALUE
 from comfy_api_service.db.jobs import JobFilters
 from comfy_api_service.domain.errors import FieldError, ValidationFailed
 from comfy_api_service.domain.job import Status
@@ -55,6 +55,8 @@ def _pair(text: str | None) -> tuple[str, str] | None:
     if text is None:
         return None
     key, _, value = text.partition(":")
+    if not re.fullmatch(LABEL_VALUE, value):
+        raise ValidationFailed([FieldError("label", "must not contain control characters")])
     return key, value
 
 

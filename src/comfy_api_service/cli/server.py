@@ -148,6 +148,7 @@ def start_faults(settings: "Settings") -> Iterator[None]:
     """What opening data folder and database can meet, as `Fault`."""
     from comfy_api_service.bootstrap import DataFolderInUse, DataFolderUnusable  # noqa: PLC0415
     from comfy_api_service.db.migrate import SchemaTooNew  # noqa: PLC0415
+    from comfy_api_service.db.problems import DatabaseUnusable  # noqa: PLC0415
 
     folder = settings.data_dir.absolute()
     try:
@@ -158,7 +159,12 @@ def start_faults(settings: "Settings") -> Iterator[None]:
             "Stop that one, or give this one a folder of its own with --data-dir.",
         ) from None
     except SchemaTooNew as error:
-        raise Fault(str(error), "Update this program, or give a folder of its own with --data-dir.") from None
+        elsewhere = "DATABASE_URL" if settings.postgres_url else "--data-dir"
+        raise Fault(
+            str(error), f"Update this program, or give it a database of its own with {elsewhere}."
+        ) from None
+    except DatabaseUnusable as error:
+        raise Fault(f"The database cannot be used: {error}.", error.problem.remedy) from None
     except DataFolderUnusable as error:
         raise Fault(
             str(error),

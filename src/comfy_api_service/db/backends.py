@@ -57,6 +57,14 @@ async def remove_others(tx: Tx, keep: Sequence[str], now: float) -> None:
     )
 
 
+async def hold(tx: Tx, backend_id: str) -> None:
+    """Lock a backend's row; its lock comes before those of lanes."""
+    if not tx.dialect.one_writer:
+        await tx.one(
+            "SELECT id FROM backends WHERE id = :id" + tx.dialect.locking("backends"), {"id": backend_id}
+        )
+
+
 async def describe(
     tx: Tx,
     backend_id: str,

@@ -148,6 +148,7 @@ async def expired(tx: Reader, now: float, *, limit: int) -> list[str]:
 
 async def forget(tx: Tx, *, before: float, keys_before: float, limit: int) -> int:
     """Delete old rows: jobs that ended before a moment and have no artifacts left, old keys, old outbox lines."""
+    await tx.run("DELETE FROM idempotency_keys WHERE created_at < :before", {"before": keys_before})
     gone = await tx.run(
         """DELETE FROM jobs WHERE id IN (
              SELECT id FROM jobs WHERE finished_at < :before AND finished_at IS NOT NULL
@@ -160,7 +161,6 @@ async def forget(tx: Tx, *, before: float, keys_before: float, limit: int) -> in
            AND NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.id = ledger.job_id)""",
         {"before": before},
     )
-    await tx.run("DELETE FROM idempotency_keys WHERE created_at < :before", {"before": keys_before})
     await tx.run("DELETE FROM outbox WHERE at < :before", {"before": before})
     await tx.run(
         """DELETE FROM batches WHERE created_at < :before

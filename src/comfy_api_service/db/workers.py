@@ -1,12 +1,12 @@
 """Workers: their leases' counters and the start tags they have given out."""
 
 from comfy_api_service.db.base import Tx
-from comfy_api_service.db.lanes import greatest_start_tag
+from comfy_api_service.db.lanes import frontier
 
 
 async def register(tx: Tx, worker_id: str, *, node_id: str, now: float, alone: bool) -> None:
     """Enter a worker. `alone`: a lock proves that no other lives, so their rows can go."""
-    tag = await greatest_start_tag(tx)
+    tag = (await frontier(tx)).v
     if alone:
         await tx.run("DELETE FROM workers")
         await tx.run("UPDATE backends SET worker_id = NULL")

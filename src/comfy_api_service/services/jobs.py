@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from comfy_api_service.db import counters, jobs, transitions
 from comfy_api_service.db.base import Database, Reader, Tx
 from comfy_api_service.db.jobs import JobFilters
-from comfy_api_service.db.transitions import Change, Ending
 from comfy_api_service.domain.account import Account
 from comfy_api_service.domain.clock import Clock
 from comfy_api_service.domain.errors import Conflict, NotFound, Unavailable
-from comfy_api_service.domain.job import ACTIVE, TERMINAL, Job, State, Status
+from comfy_api_service.domain.job import ACTIVE, TERMINAL, Job, Status
 from comfy_api_service.services.announce import Announcer
 from comfy_api_service.services.estimates import place_of
 from comfy_api_service.services.pool import Pool
@@ -120,17 +119,7 @@ class Jobs:
     async def cancel(self, account: Account, job_id: str) -> JobView:
         """Queued: canceled at once. With a backend: marked, and canceled when the backend has stopped."""
         now = self._clock.now()
-
-        async def write(tx: Tx) -> tuple[Job | None, Change | None]:
-            job = await jobs.get(tx, account.id, job_id)
-            if job is None or job.state in TERMINAL:
-                return job, None
-            if job.state is State.READY:
-                change = await transitions.give_up(tx, job_id, Ending(State.CANCELED), now=now)
-                return await jobs.get(tx, account.id, job_id), change
-            return await jobs.mark_canceled(tx, account.id, job_id, now), None
-
-        job, change = await self._db.write(write)
+        job, change = await self._db.write(lambda tx: transitions.cancel(tx, account.id, job_id, now=now))
         if job is None:
             raise NotFound("job")
         if change is not None:

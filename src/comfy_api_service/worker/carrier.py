@@ -6,7 +6,7 @@ from typing import Final
 
 import structlog
 
-from comfy_api_service.db.transitions import Ending, deadline_error
+from comfy_api_service.db.endings import Ending, deadline_error
 from comfy_api_service.domain.clock import Clock
 from comfy_api_service.domain.errors import Code
 from comfy_api_service.domain.job import Artifact, JobError, State, Status

@@ -170,6 +170,7 @@ class Contact:
             return True
 
         async def write(tx: Tx) -> None:
+            await backends.hold(tx, self.backend_id)
             if self.inventory is not None:
                 await store_inventory(tx, self.inventory, self._clock.now())
                 if state is BackendState.ONLINE:

@@ -6,6 +6,7 @@ whenever the socket may not have told all. Adopts what an earlier process left.
 
 import asyncio
 import contextlib
+import random
 from typing import Any, Final
 
 import structlog
@@ -14,8 +15,8 @@ from comfy_api_service.comfyui.client import ComfyClient
 from comfy_api_service.comfyui.message_types import Message, PreviewFrame
 from comfy_api_service.comfyui.socket import Session
 from comfy_api_service.db import backends, claims, work
-from comfy_api_service.db.base import Database, Tx
-from comfy_api_service.db.claims import Claimant
+from comfy_api_service.db.base import CommitUnknown, Database, Tx
+from comfy_api_service.db.claims import Busy, Claimant, Claimed
 from comfy_api_service.db.work import OpenAttempt
 from comfy_api_service.domain.clock import Clock
 from comfy_api_service.domain.errors import Unavailable
@@ -44,6 +45,10 @@ RESULT_FIRST_SECONDS: Final = 0.015
 STRAYS_SECONDS: Final = 30.0
 AWAY_SECONDS: Final = 0.25
 """Before the next claim when the database did not answer."""
+BUSY_SECONDS: Final = (0.005, 0.02)
+"""When to look again for work that others had just now: at random between these."""
+POLL_SECONDS: Final = 0.25
+"""How often an idle backend looks for work when no wake-up comes."""
 
 
 class Driver:
@@ -184,13 +189,18 @@ class Driver:
         if inventory is None:
             return False
         claimant = Claimant(self.backend_id, self._worker_id, self._session.client_id, inventory.hash)
+        prompt_id = new_prompt_id()
+        claimed: Claimed | OpenAttempt | Busy | None
         try:
-            claimed = await self._db.write(
-                lambda tx: claims.claim(tx, claimant, prompt_id=new_prompt_id(), now=self._clock.now())
-            )
+            claimed = await claims.next_job(self._db, claimant, prompt_id=prompt_id, now=self._clock.now())
+        except CommitUnknown:
+            claimed = await self._claimed_after_all(prompt_id)
         except Unavailable:
             await asyncio.sleep(AWAY_SECONDS)
             return False
+        if isinstance(claimed, Busy):
+            await asyncio.sleep(random.uniform(*BUSY_SECONDS))  # noqa: S311 - claimants are spread by it
+            return True
         if claimed is None:
             return False
         if claimed.model is not None and claimed.model != self._resident:
@@ -205,6 +215,11 @@ class Driver:
             log.exception("beginning_failed", job_id=assignment.job_id)
             await self._reporter.requeue(assignment, Lost("internal fault", unsent=True))
         return True
+
+    async def _claimed_after_all(self, prompt_id: str) -> OpenAttempt | None:
+        """The attempt of a claim that nobody heard of, if it was committed."""
+        attempts = await self._reporter.persist(lambda tx: work.open_attempts(tx, self.backend_id))
+        return next((attempt for attempt in attempts if attempt.prompt_id == prompt_id), None)
 
     async def _begin(self, assignment: Assignment) -> None:
         """Compile if that is still to do, then post; the run is known before anything is sent."""

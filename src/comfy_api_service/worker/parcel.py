@@ -6,7 +6,8 @@ from typing import Any
 
 import orjson
 
-from comfy_api_service.db.transitions import Ending, Fence
+from comfy_api_service.db.endings import Ending
+from comfy_api_service.db.transitions import Fence
 from comfy_api_service.domain.job import Artifact, CacheUse, State
 
 

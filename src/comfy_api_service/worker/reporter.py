@@ -10,7 +10,7 @@ import structlog
 
 from comfy_api_service.db import timings, transitions, work
 from comfy_api_service.db.base import Database, Tx
-from comfy_api_service.db.transitions import Change, Ending
+from comfy_api_service.db.endings import Change, Ending
 from comfy_api_service.domain.clock import Clock
 from comfy_api_service.domain.errors import Unavailable
 from comfy_api_service.domain.events import Preview, Progress

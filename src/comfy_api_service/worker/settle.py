@@ -10,7 +10,8 @@ import structlog
 from comfy_api_service.comfyui.client import ComfyClient
 from comfy_api_service.comfyui.errors import BackendError, OutputInvalid, OutputMissing, job_error
 from comfy_api_service.comfyui.message_types import Output
-from comfy_api_service.db.transitions import Ending, Fence, deadline_error
+from comfy_api_service.db.endings import Ending, deadline_error
+from comfy_api_service.db.transitions import Fence
 from comfy_api_service.domain.clock import Clock
 from comfy_api_service.domain.errors import Code
 from comfy_api_service.domain.graph import Graph, pixel_steps

@@ -117,6 +117,7 @@ async def test_a_listener_that_comes_back(at: httpx2.AsyncClient, slow: Service)
         assert answer.status_code == 204
 
 
+@pytest.mark.sqlite
 async def test_previews_can_be_switched_off(at: httpx2.AsyncClient) -> None:
     told = await read_stream(at, await submit(at, steps=6), params={"previews": "false"})
     assert "preview" not in [event["type"] for _, event in told]
@@ -131,10 +132,12 @@ async def test_previews_can_be_switched_off(at: httpx2.AsyncClient) -> None:
         ({}, 404),
     ],
 )
+@pytest.mark.sqlite
 async def test_a_stream_that_is_refused(at: httpx2.AsyncClient, options: dict[str, Any], status: int) -> None:
     assert (await at.get(f"{JOBS}/{ABSENT}/events", **options)).status_code == status
 
 
+@pytest.mark.sqlite
 async def test_the_latest_preview(at: httpx2.AsyncClient) -> None:
     job_id = await submit(at, steps=20)
     assert (await at.get(f"{JOBS}/{job_id}/preview")).status_code == 404
@@ -173,6 +176,7 @@ async def _code(socket: ClientConnection) -> tuple[int, str]:
     return socket.close_code or 0, socket.close_reason or ""
 
 
+@pytest.mark.sqlite
 async def test_close_codes_and_denied_upgrades(at: httpx2.AsyncClient, slow: Service) -> None:
     ws = str(at.base_url).replace("http", "ws", 1)
     async with connect(f"{ws}/ws/jobs/{ABSENT}") as socket:
@@ -198,6 +202,7 @@ async def test_close_codes_and_denied_upgrades(at: httpx2.AsyncClient, slow: Ser
         assert slow.services.metrics.websockets._value.get() == 1
 
 
+@pytest.mark.sqlite
 async def test_a_stop_closes_sockets_and_streams_with_a_reason(at: httpx2.AsyncClient, slow: Service) -> None:
     job_id = await submit(at, steps=100)
     stream = asyncio.create_task(read_stream(at, job_id))
@@ -255,6 +260,7 @@ async def test_fifty_listeners_on_one_job_all_hear_the_end(at: httpx2.AsyncClien
     assert lasts == ["done"] * 50
 
 
+@pytest.mark.sqlite
 async def test_nothing_stays_behind_when_listeners_leave(tmp_path: Path) -> None:
     async with Simulator(FAST) as sim, running(tmp_path, sim.url) as service:
         await online(service)

@@ -1,5 +1,6 @@
 """Schemathesis with all its checks over the OpenAPI document, against a real server."""
 
+import contextlib
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -9,6 +10,7 @@ import schemathesis
 from hypothesis import HealthCheck, settings
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 from tests.support.processes import client, serve, simulator, until_online
+from tests.support.schema import DIALECTS, copied
 
 from comfy_api_service.api.app import openapi_text
 
@@ -19,19 +21,22 @@ EXAMPLES = 12
 KNOWS = {"IDEMPOTENCY_KEY_REUSED", "MODEL_NOT_FOUND", "NODE_NOT_AVAILABLE"}
 
 
-@pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+@pytest.fixture(scope="module", params=DIALECTS)
+def address(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The service as a process of its own: Hypothesis minds whoever draws from `random` in its process."""
     folder = tmp_path_factory.mktemp("schemathesis")
-    with (
-        simulator(folder, "--seconds-per-step", "0.002", "--seconds-per-load", "0") as sim,
-        serve(folder, sim.url) as service,
-    ):
+    with contextlib.ExitStack() as held:
+        environment = {}
+        if request.param == "postgresql":
+            environment["DATABASE_URL"] = held.enter_context(copied(request.getfixturevalue("postgres")))
+        sim = held.enter_context(simulator(folder, "--seconds-per-step", "0.002", "--seconds-per-load", "0"))
+        service = held.enter_context(serve(folder, sim.url, **environment))
         with client(service) as http:
             until_online(http)
         yield service.url
 
 
+pytestmark = pytest.mark.sqlite  # its own fixture sees to the other
 schema = schemathesis.openapi.from_dict(json.loads(openapi_text("0.0.0")))
 
 

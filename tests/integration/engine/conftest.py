@@ -1,4 +1,4 @@
-"""A service over a bucket."""
+"""The engine's tests run on either database; some of them over a bucket."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -9,6 +9,11 @@ from tests.support.stack import FAST
 from tests.support.world import World
 
 from comfy_api_service.simulator import Simulator
+
+
+@pytest.fixture(autouse=True)
+def _on_either_database(dialect: str) -> None:
+    """Every test of the engine runs on both."""
 
 
 @pytest.fixture

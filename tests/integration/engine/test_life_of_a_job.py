@@ -99,7 +99,7 @@ async def test_a_listener_that_comes_back_gets_what_it_missed(tmp_path: Path) ->
 
 
 async def test_two_prompts_are_kept_in_the_backends_queue_and_never_more(tmp_path: Path) -> None:
-    async with Simulator(FAST) as sim, running(tmp_path, sim.url) as service:
+    async with Simulator(replace(FAST, seconds_per_step=0.02)) as sim, running(tmp_path, sim.url) as service:
         await online(service)
         jobs = [(await submit(service, order(seed=n))).job.id for n in range(12)]
         for one in jobs:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from comfy_api_service.cli.doctor import backends, data, machine
+from comfy_api_service.cli.doctor import backends, data, machine, postgres
 from comfy_api_service.cli.doctor.finding import Finding, fault, ok
 from comfy_api_service.cli.listening import url_of
 
@@ -35,12 +35,13 @@ def of_machine() -> list[Finding]:
 
 async def of_settings(settings: "Settings", *, comfyui_python: str | None = None) -> list[Finding]:
     """Everything that the settings lead to."""
-    path = settings.database_path
     findings = [
         machine.port(settings.host, settings.port, is_this_service),
         data.data_folder(settings.data_dir),
         data.disk(settings.data_dir),
-        data.database(path),
+        data.database(settings.database_path)
+        if settings.postgres_url is None
+        else await postgres.database(settings.postgres_url, settings.database_pool_size),
     ]
     if settings.redis_url is not None:
         from comfy_api_service.cli.doctor import redis  # noqa: PLC0415 - takes a third of a second
