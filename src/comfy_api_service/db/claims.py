@@ -42,6 +42,7 @@ class Claimed:
     account_id: str
     attempt: int
     prompt_id: str
+    worker_id: str
     client_id: str
     graph: bytes | None
     params: Mapping[str, Any]
@@ -252,6 +253,7 @@ async def _take(tx: Tx, claimant: Claimant, choice: Choice, prompt_id: str, now:
         account_id=choice.account,
         attempt=row["attempt"],
         prompt_id=prompt_id,
+        worker_id=claimant.worker_id,
         client_id=claimant.client_id,
         graph=row["graph"],
         params=loads(row["params"]),

@@ -333,6 +333,7 @@ workers = Table(
     _count("counter"),
     _real("start_tag"),
     _time("started_at"),
+    Column("scope", TEXT),
 )
 
 timings = Table(

@@ -22,34 +22,48 @@ POISON_AFTER: Final = 2
 """A job that took this many backends down with it is not run again."""
 
 
+AttemptKey = tuple[str, int]
+"""A job's id and the number of its attempt."""
+
+
 @dataclass(frozen=True, slots=True)
 class Fence:
-    """The attempt that a write speaks for."""
+    """The attempt that a write speaks for, and the worker that answers for it."""
 
     job_id: str
     attempt: int
+    worker_id: str
+
+    @property
+    def key(self) -> AttemptKey:
+        return self.job_id, self.attempt
 
 
 _COLUMNS: Final = """j.id, j.account_id, j.state, j.seq, j.attempt, j.executed, j.max_attempts, j.backends_killed,
   j.out_of_memory, j.cost, j.images, j.requirement_id, j.deadline_at, j.cancel_requested_at, j.queued_at"""
 _LANE: Final = "JOIN lanes l ON l.account_id = j.account_id"
-_FENCED: Final = "j.id = :job AND j.attempt = :attempt AND j.state IN ('dispatched', 'executing', 'storing')"
+_MINE: Final = """JOIN attempts a ON a.job_id = j.id AND a.number = j.attempt
+WHERE j.id = :job AND j.attempt = :attempt AND a.worker_id = :worker
+  AND j.state IN ('dispatched', 'executing', 'storing')"""
 
 
 async def _hold(tx: Tx, fence: Fence) -> Row | None:
     """Job and lane, for those who change the lane's counters too."""
     return await tx.one(
-        f"SELECT {_COLUMNS}, {lanes.COLUMNS} FROM jobs j {_LANE} WHERE {_FENCED}"
-        + tx.dialect.locking("l", "j"),
-        {"job": fence.job_id, "attempt": fence.attempt},
+        f"SELECT {_COLUMNS}, {lanes.COLUMNS} FROM jobs j {_LANE} {_MINE}" + tx.dialect.locking("l", "j", "a"),
+        _params(fence),
     )
+
+
+def _params(fence: Fence) -> dict[str, object]:
+    return {"job": fence.job_id, "attempt": fence.attempt, "worker": fence.worker_id}
 
 
 async def started(tx: Tx, fence: Fence, *, now: float) -> Change | None:
     """The prompt executes on the backend."""
     job = await tx.one(
-        f"SELECT {_COLUMNS} FROM jobs j WHERE {_FENCED}" + tx.dialect.locking("j"),
-        {"job": fence.job_id, "attempt": fence.attempt},
+        f"SELECT {_COLUMNS} FROM jobs j {_MINE}" + tx.dialect.locking("j", "a"),
+        _params(fence),
     )
     if job is None:
         return None
@@ -270,10 +284,18 @@ async def keep_compiled(
     touched = await tx.run(
         """UPDATE jobs SET graph = :graph, params = :params, images = :images, timing_key = :timing,
              requirement_id = :need
-           WHERE id = :job AND attempt = :attempt AND state IN ('dispatched', 'executing', 'storing')""",
-        {"job": fence.job_id, "attempt": fence.attempt, "graph": packed(graph), "params": dumps(params),
-         "images": images, "timing": timing_key, "need": requirement_id},
-    )  # fmt: skip
+           WHERE id = :job AND attempt = :attempt AND state IN ('dispatched', 'executing', 'storing')
+             AND EXISTS (SELECT 1 FROM attempts a
+               WHERE a.job_id = :job AND a.number = :attempt AND a.worker_id = :worker)""",
+        {
+            **_params(fence),
+            "graph": packed(graph),
+            "params": dumps(params),
+            "images": images,
+            "timing": timing_key,
+            "need": requirement_id,
+        },
+    )
     return touched == 1
 
 

@@ -18,6 +18,7 @@ class OpenAttempt:
     account_id: str
     attempt: int
     prompt_id: str
+    worker_id: str
     client_id: str
     state: State
     graph: bytes | None
@@ -30,18 +31,19 @@ class OpenAttempt:
 
     @property
     def fence(self) -> Fence:
-        return Fence(self.job_id, self.attempt)
+        return Fence(self.job_id, self.attempt, self.worker_id)
 
 
-async def open_attempts(tx: Reader, backend_id: str) -> list[OpenAttempt]:
+async def open_attempts(tx: Reader, backend_id: str, worker_id: str) -> list[OpenAttempt]:
+    """Those that the worker answers for."""
     rows = await tx.all(
-        """SELECT j.id, j.account_id, j.attempt, a.prompt_id, a.client_id, j.state, j.graph, j.params, j.output,
-             r.primary_model, j.timing_key, j.images, a.dispatched_at
+        """SELECT j.id, j.account_id, j.attempt, a.prompt_id, a.worker_id, a.client_id, j.state, j.graph, j.params,
+             j.output, r.primary_model, j.timing_key, j.images, a.dispatched_at
            FROM attempts a JOIN jobs j ON j.id = a.job_id AND j.attempt = a.number
            LEFT JOIN requirements r ON r.id = j.requirement_id
-           WHERE a.backend_id = :backend AND a.closed_at IS NULL
+           WHERE a.backend_id = :backend AND a.worker_id = :worker AND a.closed_at IS NULL
              AND j.state IN ('dispatched', 'executing', 'storing') ORDER BY a.dispatched_at""",
-        {"backend": backend_id},
+        {"backend": backend_id, "worker": worker_id},
     )
     return [
         OpenAttempt(
@@ -49,6 +51,7 @@ async def open_attempts(tx: Reader, backend_id: str) -> list[OpenAttempt]:
             account_id=row["account_id"],
             attempt=row["attempt"],
             prompt_id=row["prompt_id"],
+            worker_id=row["worker_id"],
             client_id=row["client_id"],
             state=State(row["state"]),
             graph=row["graph"],
@@ -63,17 +66,33 @@ async def open_attempts(tx: Reader, backend_id: str) -> list[OpenAttempt]:
     ]
 
 
-async def backends_with_open_attempts(tx: Reader) -> list[str]:
-    rows = await tx.all("SELECT DISTINCT backend_id FROM attempts WHERE closed_at IS NULL")
+_DRIVEN = """EXISTS (SELECT 1 FROM backends b JOIN workers w ON w.id = b.worker_id
+  WHERE b.id = {backend} AND b.removed_at IS NULL AND w.counter >= 0)"""
+"""A living worker drives the backend."""
+
+
+async def abandoned_backends(tx: Reader) -> list[str]:
+    """Backends with open attempts that nobody drives, those included that are on no list any more."""
+    rows = await tx.all(
+        f"""SELECT DISTINCT backend_id FROM attempts
+            WHERE closed_at IS NULL AND NOT {_DRIVEN.format(backend="attempts.backend_id")}"""
+    )
     return [row["backend_id"] for row in rows]
 
 
-async def adopt(tx: Tx, backend_id: str, worker_id: str) -> None:
-    """Take over the open attempts of a backend from a worker that is dead."""
+async def adopt(tx: Tx, backend_id: str, worker_id: str) -> list[OpenAttempt]:
+    """Answer for the open attempts of a backend from now on; those who did so before are fenced off.
+
+    Nothing if another living worker drives the backend.
+    """
+    await tx.lock("backends")
     await tx.run(
-        "UPDATE attempts SET worker_id = :worker WHERE backend_id = :backend AND closed_at IS NULL",
+        f"""UPDATE attempts SET worker_id = :worker WHERE backend_id = :backend AND closed_at IS NULL
+            AND (NOT {_DRIVEN.format(backend=":backend")}
+              OR EXISTS (SELECT 1 FROM backends b WHERE b.id = :backend AND b.worker_id = :worker))""",
         {"worker": worker_id, "backend": backend_id},
     )
+    return await open_attempts(tx, backend_id, worker_id)
 
 
 async def closed_among(tx: Reader, prompt_ids: Sequence[str]) -> dict[str, bool]:
@@ -168,6 +187,21 @@ async def forget(tx: Tx, *, before: float, keys_before: float, limit: int) -> in
         {"before": before},
     )
     return gone
+
+
+async def left_over(tx: Reader, fence: Fence, keys: Sequence[str], *, mine: bool) -> list[str]:
+    """Those of the keys of an attempt's files that neither a row names nor an open attempt may come to want.
+
+    `mine`: an attempt that this worker answers for may be open.
+    """
+    still_open = await tx.one(
+        """SELECT worker_id FROM attempts WHERE job_id = :job AND number = :attempt AND closed_at IS NULL""",
+        {"job": fence.job_id, "attempt": fence.attempt},
+    )
+    if still_open is not None and not (mine and still_open["worker_id"] == fence.worker_id):
+        return []
+    kept = await kept_keys(tx, [fence.job_id])
+    return [key for key in keys if key not in kept]
 
 
 async def kept_keys(tx: Reader, job_ids: Sequence[str]) -> set[str]:

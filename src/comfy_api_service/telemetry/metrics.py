@@ -165,6 +165,11 @@ class Metrics:
             registry=registry,
         )
         self.leases = Gauge("comfyui_worker_leases", "Backends that this worker drives.", registry=registry)
+        self.replaced = Counter(
+            "comfyui_worker_replaced",
+            "How often this worker was taken for dead and found itself alive.",
+            registry=registry,
+        )
         self.counter_drift = Counter(
             "comfyui_counter_drift", "Counters found to differ from what they count.", registry=registry
         )
@@ -227,3 +232,10 @@ class Metrics:
         self.model_loads.labels(name)
         for kind in ("ram_total", "ram_free", "vram_total", "vram_free"):
             self.backend_memory.labels(name, kind)
+
+    def remove_backend(self, name: str) -> None:
+        """Of a backend that another process drives from now on, this one tells nothing any more."""
+        for gauge in (self.backend_up, self.backend_busy, self.breaker):
+            gauge.remove(name)
+        for kind in ("ram_total", "ram_free", "vram_total", "vram_free"):
+            self.backend_memory.remove(name, kind)

@@ -26,6 +26,7 @@ class Assignment:
     account_id: str
     attempt: int
     prompt_id: str
+    worker_id: str
     client_id: str
     state: State
     graph: bytes | None
@@ -38,7 +39,7 @@ class Assignment:
 
     @property
     def fence(self) -> Fence:
-        return Fence(self.job_id, self.attempt)
+        return Fence(self.job_id, self.attempt, self.worker_id)
 
     def place_in_batch(self, index: int) -> dict[str, int]:
         """Which picture of several a file of a generation is; nothing for one that is alone.
@@ -56,6 +57,7 @@ def assigned(found: Claimed | OpenAttempt) -> Assignment:
         account_id=found.account_id,
         attempt=found.attempt,
         prompt_id=found.prompt_id,
+        worker_id=found.worker_id,
         client_id=found.client_id,
         state=State.DISPATCHED if adopted is None else adopted.state,
         graph=found.graph,

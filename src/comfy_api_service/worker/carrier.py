@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Final
 
 import structlog
@@ -37,6 +38,7 @@ class Carrier:
         clock: Clock,
         metrics: Metrics,
         *,
+        worker_id: str,
         retention: float,
         timeout: float,
     ) -> None:
@@ -47,6 +49,7 @@ class Carrier:
         self._reporter = reporter
         self._clock = clock
         self._metrics = metrics
+        self._worker_id = worker_id
         self._retention = retention
         self._timeout = timeout
         self._stopping: dict[str, asyncio.Task[None]] = {}
@@ -130,9 +133,12 @@ class Carrier:
     async def _end(self, parcel: Parcel, ending: Ending, outcome: str) -> None:
         measured = parcel.measured if ending.state is State.SUCCEEDED else None
         status = await self._reporter.finish(parcel, ending, measured)
+        if status is None and parcel.worker_id != self._worker_id:  # packed by an earlier process
+            parcel = replace(parcel, worker_id=self._worker_id)
+            status = await self._reporter.finish(parcel, ending, measured)
         if status is not Status.SUCCEEDED:
-            kept = await self._reporter.kept_keys(parcel)
-            await self._discard(parcel, [one.key for one in parcel.artifacts if one.key not in kept])
+            keys = [one.key for one in parcel.artifacts]
+            await self._discard(parcel, await self._reporter.left_over(parcel, keys))
         if status is None:
             outcome = "replaced"
         elif status is Status.CANCELED:
@@ -149,7 +155,7 @@ class Carrier:
             log.warning("discard_failed", job_id=parcel.job_id)
 
     async def _drop(self, parcel: Parcel, outcome: str) -> None:
-        if not self._shelf.holds(parcel.fence):
+        if not self._shelf.holds(parcel.key):
             return
         self._metrics.parked_ends.labels(outcome).inc()
         log.info("parked_result_ended", job_id=parcel.job_id, outcome=outcome)

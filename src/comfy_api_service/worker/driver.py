@@ -87,7 +87,7 @@ class Driver:
         self._settled = asyncio.Event()
         self._settled.set()
         self.contact = Contact(
-            backend_id, name, client, db, signals, clock, metrics, changed=self._changed.set
+            backend_id, name, worker_id, client, db, signals, clock, metrics, changed=self._changed.set
         )
         self._session = Session(
             client,
@@ -133,6 +133,10 @@ class Driver:
         self._changed.set()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=grace)
+
+    def pause(self, paused: bool) -> None:
+        """Whether to take no new work for now; what is here runs on."""
+        self.contact.drain(paused)
 
     async def close(self) -> None:
         for run in self._runs.values():
@@ -218,7 +222,9 @@ class Driver:
 
     async def _claimed_after_all(self, prompt_id: str) -> OpenAttempt | None:
         """The attempt of a claim that nobody heard of, if it was committed."""
-        attempts = await self._reporter.persist(lambda tx: work.open_attempts(tx, self.backend_id))
+        attempts = await self._reporter.persist(
+            lambda tx: work.open_attempts(tx, self.backend_id, self._worker_id)
+        )
         return next((attempt for attempt in attempts if attempt.prompt_id == prompt_id), None)
 
     async def _begin(self, assignment: Assignment) -> None:
@@ -302,7 +308,9 @@ class Driver:
     async def _forget_residency(self) -> None:
         """A backend that restarted has nothing loaded."""
         self._resident = None
-        await self._reporter.persist(lambda tx: backends.forget_residency(tx, self.backend_id))
+        await self._reporter.persist(
+            lambda tx: backends.forget_residency(tx, self.backend_id, self._worker_id)
+        )
 
     def _spawn(self, coroutine: Any) -> None:
         task: asyncio.Task[None] = asyncio.create_task(coroutine)
@@ -334,12 +342,12 @@ class Driver:
         """Take over the open attempts of this backend; each is settled where it is."""
 
         async def take(tx: Tx) -> list[OpenAttempt]:
-            await work.adopt(tx, self.backend_id, self._worker_id)
-            await backends.forget_residency(tx, self.backend_id)
-            return await work.open_attempts(tx, self.backend_id)
+            adopted = await work.adopt(tx, self.backend_id, self._worker_id)
+            await backends.forget_residency(tx, self.backend_id, self._worker_id)
+            return adopted
 
         for attempt in await self._reporter.persist(take):
-            if not self._settler.holds(attempt.fence):
+            if not self._settler.holds(attempt.fence.key):
                 self._take_up(attempt)
 
     def _take_up(self, attempt: OpenAttempt) -> None:
@@ -357,10 +365,14 @@ class Driver:
             await asyncio.sleep(STRAYS_SECONDS)
             if self._draining:
                 continue
-            attempts = await self._db.read(lambda tx: work.open_attempts(tx, self.backend_id))
+            attempts = await self._db.read(
+                lambda tx: work.open_attempts(tx, self.backend_id, self._worker_id)
+            )
             known = {*self._runs, *self._settling}
             strays = [
-                one for one in attempts if one.prompt_id not in known and not self._settler.holds(one.fence)
+                one
+                for one in attempts
+                if one.prompt_id not in known and not self._settler.holds(one.fence.key)
             ]
             for attempt in strays:
                 if attempt.prompt_id in missed:

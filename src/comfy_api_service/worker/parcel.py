@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from comfy_api_service.db.endings import Ending
-from comfy_api_service.db.transitions import Fence
+from comfy_api_service.db.transitions import AttemptKey, Fence
 from comfy_api_service.domain.job import Artifact, CacheUse, State
 
 
@@ -21,6 +21,8 @@ class Parcel:
 
     job_id: str
     attempt: int
+    worker_id: str
+    """Who answered for the attempt when it was packed."""
     artifacts: tuple[Artifact, ...]
     keys: frozenset[str]
     """Those of the artifacts that wait on this machine's disk; the others are in the store."""
@@ -36,8 +38,12 @@ class Parcel:
     """Seconds since the epoch."""
 
     @property
+    def key(self) -> AttemptKey:
+        return self.job_id, self.attempt
+
+    @property
     def fence(self) -> Fence:
-        return Fence(self.job_id, self.attempt)
+        return Fence(self.job_id, self.attempt, self.worker_id)
 
     def ending(self, expires_at: float) -> Ending:
         """The job's success, with artifacts that are kept until `expires_at`."""

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterable, Iterable, Sequence
 
 import structlog
 
-from comfy_api_service.db.transitions import Fence
+from comfy_api_service.db.transitions import AttemptKey
 from comfy_api_service.storage.base import (
     Storage,
     StorageError,
@@ -72,14 +72,14 @@ class Parking:
         await self._shelf.keep(parcel)
         log.warning("result_parked", job_id=parcel.job_id, attempt=parcel.attempt, files=len(parcel.keys))
 
-    def holds(self, fence: Fence) -> bool:
+    def holds(self, attempt: AttemptKey) -> bool:
         """Whether a result waits for this attempt: nobody else needs to settle it."""
-        return self._shelf.holds(fence)
+        return self._shelf.holds(attempt)
 
-    async def tidy(self, fence: Fence) -> None:
+    async def tidy(self, attempt: AttemptKey) -> None:
         """Remove what was put here for an attempt that ended without a parcel."""
-        self._unfit = {key for key in self._unfit if not key.startswith(folder_of(fence))}
+        self._unfit = {key for key in self._unfit if not key.startswith(folder_of(attempt))}
         try:
-            await self._shelf.forget(fence)
+            await self._shelf.forget(attempt)
         except StorageError:
-            log.warning("discard_failed", job_id=fence.job_id)
+            log.warning("discard_failed", job_id=attempt[0])

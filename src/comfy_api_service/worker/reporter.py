@@ -3,7 +3,7 @@ every announcement follows its commit.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
 
 import structlog
@@ -118,9 +118,17 @@ class Reporter:
         if change is not None:
             self._announcer.announce(job_id, change)
 
-    async def kept_keys(self, assignment: Attempted) -> set[str]:
-        """Keys that the job's rows name: a commit whose answer was lost may have kept them."""
-        return await self.persist(lambda tx: work.kept_keys(tx, [assignment.job_id]))
+    async def left_over(self, assignment: Attempted, keys: Sequence[str], *, mine: bool = False) -> list[str]:
+        """Those of the attempt's files that nobody wants: none while it is open, since who adopted it stores under
+        the same keys, unless it is `mine`; and none that rows name: a commit whose answer was lost may have kept them.
+        """
+        fence = assignment.fence
+        return await self.persist(lambda tx: work.left_over(tx, fence, keys, mine=mine))
+
+    async def is_closed(self, assignment: Assignment) -> bool:
+        """Whether nobody wants the attempt's prompt any more."""
+        prompt_id = assignment.prompt_id
+        return (await self.persist(lambda tx: work.closed_among(tx, [prompt_id]))).get(prompt_id, True)
 
     def progress(self, assignment: Assignment, progress: Progress) -> None:
         self._signals.publish(Note(assignment.job_id, assignment.account_id, assignment.attempt, progress))

@@ -179,7 +179,7 @@ class Run:
             self.watch.sending = False
             if not self.watch.posted:
                 self.watch.unanswered_at = self._clock.monotonic()
-        unwanted = self.verdict.done() and isinstance(self.verdict.result(), Stopped | Lost | Fenced)
+        unwanted = self.verdict.done() and isinstance(self.verdict.result(), Stopped | Lost)
         if unwanted and self.watch.posted:
             await self.remove()
 

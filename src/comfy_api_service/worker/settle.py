@@ -11,7 +11,7 @@ from comfy_api_service.comfyui.client import ComfyClient
 from comfy_api_service.comfyui.errors import BackendError, OutputInvalid, OutputMissing, job_error
 from comfy_api_service.comfyui.message_types import Output
 from comfy_api_service.db.endings import Ending, deadline_error
-from comfy_api_service.db.transitions import Fence
+from comfy_api_service.db.transitions import AttemptKey
 from comfy_api_service.domain.clock import Clock
 from comfy_api_service.domain.errors import Code
 from comfy_api_service.domain.graph import Graph, pixel_steps
@@ -80,11 +80,13 @@ class Settler:
         await asyncio.wait((fetching.task,))
         if not fetching.task.cancelled() and fetching.task.exception() is None:
             keys = [artifact.key for artifact in fetching.task.result().artifacts]
-            await self._collector.discard(run.assignment, keys)
+            await self._collector.discard(
+                run.assignment, await self._reporter.left_over(run.assignment, keys, mine=True)
+            )
 
-    def holds(self, fence: Fence) -> bool:
+    def holds(self, attempt: AttemptKey) -> bool:
         """Whether this attempt's result waits for the store, and the backend has no part in it any more."""
-        return self._parking is not None and self._parking.holds(fence)
+        return self._parking is not None and self._parking.holds(attempt)
 
     async def settle(self, run: Run, verdict: Verdict, client: ComfyClient, graph: Graph) -> None:
         """Write what follows; where the attempt was replaced, remove what it left."""
@@ -98,7 +100,7 @@ class Settler:
     async def _tidy(self, assignment: Assignment) -> None:
         """Not after a cancel: the process ends, perhaps just when the parcel was written that its files need."""
         if self._parking is not None:
-            await self._parking.tidy(assignment.fence)
+            await self._parking.tidy(assignment.fence.key)
 
     async def _settle(self, run: Run, verdict: Verdict, client: ComfyClient, graph: Graph) -> None:
         await run.marked()
@@ -121,7 +123,8 @@ class Settler:
                 held = False
         if not held:
             log.warning("attempt_replaced", job_id=run.assignment.job_id, attempt=run.assignment.attempt)
-            await run.remove()
+            if await self._reporter.is_closed(run.assignment):  # else another worker follows the prompt
+                await run.remove()
 
     async def _produced(self, run: Run, produced: Produced, client: ComfyClient, graph: Graph) -> bool:
         assignment = run.assignment
@@ -160,6 +163,7 @@ class Settler:
         return Parcel(
             job_id=assignment.job_id,
             attempt=assignment.attempt,
+            worker_id=assignment.worker_id,
             artifacts=collected.artifacts,
             keys=frozenset() if self._parking is None else self._parking.parked(keys),
             values=collected.values,
@@ -175,9 +179,8 @@ class Settler:
         ending = parcel.ending(self._clock.now() + self._retention)
         status = await self._reporter.finish(assignment, ending, parcel.measured)
         if status is not Status.SUCCEEDED:
-            kept = await self._reporter.kept_keys(assignment)
-            keys = [artifact.key for artifact in parcel.artifacts if artifact.key not in kept]
-            await self._collector.discard(assignment, keys)
+            keys = [artifact.key for artifact in parcel.artifacts]
+            await self._collector.discard(assignment, await self._reporter.left_over(assignment, keys))
         return status is not None
 
     async def _park(self, run: Run, parcel: Parcel) -> bool:

@@ -13,7 +13,7 @@ from typing import Final
 
 import structlog
 
-from comfy_api_service.db.transitions import Fence
+from comfy_api_service.db.transitions import AttemptKey
 from comfy_api_service.domain.clock import Clock
 from comfy_api_service.storage.base import ObjectReader, Storage, StorageError, StorageFull, Stored
 from comfy_api_service.telemetry import Metrics
@@ -34,8 +34,8 @@ class Shelf:
         self._limit = limit_bytes
         self._sizes: dict[str, int] = {}
         self._taken = 0
-        self._parcels: OrderedDict[Fence, Parcel] = OrderedDict()
-        self._since: dict[Fence, float] = {}
+        self._parcels: OrderedDict[AttemptKey, Parcel] = OrderedDict()
+        self._since: dict[AttemptKey, float] = {}
         """When each began to wait, on the monotonic clock: a step of the other one ends no waiting."""
         self.some = asyncio.Event()
         """Set while there are parcels."""
@@ -92,10 +92,10 @@ class Shelf:
         self._taken -= sum(self._sizes.pop(key) for key in gone)
         self._measure()
 
-    async def forget(self, fence: Fence) -> None:
+    async def forget(self, attempt: AttemptKey) -> None:
         """Files of an attempt that has no parcel."""
-        if fence not in self._parcels:
-            await self.remove([key for key in self._sizes if key.startswith(folder_of(fence))])
+        if attempt not in self._parcels:
+            await self.remove([key for key in self._sizes if key.startswith(folder_of(attempt))])
 
     # --- parcels ---------------------------------------------------------------------------------------
 
@@ -108,22 +108,22 @@ class Shelf:
 
     async def drop(self, parcel: Parcel) -> None:
         """The parcel first: without it the files mean nothing."""
-        if self._parcels.pop(parcel.fence, None) is None:
+        if self._parcels.pop(parcel.key, None) is None:
             return
-        self._since.pop(parcel.fence, None)
+        self._since.pop(parcel.key, None)
         if not self._parcels:
             self.some.clear()
         await self.remove([_place(parcel)])
         await self.remove(parcel.keys)
 
-    def holds(self, fence: Fence) -> bool:
-        return fence in self._parcels
+    def holds(self, attempt: AttemptKey) -> bool:
+        return attempt in self._parcels
 
     def job_ids(self) -> set[str]:
-        return {fence.job_id for fence in self._parcels}
+        return {job_id for job_id, _ in self._parcels}
 
     def of_job(self, job_id: str) -> Parcel | None:
-        return next((one for fence, one in self._parcels.items() if fence.job_id == job_id), None)
+        return next((one for (of, _), one in self._parcels.items() if of == job_id), None)
 
     def next(self, most: int) -> list[Parcel]:
         """Those that wait longest since they were kept or put back."""
@@ -131,17 +131,17 @@ class Shelf:
 
     def put_back(self, parcel: Parcel) -> None:
         """Behind the others, so that one that nobody takes does not hold them up."""
-        if parcel.fence in self._parcels:
-            self._parcels.move_to_end(parcel.fence)
+        if parcel.key in self._parcels:
+            self._parcels.move_to_end(parcel.key)
 
     def waited(self, parcel: Parcel) -> float:
         """Seconds."""
-        return self._clock.monotonic() - self._since.get(parcel.fence, self._clock.monotonic())
+        return self._clock.monotonic() - self._since.get(parcel.key, self._clock.monotonic())
 
     def _enter(self, parcel: Parcel) -> None:
         before = max(self._clock.now() - parcel.made_at, 0.0)
-        self._parcels[parcel.fence] = parcel
-        self._since[parcel.fence] = self._clock.monotonic() - before
+        self._parcels[parcel.key] = parcel
+        self._since[parcel.key] = self._clock.monotonic() - before
         self.some.set()
         self._measure()
 
@@ -156,13 +156,13 @@ class Shelf:
         self._metrics.parked_bytes.set(self._taken)
 
 
-def folder_of(fence: Fence) -> str:
+def folder_of(attempt: AttemptKey) -> str:
     """What the keys of an attempt's files begin with."""
-    return f"jobs/{fence.job_id}/{fence.attempt}/"
+    return f"jobs/{attempt[0]}/{attempt[1]}/"
 
 
 def _place(parcel: Parcel) -> str:
-    return f"{folder_of(parcel.fence)}{PARCEL}"
+    return f"{folder_of(parcel.key)}{PARCEL}"
 
 
 async def _once(data: bytes) -> AsyncIterator[bytes]:
