@@ -128,8 +128,7 @@ async def test_a_clock_that_was_set_forward_meanwhile_ends_nothing_that_runs(tmp
             await online(service)
             job_id = (await submit(service, order(steps=12))).job.id
             await reached(service, job_id, State.EXECUTING)
-        settings = Settings(_env_file=None, data_dir=tmp_path, comfyui_url=(sim.url,), shutdown_grace=0)
-        async with bootstrap.service(settings, clock=Ahead()) as service:
+        async with running(tmp_path, sim.url, clock=Ahead()) as service:
             done = await ended(service, job_id)
             assert (done.state, done.attempt) == (State.SUCCEEDED, 1)
         assert sim.record.executions == 1
