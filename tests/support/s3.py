@@ -137,7 +137,7 @@ class S3Server:
         self._process.send_signal(signal.SIGCONT)
 
 
-def s3_settings(bucket: Bucket) -> dict[str, str]:
+def s3_settings(bucket: Bucket) -> dict[str, Any]:
     """The settings of a service whose results go there."""
     return {
         "s3_endpoint": bucket.endpoint,
