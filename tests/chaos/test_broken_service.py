@@ -19,7 +19,7 @@ from tests.support.stack import FAST, SLOW, ended, online, order, reached, runni
 
 from comfy_api_service.api import errors
 from comfy_api_service.bootstrap import Service
-from comfy_api_service.db import endings, keys, submissions, transitions
+from comfy_api_service.db import endings, keys, submissions, transitions, work
 from comfy_api_service.db.base import Params, Part, Row
 from comfy_api_service.db.sqlite import SqliteTx
 from comfy_api_service.db.submissions import Written
@@ -140,7 +140,9 @@ async def replaced(service: Service) -> str:
     await online(service)
     job_id = (await submit(service, order(steps=3))).job.id
     await reached(service, job_id, State.EXECUTING)
-    await service.db.write(lambda tx: transitions.requeue(tx, Fence(job_id, 1), reason="test", now=1.0))
+    await service.db.write(
+        lambda tx: transitions.requeue(tx, Fence(job_id, 1, service.worker.id), reason="test", now=1.0)
+    )
     await reached(service, job_id, State.DISPATCHED)  # the second attempt waits behind the first
     await ended(service, job_id)
     return job_id
@@ -150,7 +152,11 @@ async def replaced(service: Service) -> str:
 async def test_a_write_without_its_fence_is_found(tmp_path: Path, monkeypatch: Patch, fenced: bool) -> None:
     if not fenced:
         monkeypatch.setattr(
-            transitions, "_FENCED", transitions._FENCED.replace("j.attempt = ", "j.attempt >= ")
+            transitions,
+            "_MINE",
+            transitions._MINE.replace("j.attempt = :attempt", "j.attempt >= :attempt").replace(
+                "a.number = j.attempt", "a.number = :attempt"
+            ),
         )
     async with Simulator(SLOW) as sim, running(tmp_path, sim.url) as service:
         job_id = await replaced(service)
@@ -213,7 +219,8 @@ async def test_work_that_is_repeated_instead_of_adopted_is_found(
         if not adopts:
 
             async def anew(self: Driver) -> None:
-                fence = Fence(job_id, 1)
+                fence = Fence(job_id, 1, self._worker_id)
+                await self._db.write(lambda tx: work.adopt(tx, self.backend_id, self._worker_id))
                 await self._db.write(lambda tx: transitions.requeue(tx, fence, reason="lost", now=1.0))
 
             monkeypatch.setattr(Driver, "_adopt", anew)

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, asynccontextmanager
 import pytest
 from tests.support.bus import Bus, bus
 
-from comfy_api_service import bootstrap
+from comfy_api_service.bootstrap import parts
 from comfy_api_service.domain.events import Preview
 from comfy_api_service.settings import Settings
 from comfy_api_service.signals.base import Latest, Mailbox, Note, Signals
@@ -76,4 +76,4 @@ def cross(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
         async with bus(url) as mouth, bus(url) as ear:
             yield Crossing(mouth, ear)
 
-    monkeypatch.setattr(bootstrap, "_signals", signals)
+    monkeypatch.setattr(parts, "open_signals", signals)

@@ -72,19 +72,21 @@ async def add_backend(db: Database, *models: str, backend_id: str = "bck_1") -> 
 
     async def write(tx: Tx) -> None:
         await store_inventory(tx, inventory, 0.0)
-        await workers.register(tx, f"wrk-{backend_id}", node_id="node", now=0.0, alone=False)
-        await backends.register(
-            tx,
-            backend_id=backend_id,
-            url=f"http://{backend_id}",
-            name=backend_id,
-            node_id="node",
-            worker_id=f"wrk-{backend_id}",
-            now=0.0,
+        await workers.register(
+            tx, f"wrk-{backend_id}", node_id="node", scope=[backend_id], now=0.0, alone=False
         )
+        await backends.enroll(
+            tx, {backend_id: f"http://{backend_id}"}, node_id="node", now=0.0, names=[backend_id]
+        )
+        await backends.take(tx, backend_id, f"wrk-{backend_id}")
         await lanes.admit(tx, inventory.hash)
         await backends.describe(
-            tx, backend_id, state=BackendState.ONLINE, now=0.0, inventory_hash=inventory.hash
+            tx,
+            backend_id,
+            worker_id=f"wrk-{backend_id}",
+            state=BackendState.ONLINE,
+            now=0.0,
+            inventory_hash=inventory.hash,
         )
 
     await db.write(write)

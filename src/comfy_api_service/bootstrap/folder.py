@@ -63,14 +63,14 @@ def place(data_dir: Path, worker_id: str, *, alone: bool) -> Iterator[Place]:
 
     `alone`: the folder itself, or none.
     """
-    with contextlib.ExitStack() as stack:
-        for number in range(1, PLACES + 1):
-            folder = data_dir if number == 1 else data_dir / f"worker-{number}"
-            make(folder)
+    for number in range(1, PLACES + 1):
+        folder = data_dir if number == 1 else data_dir / f"worker-{number}"
+        make(folder)
+        with contextlib.ExitStack() as stack:
             try:
                 handle = stack.enter_context(only_worker(folder / "worker.lock"))
             except DataFolderInUse:
-                if alone or number == PLACES:
+                if alone:
                     raise
                 continue
             handle.seek(0)
@@ -78,8 +78,9 @@ def place(data_dir: Path, worker_id: str, *, alone: bool) -> Iterator[Place]:
             handle.truncate(0)
             handle.write(worker_id)
             handle.flush()
-            break
-        yield Place(folder, previous)
+            yield Place(folder, previous)
+            return
+    raise DataFolderInUse("Too many processes of the service use this data folder.")
 
 
 def own_key(data_dir: Path) -> bytes:

@@ -101,13 +101,13 @@ async def service(settings: Settings, *, clock: Clock | None = None) -> AsyncIte
     async with (
         _placed(settings) as (worker_id, place),
         parts(settings, clock or SystemClock(), role="serve") as on,
+        contextlib.AsyncExitStack() as stack,
     ):
-        async with contextlib.AsyncExitStack() as stack:
-            driving = await _worker(on, worker_id, place, settings.comfyui_url, stack)
-            ready = await _api(on, driving, stack)
-            _run(stack, "worker", driving.run)
-            stack.push_async_callback(ready.drain)
-            yield ready
+        driving = await _worker(on, worker_id, place, settings.comfyui_url, stack)
+        ready = await _api(on, driving, stack)
+        _run(stack, "worker", driving.run)
+        stack.push_async_callback(ready.drain)
+        yield ready
 
 
 @asynccontextmanager
@@ -135,15 +135,15 @@ async def worker(settings: Settings, *, clock: Clock | None = None) -> AsyncIter
     async with (
         _placed(settings) as (worker_id, place),
         parts(settings, clock or SystemClock(), role="worker") as on,
+        contextlib.AsyncExitStack() as stack,
     ):
-        async with contextlib.AsyncExitStack() as stack:
-            driving = await _worker(on, worker_id, place, named, stack)
-            await on.pool.refresh()
-            _run(stack, "worker", driving.run)
-            _run(stack, "pool", on.pool.run)
-            ready = WorkerService(driving, on.metrics, settings.shutdown_grace)
-            stack.push_async_callback(ready.drain)
-            yield ready
+        driving = await _worker(on, worker_id, place, named, stack)
+        await on.pool.refresh()
+        _run(stack, "worker", driving.run)
+        _run(stack, "pool", on.pool.run)
+        ready = WorkerService(driving, on.metrics, settings.shutdown_grace)
+        stack.push_async_callback(ready.drain)
+        yield ready
 
 
 @asynccontextmanager

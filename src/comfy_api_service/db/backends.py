@@ -89,6 +89,25 @@ async def release(tx: Tx, backend_id: str, worker_id: str) -> None:
     )
 
 
+async def remove(tx: Tx, backend_id: str, now: float) -> bool:
+    """Take a backend off the list; who drives it lets go of it. False if it is not on the list."""
+    await tx.lock("backends")
+    touched = await tx.run(
+        "UPDATE backends SET removed_at = :now, state = 'offline' WHERE id = :id AND removed_at IS NULL",
+        {"id": backend_id, "now": now},
+    )
+    return touched == 1
+
+
+async def set_draining(tx: Tx, backend_id: str, draining: bool) -> bool:
+    """Whether it gets no more work; False if it is not on the list."""
+    touched = await tx.run(
+        "UPDATE backends SET draining = :draining WHERE id = :id AND removed_at IS NULL",
+        {"id": backend_id, "draining": int(draining)},
+    )
+    return touched == 1
+
+
 async def retire(tx: Tx, keep: Sequence[str], *, node_id: str | None, now: float) -> None:
     """Take those off the list that a machine's settings (None: any machine's) name no more and nobody drives."""
     await tx.lock("backends")

@@ -12,6 +12,7 @@ from typing import Any, Final
 from comfy_api_service.db import lanes
 from comfy_api_service.db.base import Database, LockTimeout, Reader, Row, Tx, dumps, loads
 from comfy_api_service.db.records import grouped, output_from
+from comfy_api_service.db.transitions import Fence
 from comfy_api_service.domain.job import OutputOptions
 from comfy_api_service.domain.scheduling import (
     MAX_LANES,
@@ -51,6 +52,10 @@ class Claimed:
     timing_key: str
     images: int
     dispatched_at: float
+
+    @property
+    def fence(self) -> Fence:
+        return Fence(self.job_id, self.attempt, self.worker_id)
 
 
 class Busy(Enum):

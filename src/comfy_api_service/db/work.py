@@ -71,13 +71,14 @@ _DRIVEN = """EXISTS (SELECT 1 FROM backends b JOIN workers w ON w.id = b.worker_
 """A living worker drives the backend."""
 
 
-async def abandoned_backends(tx: Reader) -> list[str]:
-    """Backends with open attempts that nobody drives, those included that are on no list any more."""
+async def abandoned_backends(tx: Reader) -> dict[str, bool]:
+    """Backends with open attempts that nobody drives, and whether they are on the list no more."""
     rows = await tx.all(
-        f"""SELECT DISTINCT backend_id FROM attempts
-            WHERE closed_at IS NULL AND NOT {_DRIVEN.format(backend="attempts.backend_id")}"""
+        f"""SELECT DISTINCT a.backend_id, b.removed_at IS NOT NULL AS removed
+            FROM attempts a LEFT JOIN backends b ON b.id = a.backend_id
+            WHERE a.closed_at IS NULL AND NOT {_DRIVEN.format(backend="a.backend_id")}"""
     )
-    return [row["backend_id"] for row in rows]
+    return {row["backend_id"]: bool(row["removed"]) for row in rows}
 
 
 async def adopt(tx: Tx, backend_id: str, worker_id: str) -> list[OpenAttempt]:

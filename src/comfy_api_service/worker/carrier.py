@@ -1,9 +1,9 @@
 """Brings results that wait on the disk to the store, and only then ends their jobs."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
-from typing import Final
+from typing import Final, TypeVar
 
 import structlog
 
@@ -20,6 +20,7 @@ from comfy_api_service.worker.shelf import Shelf
 from comfy_api_service.worker.verdict import Lost, Why
 
 log = structlog.get_logger()
+T = TypeVar("T")
 
 AT_ONCE: Final = 4
 """Parcels carried at a time, once the store answers; until then one."""
@@ -101,7 +102,8 @@ class Carrier:
                 if artifact.key in parcel.keys:
                     await self._deliver(artifact)
         except ParcelDamaged:
-            await self._reporter.requeue(parcel, Lost("parked result damaged"))
+            lost = Lost("parked result damaged")
+            await self._answering(parcel, lambda one: self._reporter.requeue(one, lost))
             await self._drop(parcel, "damaged")
             return True
         except StorageError as fault:
@@ -112,6 +114,13 @@ class Carrier:
         self._parking.away = False
         await self._end(parcel, parcel.ending(self._clock.now() + self._retention), "delivered")
         return True
+
+    async def _answering(self, parcel: Parcel, write: Callable[[Parcel], Awaitable[T]]) -> T:
+        """Write for who answers for the attempt: who packed it, or this worker, which took it over from that one."""
+        written = await write(parcel)
+        if written or parcel.worker_id == self._worker_id:
+            return written
+        return await write(replace(parcel, worker_id=self._worker_id))
 
     async def _deliver(self, artifact: Artifact) -> None:
         """Raises `ParcelDamaged` if what is on the disk is not what was parked."""
@@ -132,10 +141,7 @@ class Carrier:
 
     async def _end(self, parcel: Parcel, ending: Ending, outcome: str) -> None:
         measured = parcel.measured if ending.state is State.SUCCEEDED else None
-        status = await self._reporter.finish(parcel, ending, measured)
-        if status is None and parcel.worker_id != self._worker_id:  # packed by an earlier process
-            parcel = replace(parcel, worker_id=self._worker_id)
-            status = await self._reporter.finish(parcel, ending, measured)
+        status = await self._answering(parcel, lambda one: self._reporter.finish(one, ending, measured))
         if status is not Status.SUCCEEDED:
             keys = [one.key for one in parcel.artifacts]
             await self._discard(parcel, await self._reporter.left_over(parcel, keys))

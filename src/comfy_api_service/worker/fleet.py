@@ -5,7 +5,7 @@ Taken over from a dead worker at once; handed over to a living one when what run
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -101,7 +101,7 @@ class Fleet:
 
     async def _look(self) -> None:
 
-        async def read(tx: Reader) -> tuple[list[Backend], list[Living], list[str]]:
+        async def read(tx: Reader) -> tuple[list[Backend], list[Living], dict[str, bool]]:
             return await backends.every(tx), await workers.living(tx), await work.abandoned_backends(tx)
 
         listed, living, abandoned = await self._db.read(read)
@@ -170,12 +170,14 @@ class Fleet:
         self._metrics.remove_backend(held.driver.name)
         self._metrics.leases.set(len(self._held))
 
-    async def _rescue(self, abandoned: Iterable[str]) -> None:
-        """Open attempts that nobody can see to where they are: their jobs run elsewhere."""
+    async def _rescue(self, abandoned: Mapping[str, bool]) -> None:
+        """Open attempts that nobody can see to where they are: their jobs run elsewhere, at once if the backend is on
+        the list no more, or if no other worker can come.
+        """
         now = self._clock.monotonic()
         self._abandoned = {one: self._abandoned.get(one, now) for one in abandoned if one not in self._held}
         for backend_id, since in tuple(self._abandoned.items()):
-            if not self._alone and now - since < ABANDONED_SECONDS:
+            if not self._alone and not abandoned[backend_id] and now - since < ABANDONED_SECONDS:
                 continue
             attempts = await self._db.write(
                 lambda tx, backend_id=backend_id: work.adopt(tx, backend_id, self._worker_id)  # type: ignore[misc]

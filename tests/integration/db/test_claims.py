@@ -10,6 +10,8 @@ from comfy_api_service.domain.job import State
 from comfy_api_service.domain.scheduling import entering
 from comfy_api_service.domain.submission import JobOptions
 
+WORKER = "wrk-bck_1"
+
 
 async def test_a_claim_takes_priority_then_age_and_raises_the_attempt(db: Database) -> None:
     claimant = await add_backend(db)
@@ -49,7 +51,7 @@ async def test_an_account_at_its_cap_waits_and_goes_on_when_it_has_room(db: Data
     first = await claim(db, claimant)
     assert first is not None
     assert await claim(db, claimant) is None
-    fence = Fence(first.job_id, first.attempt)
+    fence = first.fence
     assert await db.write(lambda tx: transitions.storing(tx, fence))
     assert await claim(db, claimant) is not None, "storing gives the slot back"
     assert await drift(db) == []
@@ -69,7 +71,7 @@ async def test_a_replaced_attempt_changes_nothing(db: Database) -> None:
     (job_id,) = await put(db, new_job())
     first = await claim(db, claimant)
     assert first is not None
-    stale = Fence(job_id, 1)
+    stale = Fence(job_id, 1, WORKER)
     assert await db.write(lambda tx: transitions.requeue(tx, stale, reason="worker lost", now=2.0))
     second = await claim(db, claimant)
     assert second is not None
@@ -80,7 +82,7 @@ async def test_a_replaced_attempt_changes_nothing(db: Database) -> None:
     assert await db.write(lambda tx: transitions.finish(tx, stale, late, now=3.0)) is None
     assert await db.write(lambda tx: transitions.requeue(tx, stale, reason="again", now=3.0)) is None
     assert not await db.write(lambda tx: transitions.storing(tx, stale))
-    current = Fence(job_id, 2)
+    current = Fence(job_id, 2, WORKER)
     assert await db.write(lambda tx: transitions.finish(tx, current, late, now=4.0)) is not None
     assert await db.write(lambda tx: transitions.finish(tx, current, late, now=5.0)) is None, "ends once"
     prompts = [first.prompt_id, second.prompt_id, "another"]
@@ -102,9 +104,7 @@ async def test_a_lost_attempt_gives_its_virtual_time_back(db: Database) -> None:
 
     charged = await db.write(vtime)
     assert charged == 30.0
-    await db.write(
-        lambda tx: transitions.requeue(tx, Fence(claimed.job_id, 1), reason="lost", now=2.0, unsent=True)
-    )
+    await db.write(lambda tx: transitions.requeue(tx, claimed.fence, reason="lost", now=2.0, unsent=True))
     assert await db.write(vtime) == 0.0
 
 
@@ -126,7 +126,9 @@ async def test_a_job_that_is_queued_again_makes_no_newcomer(db: Database) -> Non
     (job_id,) = await put(db, new_job())
     assert await newcomer(db, claimant)
     assert await claim(db, claimant) is not None
-    lost = await db.write(lambda tx: transitions.requeue(tx, Fence(job_id, 1), reason="lost", now=2.0))
+    lost = await db.write(
+        lambda tx: transitions.requeue(tx, Fence(job_id, 1, WORKER), reason="lost", now=2.0)
+    )
     assert lost is not None
     assert not await newcomer(db, claimant)
 

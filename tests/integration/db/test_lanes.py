@@ -48,9 +48,13 @@ async def test_who_does_not_take_work_serves_nobody(db: Database, served_by: str
     await put(db, new_job(model=HERE))
     entry = await others_are_served(db)
     if served_by == "offline":
-        await db.write(lambda tx: backends.describe(tx, "bck_1", state=BackendState.OFFLINE, now=2.0))
+        await db.write(
+            lambda tx: backends.describe(
+                tx, "bck_1", worker_id="wrk-bck_1", state=BackendState.OFFLINE, now=2.0
+            )
+        )
     else:
-        await db.write(lambda tx: backends.remove_others(tx, ["bck_2"], 2.0))
+        await db.write(lambda tx: backends.remove(tx, "bck_1", 2.0))
     await add_backend(db, HERE, backend_id="bck_2")
     assert await vtime(db) == entry
 

@@ -17,7 +17,6 @@ from comfy_api_service.db.claims import Claimant, Claimed
 from comfy_api_service.db.endings import Ending
 from comfy_api_service.db.postgres import PostgresDatabase
 from comfy_api_service.db.submissions import Submissions, Written
-from comfy_api_service.db.transitions import Fence
 from comfy_api_service.domain.account import LOCAL
 from comfy_api_service.domain.ids import new_prompt_id
 from comfy_api_service.domain.job import State
@@ -39,7 +38,7 @@ async def test_a_cancel_and_a_claim_at_once_leave_no_job_uncanceled(both: Pair, 
         assert (job.canceling, change) == (True, None)
         ending = Ending(State.SUCCEEDED, values={"1": ["x"]})
         done = await both[1].write(
-            lambda tx: transitions.finish(tx, Fence(job_id, claimed.attempt), ending, now=3.0)  # noqa: B023
+            lambda tx: transitions.finish(tx, claimed.fence, ending, now=3.0)  # noqa: B023
         )
         assert done is not None
         assert done.events[-1].status == "canceled"
@@ -52,7 +51,7 @@ async def test_of_two_ends_at_once_one_counts(both: Pair, tmp_path: Path) -> Non
         await put(both[0], new_job())
         claimed = await claim(both[0], claimant)
         assert claimed is not None
-        fence = Fence(claimed.job_id, claimed.attempt)
+        fence = claimed.fence
         ending = Ending(State.SUCCEEDED, values={"1": ["x"]})
         gave = await asyncio.gather(
             both[0].write(lambda tx: transitions.finish(tx, fence, ending, now=2.0)),  # noqa: B023
@@ -127,7 +126,7 @@ class Actors:
         if not self._open:
             return
         one = self._random.choice(self._open)  # another actor may be at the same one
-        fence = Fence(one.job_id, one.attempt)
+        fence = one.fence
         await db.write(lambda tx: transitions.started(tx, fence, now=2.0))
         if self._random.random() < 0.3:
             await db.write(lambda tx: transitions.storing(tx, fence))
@@ -147,7 +146,7 @@ class Actors:
     async def settle(self) -> None:
         """Bring everything that is open or waits to its end."""
         for one in self._open:
-            fence = Fence(one.job_id, one.attempt)
+            fence = one.fence
             ending = Ending(State.FAILED)
             await self._both[0].write(lambda tx: transitions.finish(tx, fence, ending, now=5.0))  # noqa: B023
         for job in self.jobs:

@@ -16,7 +16,6 @@ from comfy_api_service.db.base import Database, Params, Part, Tx
 from comfy_api_service.db.endings import Ending
 from comfy_api_service.db.statements import numbered
 from comfy_api_service.db.submissions import insert
-from comfy_api_service.db.transitions import Fence
 from comfy_api_service.domain.ids import new_prompt_id
 from comfy_api_service.domain.job import State
 from comfy_api_service.domain.submission import JobOptions
@@ -95,7 +94,7 @@ async def statements(db: Database) -> list[tuple[str, Params]]:
         for end in ("finish", "requeue", "storing"):
             taken = await claims.claim(recorder, claimant, prompt_id=new_prompt_id(), now=1.0)
             assert isinstance(taken, claims.Claimed)
-            fence = Fence(taken.job_id, taken.attempt)
+            fence = taken.fence
             assert await transitions.started(recorder, fence, now=2.0)
             if end == "finish":
                 ending = Ending(State.SUCCEEDED, values={"1": ["x"]}, backend_seconds=1.0)

@@ -64,7 +64,7 @@ async def test_a_cancel_while_the_post_is_in_flight_leaves_nothing_running(
         accepted = await submit(service, order(steps=200))
         await reached(service, accepted.job.id, State.DISPATCHED)
         await service.services.jobs.cancel(LOCAL, accepted.job.id)
-        await until(lambda: any(run.why for run in service.worker._drivers[0]._runs.values()))
+        await until(lambda: any(run.why for run in service.worker.fleet.drivers[0]._runs.values()))
         release.set()
         assert (await ended(service, accepted.job.id)).state is State.CANCELED
         await until(lambda: queue_length(sim) == 0)

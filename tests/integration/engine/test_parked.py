@@ -95,7 +95,7 @@ async def test_a_result_waits_through_a_restart_though_the_backend_forgot_it(wor
     await world.lose_history()
     async with world.service() as service:
         assert (await job(service, job_id)).state is State.STORING
-        assert service.worker._drivers[0].job_ids() == set()
+        assert service.worker.fleet.drivers[0].job_ids() == set()
         world.store.start()
         done = await ended(service, job_id)
         assert (done.state, done.attempt, len(done.artifacts)) == (State.SUCCEEDED, 1, 2)
@@ -190,7 +190,7 @@ async def test_what_has_no_room_on_the_disk_waits_with_the_backend_and_stops_the
 ) -> None:
     async with world.service(parked_limit=limit) as service:
         world.store.kill()
-        settler, metrics = service.worker._drivers[0]._settler, service.services.metrics
+        settler, metrics = service.worker.fleet.drivers[0]._settler, service.services.metrics
         first = (await submit(service, order(seed=1))).job.id
         await reached(service, first, State.STORING)
         await until(lambda: metrics.uploads.labels("failed")._value.get() >= 3)
@@ -280,9 +280,9 @@ async def test_nobody_else_takes_up_an_attempt_whose_result_waits(
     looks = 0
     open_attempts = work.open_attempts
 
-    async def counted(tx: Reader, backend_id: str) -> list[OpenAttempt]:
+    async def counted(tx: Reader, backend_id: str, worker_id: str) -> list[OpenAttempt]:
         nonlocal looks
-        found = await open_attempts(tx, backend_id)
+        found = await open_attempts(tx, backend_id, worker_id)
         looks += bool(found)
         return found
 
@@ -294,7 +294,7 @@ async def test_nobody_else_takes_up_an_attempt_whose_result_waits(
         await world.lose_history()
         before = looks
         await until(lambda: looks > before + 5)
-        assert service.worker._drivers[0].job_ids() == set()
+        assert service.worker.fleet.drivers[0].job_ids() == set()
         world.store.start()
         assert (await ended(service, job_id)).attempt == 1
         assert world.sim.record.executions == 1

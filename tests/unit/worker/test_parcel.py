@@ -5,6 +5,7 @@ from comfy_api_service.worker.parcel import Parcel, ParcelDamaged, packed, unpac
 
 PARCEL = Parcel(
     job_id="job_1",
+    worker_id="wrk_1",
     attempt=3,
     artifacts=(
         Artifact(0, "9", "image", "image/png", 123, "ab" * 32, "jobs/job_1/3/image_0.png", 64, 64, 2**64 - 1),

@@ -8,9 +8,11 @@ down_revision = "0002"
 branch_labels = None
 depends_on = None
 
+TEXT = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+
 
 def upgrade() -> None:
-    op.add_column("workers", sa.Column("scope", sa.Text(), nullable=True))
+    op.add_column("workers", sa.Column("scope", TEXT, nullable=True))
 
 
 def downgrade() -> None:
