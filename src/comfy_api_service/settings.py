@@ -210,6 +210,12 @@ class Settings(BaseSettings):
     metrics_token: SecretStr | None = Field(
         None, description="If set, `/metrics` needs it as a bearer token."
     )
+    metrics_port: int | None = Field(
+        None,
+        ge=1,
+        le=65535,
+        description="Port on which `comfy-api worker` answers `/metrics` and `/health/live`, at `HOST`. Default: none.",
+    )
     cors_origins: CommaSeparated = Field((), description="Origins that browsers may call from.")
     cors_methods: CommaSeparated = Field((), description="Methods that those origins may use.")
     cors_headers: CommaSeparated = Field((), description="Headers that those origins may send.")

@@ -16,6 +16,7 @@ import httpx2
 from tests.support.schema import url_of
 
 STARTED_WITHIN = 30.0
+READY = r"(?:listens on|simulated ComfyUI(?: [\d.]+)? at) (http://[\w.:\[\]]+)|worker (wrk_\w+) is ready"
 
 
 class Process:
@@ -44,9 +45,9 @@ class Process:
         assert self.popen.stdout is not None
         for line in self.popen.stdout:
             self.output.append(line.rstrip())
-            found = re.search(r"(?:listens on|simulated ComfyUI(?: [\d.]+)? at) (http://[\w.:\[\]]+)", line)
+            found = re.search(READY, line)
             if found and not self.url:
-                self.url = found.group(1)
+                self.url = found[1] or found[2]
                 self._listening.set()
         self._listening.set()
 
@@ -94,6 +95,30 @@ def serve(folder: Path, *urls: str, **environment: str) -> Iterator[Process]:
     for url in urls:
         arguments += ["--comfyui-url", url]
     process = Process(arguments, folder=folder, environment=environment)
+    try:
+        process.wait_listening()
+        yield process
+    finally:
+        process.close()
+
+
+@contextmanager
+def api(folder: Path, *arguments: str, **environment: str) -> Iterator[Process]:
+    """`comfy-api api` on a free port; `DATABASE_URL` is in `environment`."""
+    with _started(["api", "--port", "0", *arguments], folder, environment) as process:
+        yield process
+
+
+@contextmanager
+def worker(folder: Path, *arguments: str, **environment: str) -> Iterator[Process]:
+    """`comfy-api worker`, ready; its id is in `url`."""
+    with _started(["worker", *arguments], folder, environment) as process:
+        yield process
+
+
+@contextmanager
+def _started(arguments: Sequence[str], folder: Path, environment: dict[str, str]) -> Iterator[Process]:
+    process = Process(["comfy_api_service", *arguments], folder=folder, environment=environment)
     try:
         process.wait_listening()
         yield process
