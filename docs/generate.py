@@ -45,7 +45,7 @@ def settings() -> str:
         "",
         "Environment variables, or lines in a `.env` file. They are checked at start, every fault named at once;",
         "`comfy-api doctor` shows the effective ones with secrets hidden. Durations are in seconds, sizes in bytes,",
-        f"lists comma-separated. {' and '.join(f'`{name}_FILE`' for name in SECRET_FILES)} name files to read the",
+        f"lists comma-separated. {', '.join(f'`{name}_FILE`' for name in SECRET_FILES)} name files to read the",
         "secrets from.",
         "",
         "| name | default | what it does |",

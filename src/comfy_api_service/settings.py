@@ -5,10 +5,12 @@ from a file. The list in docs/SETTINGS.md is generated from this module.
 """
 
 import os
+import re
 import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
+from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 from pydantic import (
@@ -23,12 +25,18 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-SECRET_FILES: Final = ("SECRET_KEY", "METRICS_TOKEN")
+from comfy_api_service.redis_link import address
+
+SECRET_FILES: Final = (
+    "DATABASE_URL",
+    "SECRET_KEY",
+    "METRICS_TOKEN",
+    "REDIS_URL",
+    "S3_ACCESS_KEY",
+    "S3_SECRET_KEY",
+)
 """Settings that may be given as `NAME_FILE`, the path of a file with the secret."""
 NOT_YET: Final = {
-    "REDIS_URL": "this version runs in one process and uses no Redis",
-    "S3_ENDPOINT": "this version stores artifacts in DATA_DIR only",
-    "MINIO_ENDPOINT": "this version stores artifacts in DATA_DIR only",
     "AUTH_ENABLED": "this version has no accounts yet",
     "RATE_LIMIT_ENABLED": "this version has no limits for accounts yet",
     "TIERS_FILE": "this version has no tiers yet",
@@ -37,6 +45,9 @@ NOT_YET: Final = {
 }
 """Names that later versions know."""
 _URL: Final = TypeAdapter(HttpUrl)
+_BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]")
+_OF_STORE: Final = ("s3_bucket", "s3_access_key", "s3_secret_key", "s3_region", "s3_public_url")
+POSTGRES: Final = ("postgresql://", "postgres://")
 CommaSeparated = Annotated[tuple[str, ...], NoDecode]
 
 
@@ -82,8 +93,66 @@ class Settings(BaseSettings):
         description="Model of requests that name none. Default: the first checkpoint there is.",
     )
 
-    database_url: str | None = Field(None, description="Default: SQLite in `DATA_DIR`.")
-    redis_url: str | None = Field(None, description="Default: none, signals stay in the process.")
+    database_url: str | None = Field(
+        None,
+        description="`postgresql://user:password@host/name`, for any number of machines, or `sqlite:///path`. "
+        "Default: SQLite in `DATA_DIR`.",
+    )
+    database_pool_size: int = Field(
+        10,
+        ge=2,
+        le=1000,
+        description="Most connections of one process to PostgreSQL, half of them for reading.",
+    )
+    redis_url: str | None = Field(
+        None,
+        repr=False,
+        description="Redis or Valkey: `redis://[user:password@]host:6379/0`, `rediss://` for TLS, "
+        "`unix:///path`, `redis+sentinel://host1:26379,host2:26379/service/0`. Default: none, signals stay in "
+        "the process.",
+    )
+
+    s3_endpoint: str | None = Field(
+        None,
+        validation_alias=AliasChoices("s3_endpoint", "minio_endpoint"),
+        description="Address of an S3-compatible store for results. Default: none, they are files in "
+        "`DATA_DIR`.",
+    )
+    s3_bucket: str = Field(
+        "comfyui-artifacts",
+        validation_alias=AliasChoices("s3_bucket", "minio_bucket"),
+        description="Its bucket, which must exist.",
+    )
+    s3_access_key: SecretStr | None = Field(
+        None,
+        validation_alias=AliasChoices("s3_access_key", "minio_access_key"),
+        description="Access key id for it.",
+    )
+    s3_secret_key: SecretStr | None = Field(
+        None,
+        validation_alias=AliasChoices("s3_secret_key", "minio_secret_key"),
+        description="Secret of that access key.",
+    )
+    s3_region: str = Field(
+        "us-east-1",
+        validation_alias=AliasChoices("s3_region", "minio_region"),
+        description="Its region, part of what is signed.",
+    )
+    s3_public_url: str | None = Field(
+        None,
+        description="Address under which callers reach the store, or a CDN in front of it; put before links. "
+        "Default: `S3_ENDPOINT`.",
+    )
+    parked_limit: int = Field(
+        10 * 1024**3,
+        ge=0,
+        description="Most that results may take in `DATA_DIR` while the S3 store is away.",
+    )
+    parked_timeout: float = Field(
+        86_400,
+        gt=0,
+        description="How long such a result waits for the store before its job fails.",
+    )
 
     jobs_enabled: bool = Field(True, description="False: the jobs paths answer 503, `generate` works.")
     queue_limit: int = Field(
@@ -141,6 +210,12 @@ class Settings(BaseSettings):
     metrics_token: SecretStr | None = Field(
         None, description="If set, `/metrics` needs it as a bearer token."
     )
+    metrics_port: int | None = Field(
+        None,
+        ge=1,
+        le=65535,
+        description="Port on which `comfy-api worker` answers `/metrics` and `/health/live`, at `HOST`. Default: none.",
+    )
     cors_origins: CommaSeparated = Field((), description="Origins that browsers may call from.")
     cors_methods: CommaSeparated = Field((), description="Methods that those origins may use.")
     cors_headers: CommaSeparated = Field((), description="Headers that those origins may send.")
@@ -173,6 +248,13 @@ class Settings(BaseSettings):
             raise ValueError("the same ComfyUI address is named twice")
         return clean
 
+    @field_validator("redis_url")
+    @classmethod
+    def _redis(cls, value: str | None) -> str | None:
+        if value:
+            address.parse(value)
+        return value or None
+
     @field_validator("public_url")
     @classmethod
     def _public(cls, value: str | None) -> str | None:
@@ -180,6 +262,37 @@ class Settings(BaseSettings):
             return None
         _URL.validate_python(value)
         return value.rstrip("/")
+
+    @field_validator("s3_endpoint", "s3_public_url")
+    @classmethod
+    def _store(cls, value: str | None) -> str | None:
+        if value is None or value == "":
+            return None
+        try:
+            parsed = _URL.validate_python(value)
+        except ValidationError:
+            raise ValueError("must begin with http:// or https://, as in http://store:9000") from None
+        if parsed.path not in (None, "/") or parsed.query or parsed.fragment or parsed.username:
+            raise ValueError("only scheme, host and port: the bucket has a setting of its own")
+        return value.rstrip("/")
+
+    @field_validator("s3_bucket")
+    @classmethod
+    def _bucket(cls, value: str) -> str:
+        if not _BUCKET.fullmatch(value):
+            raise ValueError("a bucket's name has 3 to 63 letters, digits, dots and hyphens")
+        return value
+
+    @field_validator("database_url")
+    @classmethod
+    def _database(cls, value: str | None) -> str | None:
+        if not value:
+            return None
+        if value.startswith(POSTGRES):
+            return _checked_postgres(value)
+        if value.startswith("sqlite:///"):
+            return value
+        raise ValueError("begins with postgresql:// or sqlite:///")
 
     @field_validator("log_level", mode="before")
     @classmethod
@@ -194,8 +307,14 @@ class Settings(BaseSettings):
         return value
 
     @property
+    def postgres_url(self) -> str | None:
+        """The address of the PostgreSQL database; None if it is SQLite."""
+        url = self.database_url
+        return url if url is not None and url.startswith(POSTGRES) else None
+
+    @property
     def database_path(self) -> Path:
-        """Where the SQLite database is."""
+        """Where the SQLite database is; not for PostgreSQL."""
         if self.database_url is not None:
             return Path(self.database_url.removeprefix("sqlite:///"))
         return self.data_dir / "comfy-api.sqlite3"
@@ -204,7 +323,30 @@ class Settings(BaseSettings):
     def _together(self) -> Self:
         if self.stall_timeout > self.job_timeout * 10:
             raise ValueError("STALL_TIMEOUT is far above JOB_TIMEOUT: it would never act")
+        if self.s3_endpoint is None:
+            idle = [name.upper() for name in _OF_STORE if name in self.model_fields_set]
+            if idle:
+                raise ValueError(f"{' and '.join(idle)} without S3_ENDPOINT would do nothing")
+        elif not self.s3_access_key or not self.s3_secret_key:
+            raise ValueError("S3_ENDPOINT needs S3_ACCESS_KEY and S3_SECRET_KEY")
         return self
+
+
+def _checked_postgres(url: str) -> str:
+    """The address, if it can be read; no message repeats it, since it carries a password."""
+    parsed = urlsplit(url)
+    if parsed.fragment:
+        raise ValueError("special characters of a password are percent-encoded: # is %23")
+    if not parsed.path.strip("/"):
+        raise ValueError("names the database at its end: postgresql://user:password@host/name")
+    if "," not in parsed.netloc:  # several servers, the first that answers
+        try:
+            parsed.port  # noqa: B018 - it is read to be checked
+        except ValueError:
+            raise ValueError(
+                "has a port that is no number; special characters of a password are percent-encoded"
+            ) from None
+    return url
 
 
 def load(**overrides: Any) -> Settings:
@@ -242,11 +384,7 @@ def _not_yet(given: Mapping[str, Any]) -> list[str]:
     told = {name.upper(): value for name, value in dotenv_values(".env").items() if value}
     told |= {name.upper(): value for name, value in os.environ.items() if value}
     told |= {name.upper(): str(value) for name, value in given.items()}
-    faults = [f"{name}: {why}" for name, why in NOT_YET.items() if _is_on(told.get(name))]
-    database = told.get("DATABASE_URL")
-    if database and not database.startswith("sqlite:///"):
-        faults.append("DATABASE_URL: this version knows sqlite:///path only")
-    return faults
+    return [f"{name}: {why}" for name, why in NOT_YET.items() if _is_on(told.get(name))]
 
 
 def _is_on(value: str | None) -> bool:

@@ -55,6 +55,24 @@ MEDIA = (
     "several_outputs",
     "numeric_types_coerced",
 )
+WORKER_DIES = "dangling_link_kills_worker"
+MORE = (
+    "save_image_websocket_with_metadata",
+    "missing_model_in_combo_form",
+    "unknown_key",
+    "unknown_key_same",
+    "unknown_key_changed",
+    "unknown_key_link",
+    "temporary_names",
+    "same_graph_other_ids",
+    "twin_outputs",
+    "one_frame_webp",
+    "one_frame_png",
+    "free_memory",
+    "odd_prompt_ids",
+    "odd_stops",
+    WORKER_DIES,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +85,7 @@ class Session:
     previews: bool = False
     warm_ups: int = 0
     """Prompts that were run before the first recording: the same graph with other seeds and prefixes."""
+    upscale_models: tuple[str, ...] = ()
     saved_before: int = 0
     """Pictures named rec_… that an earlier run had left in the output folder."""
 
@@ -83,6 +102,8 @@ SESSIONS = (
     Session("0.3.64", "media", MEDIA),
     Session("0.8.0", "main", MAIN, previews=True),
     Session("0.8.0", "media", MEDIA),
+    Session("0.3.64", "more", MORE, upscale_models=("random_compact_x2.safetensors",)),
+    Session("0.8.0", "more", MORE, upscale_models=("random_compact_x2.safetensors",)),
 )
 
 Event = dict[str, Any]

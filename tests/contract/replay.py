@@ -12,7 +12,7 @@ from typing import Any, Literal, cast
 
 import aiohttp
 from PIL import Image
-from tests.contract.recordings import Event, Session, load
+from tests.contract.recordings import WORKER_DIES, Event, Session, load
 
 from comfy_api_service.simulator import Simulator, SimulatorSettings
 
@@ -113,8 +113,13 @@ class Replay:
             seen.failure = f"{type(error).__name__}: {error}"
         self._simulator.faults.stall(on=False)
         if self._simulator.alive:
-            await self._simulator.idle()
+            await self._idle()
         return seen
+
+    async def _idle(self) -> None:
+        """Wait until nothing runs; behind a dead worker that never comes true, and nothing more happens."""
+        if self._scenario != WORKER_DIES:
+            await self._simulator.idle()
 
     def _hold(self, name: str, events: list[Event]) -> None:
         after = STALLS.get(name)
@@ -136,8 +141,9 @@ class Replay:
             elif event["dir"] == "http":
                 await self._ask(event, seen)
             elif event["type"] == "TIMEOUT":
-                await self._simulator.idle()
+                await self._idle()
                 if socket is not None:
+                    await socket.until(expected)
                     await socket.drain()
             else:
                 await self._before_frame(event, socket, expected)
@@ -246,7 +252,10 @@ async def _started(session: Session) -> AsyncIterator[Replay]:
             seconds_per_load=0,
             seconds_between_prompts=0,
             cleanup_seconds=0,
-            models={"checkpoints": ("tiny_sd15.safetensors",)},
+            models={
+                "checkpoints": ("tiny_sd15.safetensors",),
+                "upscale_models": session.upscale_models,
+            },
             previews=session.previews,
             device_name="cpu",
             device_type="cpu",

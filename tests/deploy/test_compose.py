@@ -29,10 +29,6 @@ STACK = load("compose.yaml", VARIABLES)
 SERVICES: dict[str, dict[str, Any]] = STACK["services"]
 OWN = dict(own(SERVICES))
 KEPT = ("postgres", "valkey", "store")
-SPLIT_ROLES = pytest.mark.xfail(
-    raises=(AssertionError, SettingsError),
-    reason="PostgreSQL, Redis, the S3 store and the roles `api` and `worker` are not all in this version",
-)
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -150,24 +146,16 @@ def test_the_proxy_knows_its_upstreams() -> None:
     assert {port.rpartition(":")[2] for port in SERVICES["proxy"]["ports"]} == sites
 
 
-@pytest.mark.parametrize("name", ["migrate", "simulator"])
+@pytest.mark.parametrize("name", ["migrate", "api", "worker", "simulator"])
 def test_commands_exist(name: str) -> None:
     _exists(name)
 
 
-@SPLIT_ROLES
-def test_the_roles_exist() -> None:
-    for name in ("api", "worker"):
-        _exists(name)
-
-
-@SPLIT_ROLES
 def test_settings_know_the_whole_environment() -> None:
     for name in ("api", "worker", "migrate"):
         assert environment(OWN[name]).keys() <= _known(), name
 
 
-@SPLIT_ROLES
 def test_the_environment_makes_good_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _make_secrets(tmp_path)
     monkeypatch.chdir(tmp_path)

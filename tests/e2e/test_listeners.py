@@ -7,8 +7,8 @@ from pathlib import Path
 
 import httpx2
 import websockets
-from tests.e2e.test_survival import submit, until_online, until_status
-from tests.support.processes import client, serve, simulator
+from tests.e2e.test_survival import submit, until_status
+from tests.support.processes import client, serve, simulator, until_online
 
 LIMIT = 60.0
 

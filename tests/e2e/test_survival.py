@@ -5,8 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import pytest
 from tests.support.checker import check
-from tests.support.processes import client, serve, simulator
+from tests.support.processes import client, serve, simulator, until_health, until_online
+from tests.support.valkey import valkey
+
+pytestmark = pytest.mark.usefixtures("dialect")
 
 LIMIT = 40.0
 BODY = {"prompt": "a lighthouse", "steps": 20, "width": 64, "height": 64}
@@ -25,13 +29,6 @@ def until_status(api: httpx2.Client, job_id: str, *wanted: str) -> dict[str, Any
         if job["status"] in wanted:
             return job
         assert time.monotonic() < end, f"still {job['status']}, not {wanted}"
-        time.sleep(0.05)
-
-
-def until_online(api: httpx2.Client) -> None:
-    end = time.monotonic() + LIMIT
-    while api.get("/health").json()["comfyui_status"] != "connected":
-        assert time.monotonic() < end
         time.sleep(0.05)
 
 
@@ -100,3 +97,30 @@ def test_sigterm_drains_and_exits_in_order(tmp_path: Path) -> None:
         until_status(api, job_id, "running")
         assert service.terminate() == 0
     check(tmp_path / "data", [job_id])
+
+
+def test_redis_dies_comes_back_and_hangs_while_the_service_works_and_stops(tmp_path: Path) -> None:
+    with (
+        valkey(options=["--requirepass", "canary"]) as redis,
+        simulator(tmp_path, "--seconds-per-step", "0.01", "--seconds-per-load", "0") as sim,
+        serve(tmp_path, sim.url, REDIS_URL=redis.url.replace("unix://", "unix://:canary@")) as service,
+        client(service) as api,
+    ):
+        until_health(api, comfyui_status="connected", redis_status="connected", status="healthy")
+        jobs = [submit(api, 1)]
+        redis.kill()
+        until_health(api, redis_status="disconnected", status="degraded")
+        assert api.get("/health/ready").status_code == 200
+        jobs += [submit(api, seed) for seed in (2, 3)]
+        for job_id in jobs:
+            until_status(api, job_id, "succeeded")
+        redis.start()
+        until_health(api, redis_status="connected", status="healthy")
+        redis.pause()
+        jobs.append(submit(api, 4))
+        until_status(api, jobs[-1], "succeeded")
+        until_health(api, redis_status="disconnected")
+        assert service.terminate() == 0
+        assert "canary" not in "".join(service.output)
+        assert any('"redis_away"' in line for line in service.output)
+    check(tmp_path / "data", jobs)

@@ -5,9 +5,8 @@ import contextlib
 import json
 import re
 import socket
-import threading
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import cache
 from typing import Any
 
@@ -99,35 +98,3 @@ async def serving(app: Any) -> AsyncIterator[str]:
                 app.drain()
             server.should_exit = True
             await task
-
-
-@contextmanager
-def in_thread(start: Callable[[], AbstractAsyncContextManager[str]]) -> Iterator[str]:
-    """Something that gives an address, on a loop of its own, for clients that block."""
-    found: list[str | BaseException] = []
-    up = threading.Event()
-    loop = asyncio.new_event_loop()
-    stop = asyncio.Event()
-
-    async def run() -> None:
-        try:
-            async with start() as address:
-                found.append(address)
-                up.set()
-                await stop.wait()
-        except BaseException as fault:
-            found.append(fault)
-            raise
-        finally:
-            up.set()
-
-    thread = threading.Thread(target=lambda: loop.run_until_complete(run()), daemon=True)
-    thread.start()
-    up.wait(60)
-    try:
-        assert isinstance(found[0], str), found
-        yield found[0]
-    finally:
-        loop.call_soon_threadsafe(stop.set)
-        thread.join(30)
-        loop.close()

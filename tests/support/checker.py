@@ -4,30 +4,102 @@ import hashlib
 import sqlite3
 from collections.abc import Iterable
 from contextlib import closing
+from enum import StrEnum
 from pathlib import Path
+from typing import NamedTuple
+
+import asyncpg
+from tests.support import effects
+from tests.support.postgres import blocking
+from tests.support.schema import NAME, url_of
+
+from comfy_api_service.db.tables import metadata
 
 TERMINAL = ("succeeded", "failed", "canceled")
 
 
-def check(folder: Path, acknowledged: Iterable[str] = (), *, all_ended: bool = True) -> None:
-    """Raise AssertionError with every fault found; `acknowledged` are the ids of jobs that got a 2xx."""
-    with closing(sqlite3.connect(folder / "comfy-api.sqlite3")) as db:
+class Kind(StrEnum):
+    LOST = "lost"
+    DOUBLED = "doubled"
+    STUCK = "stuck"
+    WRONG = "wrong"
+
+
+class Fault(NamedTuple):
+    """Something that must not be."""
+
+    kind: Kind
+    text: str
+
+
+def check(
+    folder: Path,
+    acknowledged: Iterable[str] = (),
+    *,
+    all_ended: bool = True,
+    artifacts: Path | None = None,
+) -> None:
+    """Raise AssertionError with every fault found; `acknowledged` are the ids of jobs that got a 2xx.
+
+    `artifacts`: where the files of results are, if not in `folder`.
+    """
+    found = [fault.text for fault in faults(folder, acknowledged, all_ended=all_ended, artifacts=artifacts)]
+    assert not found, "\n".join(found)
+
+
+def faults(
+    folder: Path,
+    acknowledged: Iterable[str] = (),
+    *,
+    all_ended: bool = True,
+    artifacts: Path | None = None,
+) -> list[Fault]:
+    """As `check`, told apart."""
+    files = artifacts or folder / "artifacts"
+    with closing(_opened(folder)) as db:
         db.row_factory = sqlite3.Row
-        faults = [
-            *_lost(db, acknowledged),
-            *_events(db),
-            *_attempts(db),
-            *_ledger(db),
-            *_counters(db),
-            *_artifacts(db, folder),
-        ]
+        found = {
+            Kind.LOST: [*_lost(db, acknowledged), *_artifacts(db, files)],
+            Kind.DOUBLED: [
+                *_events(db),
+                *effects.stories(db),
+                *_attempts(db),
+                *_ledger(db),
+                *effects.charges(db),
+                *effects.sets(db, files),
+            ],
+            Kind.WRONG: [*_counters(db)],
+            Kind.STUCK: [],
+        }
         if all_ended:
-            faults += [
+            found[Kind.STUCK] += [
                 f"{row['id']} is still {row['state']}"
                 for row in db.execute("SELECT id, state FROM jobs")
                 if row["state"] not in TERMINAL
             ]
-    assert not faults, "\n".join(faults)
+    return [Fault(kind, text) for kind, texts in found.items() for text in texts]
+
+
+def _opened(folder: Path) -> sqlite3.Connection:
+    """The folder's database; one on PostgreSQL as a copy in memory, so that the same questions are asked of it."""
+    url = url_of(folder)
+    return sqlite3.connect(folder / NAME) if url is None else blocking(lambda: _copy(url))
+
+
+async def _copy(url: str) -> sqlite3.Connection:
+    copy = sqlite3.connect(":memory:", check_same_thread=False)
+    server = await asyncpg.connect(url)
+    try:
+        async with server.transaction(isolation="repeatable_read", readonly=True):
+            for table in metadata.sorted_tables:
+                columns = [column.name for column in table.columns]
+                copy.execute(f"CREATE TABLE {table.name} ({', '.join(columns)})")
+                rows = await server.fetch(f"SELECT {', '.join(columns)} FROM {table.name}")
+                places = ", ".join("?" * len(columns))
+                copy.executemany(f"INSERT INTO {table.name} VALUES ({places})", map(tuple, rows))
+    finally:
+        await server.close()
+    return copy
 
 
 def _lost(db: sqlite3.Connection, acknowledged: Iterable[str]) -> Iterable[str]:
@@ -117,7 +189,8 @@ def _artifacts(db: sqlite3.Connection, folder: Path) -> Iterable[str]:
         if row["state"] != "succeeded" or row["attempt"] != row["current"]:
             yield f"{row['job_id']}: artifact of attempt {row['attempt']} of {row['current']}, {row['state']}"
         if row["purged_at"] is None:
-            data = (folder / "artifacts" / row["key"]).read_bytes()
+            path = folder / row["key"]
+            data = path.read_bytes() if path.exists() else b""
             if len(data) != row["bytes"] or hashlib.sha256(data).hexdigest() != row["sha256"]:
                 yield f"{row['job_id']}: stored bytes differ from what the row says"
     for row in db.execute(

@@ -6,13 +6,17 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import httpx2
+from tests.support.schema import url_of
 
 STARTED_WITHIN = 30.0
+READY = r"(?:listens on|simulated ComfyUI(?: [\d.]+)? at) (http://[\w.:\[\]]+)|worker (wrk_\w+) is ready"
 
 
 class Process:
@@ -41,9 +45,9 @@ class Process:
         assert self.popen.stdout is not None
         for line in self.popen.stdout:
             self.output.append(line.rstrip())
-            found = re.search(r"(?:listens on|simulated ComfyUI at) (http://[\w.:\[\]]+)", line)
+            found = re.search(READY, line)
             if found and not self.url:
-                self.url = found.group(1)
+                self.url = found[1] or found[2]
                 self._listening.set()
         self._listening.set()
 
@@ -83,7 +87,10 @@ def simulator(folder: Path, *arguments: str) -> Iterator[Process]:
 
 @contextmanager
 def serve(folder: Path, *urls: str, **environment: str) -> Iterator[Process]:
-    """`comfy-api serve` on a free port, its data in `folder`/data."""
+    """`comfy-api serve` on a free port, its data in `folder`/data; on the database that the folder is bound to."""
+    database = url_of(folder)
+    if database is not None:
+        environment = {"DATABASE_URL": database, **environment}
     arguments = ["comfy_api_service", "serve", "--port", "0"]
     for url in urls:
         arguments += ["--comfyui-url", url]
@@ -95,5 +102,44 @@ def serve(folder: Path, *urls: str, **environment: str) -> Iterator[Process]:
         process.close()
 
 
+@contextmanager
+def api(folder: Path, *arguments: str, **environment: str) -> Iterator[Process]:
+    """`comfy-api api` on a free port; `DATABASE_URL` is in `environment`."""
+    with _started(["api", "--port", "0", *arguments], folder, environment) as process:
+        yield process
+
+
+@contextmanager
+def worker(folder: Path, *arguments: str, **environment: str) -> Iterator[Process]:
+    """`comfy-api worker`, ready; its id is in `url`."""
+    with _started(["worker", *arguments], folder, environment) as process:
+        yield process
+
+
+@contextmanager
+def _started(arguments: Sequence[str], folder: Path, environment: dict[str, str]) -> Iterator[Process]:
+    process = Process(["comfy_api_service", *arguments], folder=folder, environment=environment)
+    try:
+        process.wait_listening()
+        yield process
+    finally:
+        process.close()
+
+
 def client(process: Process) -> httpx2.Client:
     return httpx2.Client(base_url=process.url, timeout=30, trust_env=False)
+
+
+def until_online(api: httpx2.Client) -> None:
+    """Wait until a backend takes work."""
+    until_health(api, comfyui_status="connected")
+
+
+def until_health(api: httpx2.Client, **wanted: str) -> dict[str, Any]:
+    end = time.monotonic() + STARTED_WITHIN
+    while True:
+        health: dict[str, Any] = api.get("/health").json()
+        if wanted.items() <= health.items():
+            return health
+        assert time.monotonic() < end, health
+        time.sleep(0.05)

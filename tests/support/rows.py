@@ -1,15 +1,22 @@
 """Jobs, backends and claims straight in the database, for tests of the queries."""
 
-from comfy_api_service.db import backends, claims, lanes, workers
+import asyncio
+
+from comfy_api_service.db import accounts, backends, claims, counters, lanes, workers
 from comfy_api_service.db.base import Database, Tx
-from comfy_api_service.db.claims import Claimant, Claimed
+from comfy_api_service.db.claims import Busy, Claimant, Claimed
+from comfy_api_service.db.postgres import PostgresDatabase
 from comfy_api_service.db.requirements import store_inventory
 from comfy_api_service.db.submissions import insert
+from comfy_api_service.domain.account import Account
 from comfy_api_service.domain.backend import BackendState
 from comfy_api_service.domain.graph import ModelRef, Requirement
 from comfy_api_service.domain.ids import LOCAL_ACCOUNT, new_job_id, new_prompt_id
 from comfy_api_service.domain.inventory import Inventory, NodeClass
 from comfy_api_service.domain.submission import JobOptions, NewJob
+
+Pair = tuple[PostgresDatabase, PostgresDatabase]
+"""Two engines on one database."""
 
 
 def need(model: str = "one.safetensors") -> Requirement:
@@ -65,19 +72,21 @@ async def add_backend(db: Database, *models: str, backend_id: str = "bck_1") -> 
 
     async def write(tx: Tx) -> None:
         await store_inventory(tx, inventory, 0.0)
-        await workers.register(tx, f"wrk-{backend_id}", node_id="node", now=0.0, alone=False)
-        await backends.register(
-            tx,
-            backend_id=backend_id,
-            url=f"http://{backend_id}",
-            name=backend_id,
-            node_id="node",
-            worker_id=f"wrk-{backend_id}",
-            now=0.0,
+        await workers.register(
+            tx, f"wrk-{backend_id}", node_id="node", scope=[backend_id], now=0.0, alone=False
         )
+        await backends.enroll(
+            tx, {backend_id: f"http://{backend_id}"}, node_id="node", now=0.0, names=[backend_id]
+        )
+        await backends.take(tx, backend_id, f"wrk-{backend_id}")
         await lanes.admit(tx, inventory.hash)
         await backends.describe(
-            tx, backend_id, state=BackendState.ONLINE, now=0.0, inventory_hash=inventory.hash
+            tx,
+            backend_id,
+            worker_id=f"wrk-{backend_id}",
+            state=BackendState.ONLINE,
+            now=0.0,
+            inventory_hash=inventory.hash,
         )
 
     await db.write(write)
@@ -85,4 +94,31 @@ async def add_backend(db: Database, *models: str, backend_id: str = "bck_1") -> 
 
 
 async def claim(db: Database, claimant: Claimant, now: float = 1_001.0) -> Claimed | None:
-    return await db.write(lambda tx: claims.claim(tx, claimant, prompt_id=new_prompt_id(), now=now))
+    claimed = await claims.next_job(db, claimant, prompt_id=new_prompt_id(), now=now)
+    assert not isinstance(claimed, Busy)
+    return claimed
+
+
+async def claim_all(db: Database, claimant: Claimant) -> list[Claimed]:
+    """Everything that is ready for a backend, beside others who claim."""
+    taken: list[Claimed] = []
+    while True:
+        found = await claims.next_job(db, claimant, prompt_id=new_prompt_id(), now=1.0)
+        if found is None:
+            return taken
+        if isinstance(found, Busy):
+            await asyncio.sleep(0.005)
+        else:
+            taken.append(found)
+
+
+async def add_accounts(db: Database, *names: str) -> None:
+    async def write(tx: Tx) -> None:
+        for name in names:
+            await accounts.ensure(tx, Account(name, name, "free"), 0.0)
+
+    await db.write(write)
+
+
+async def drift(db: Database) -> list[counters.Drift]:
+    return await db.read(counters.drift)

@@ -1,4 +1,4 @@
-"""The real service in one process, over real SQLite files and the simulator, for tests of the engine."""
+"""The real service in one process, over a real database and the simulator, for tests of the engine."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -6,11 +6,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.support.schema import lay
+from tests.support.schema import lay, url_of
 
 from comfy_api_service import bootstrap
 from comfy_api_service.bootstrap import Service
 from comfy_api_service.domain.account import LOCAL
+from comfy_api_service.domain.clock import Clock
 from comfy_api_service.domain.generation import GenerationRequest
 from comfy_api_service.domain.job import TERMINAL, Job, State
 from comfy_api_service.domain.submission import Accepted, JobOptions, Order
@@ -26,11 +27,15 @@ SLOW = SimulatorSettings(seconds_per_step=0.25, seconds_per_load=0.0, cleanup_se
 
 
 @asynccontextmanager
-async def running(folder: Path, *urls: str, **settings: Any) -> AsyncIterator[Service]:
+async def running(
+    folder: Path, *urls: str, clock: Clock | None = None, **settings: Any
+) -> AsyncIterator[Service]:
     """The service; its drain is cut short, since tests leave jobs behind on purpose."""
-    lay(folder)
-    given = {"data_dir": folder, "comfyui_url": urls, "shutdown_grace": 0, **settings}
-    async with bootstrap.service(Settings(_env_file=None, **given)) as service:
+    url = url_of(folder)
+    if url is None:
+        lay(folder)
+    given = {"data_dir": folder, "comfyui_url": urls, "shutdown_grace": 0, "database_url": url, **settings}
+    async with bootstrap.service(Settings(_env_file=None, **given), clock=clock) as service:
         yield service
 
 

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from comfy_api_service.bootstrap import s3_bucket
 from comfy_api_service.settings import NOT_YET, SettingsError, load
+from comfy_api_service.storage.s3 import Bucket
 
 
 @pytest.fixture(autouse=True)
@@ -21,9 +23,11 @@ def faults_of(**given: object) -> list[str]:
 def test_every_fault_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PORT", "x")
     monkeypatch.setenv("COMFYUI_URL", "ftp://host")
-    monkeypatch.setenv("REDIS_URL", "redis://host")
+    monkeypatch.setenv("REDIS_URL", "http://canary@host")
     monkeypatch.setenv("SECRET_KEY", "short")
-    named = {fault.partition(":")[0] for fault in faults_of()}
+    faults = faults_of()
+    assert "canary" not in str(faults)
+    named = {fault.partition(":")[0] for fault in faults}
     assert named == {"PORT", "COMFYUI_URL", "REDIS_URL", "SECRET_KEY"}
 
 
@@ -41,8 +45,8 @@ def test_what_is_switched_off_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_an_env_file_is_read_and_checked_too(tmp_path: Path) -> None:
-    (tmp_path / ".env").write_text("PORT=8123\nS3_ENDPOINT=http://store\n")
-    assert faults_of() == ["S3_ENDPOINT: this version stores artifacts in DATA_DIR only"]
+    (tmp_path / ".env").write_text("PORT=8123\nTIERS_FILE=tiers.yaml\n")
+    assert faults_of() == ["TIERS_FILE: this version has no tiers yet"]
     (tmp_path / ".env").write_text("PORT=8123\n")
     assert load().port == 8123
     assert load(port=9000).port == 9000
@@ -58,6 +62,16 @@ def test_secrets_come_from_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert faults_of()[0].startswith("SECRET_KEY_FILE:")
 
 
+def test_where_redis_is_may_come_from_a_file_and_is_not_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "url").write_text("redis://:canary@host/1\n")
+    monkeypatch.setenv("REDIS_URL_FILE", str(tmp_path / "url"))
+    settings = load()
+    assert settings.redis_url == "redis://:canary@host/1"
+    assert "canary" not in repr(settings)
+
+
 def test_several_backends_and_the_older_name_of_concurrency(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COMFYUI_URL", "http://one:8188, http://two:8188/")
     monkeypatch.setenv("ARQ_WORKER_CONCURRENCY", "5")
@@ -66,3 +80,101 @@ def test_several_backends_and_the_older_name_of_concurrency(monkeypatch: pytest.
     assert settings.worker_concurrency == 5
     monkeypatch.setenv("COMFYUI_URL", "http://one:8188,http://one:8188/")
     assert faults_of()[0].startswith("COMFYUI_URL:")
+
+
+STORE = {"S3_ENDPOINT": "http://store:9000/", "S3_ACCESS_KEY": "id", "S3_SECRET_KEY": "secret"}
+
+
+def give(monkeypatch: pytest.MonkeyPatch, **variables: str) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.parametrize("prefix", ["S3_", "MINIO_"])
+def test_a_store_is_named_by_either_family_of_names(prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {**STORE, "S3_BUCKET": "pictures", "S3_REGION": "garage"}
+    give(monkeypatch, **{name.replace("S3_", prefix): value for name, value in given.items()})
+    bucket = s3_bucket(load())
+    assert bucket == Bucket("http://store:9000", "pictures", "garage", "id", "secret")
+
+
+def test_without_a_store_results_are_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert s3_bucket(load()) is None
+    give(monkeypatch, S3_ENDPOINT="")
+    assert s3_bucket(load()) is None
+
+
+def test_the_credentials_of_the_store_come_from_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "id").write_text("id\n")
+    (tmp_path / "secret").write_text("secret\n")
+    give(
+        monkeypatch,
+        S3_ENDPOINT="http://store:9000",
+        S3_ACCESS_KEY_FILE=str(tmp_path / "id"),
+        S3_SECRET_KEY_FILE=str(tmp_path / "secret"),
+    )
+    bucket = s3_bucket(load())
+    assert bucket is not None
+    assert (bucket.access_key, bucket.secret_key, bucket.name) == ("id", "secret", "comfyui-artifacts")
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"S3_ENDPOINT": "store:9000"}, "S3_ENDPOINT: must begin with http"),
+        ({"S3_ENDPOINT": "http://store/bucket"}, "S3_ENDPOINT: only scheme"),
+        ({"S3_ENDPOINT": "http://user:secret@store"}, "S3_ENDPOINT: only scheme"),
+        ({"S3_PUBLIC_URL": "https://cdn.example/?x=1"}, "S3_PUBLIC_URL: only scheme"),
+        ({"S3_BUCKET": "a/b"}, "S3_BUCKET: a bucket's name"),
+        ({"S3_SECRET_KEY": ""}, "SETTINGS: S3_ENDPOINT needs"),
+        ({"S3_ENDPOINT": ""}, "SETTINGS: S3_ACCESS_KEY and S3_SECRET_KEY without S3_ENDPOINT"),
+        ({"PARKED_LIMIT": "-1"}, "PARKED_LIMIT:"),
+        ({"PARKED_TIMEOUT": "0"}, "PARKED_TIMEOUT:"),
+    ],
+)
+def test_a_store_that_is_described_wrong_stops_the_start(
+    change: dict[str, str], named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    give(monkeypatch, **{**STORE, **change})
+    (fault,) = faults_of()
+    assert fault.startswith(named)
+    assert "secret" not in fault
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("mysql://host/name", "postgresql:// or sqlite:///"),
+        ("postgresql+asyncpg://host/name", "postgresql:// or sqlite:///"),
+        ("postgresql://user:hunter2@host", "names the database"),
+        ("postgresql://user:hunter2@host/", "names the database"),
+        ("postgresql://user:hunter2#@host/name", "%23"),
+        ("postgresql://user:hunter2@host:port/name", "port"),
+    ],
+)
+def test_an_address_of_a_database_that_cannot_be_right(
+    url: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", url)
+    (fault,) = faults_of()
+    assert fault.startswith("DATABASE_URL: ")
+    assert words in fault
+    assert "hunter2" not in fault
+
+
+def test_addresses_of_databases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load().postgres_url is None
+    assert load(database_url="sqlite:///x.db").database_path == Path("x.db")
+    for url in (
+        "postgresql://u:p%23@h:5432/n?sslmode=require",
+        "postgres://h1:5432,h2:5432/n",
+        "postgres:///n?host=/s",
+    ):
+        assert load(database_url=url).postgres_url == url
+    (tmp_path / "url").write_text("postgresql://u:p@h/n\n")
+    monkeypatch.setenv("DATABASE_URL_FILE", str(tmp_path / "url"))
+    assert load().postgres_url == "postgresql://u:p@h/n"
+    monkeypatch.setenv("DATABASE_URL", "")
+    assert load().postgres_url == "postgresql://u:p@h/n"

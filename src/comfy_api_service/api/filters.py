@@ -6,7 +6,7 @@ from typing import Annotated, Final
 from fastapi import Depends, Query
 
 from comfy_api_service.api.schemas.base import BATCH_ID_PATTERN
-from comfy_api_service.api.schemas.submission import LABEL_KEY
+from comfy_api_service.api.schemas.submission import LABEL_KEY, LABEL_VALUE
 from comfy_api_service.db.jobs import JobFilters
 from comfy_api_service.domain.errors import FieldError, ValidationFailed
 from comfy_api_service.domain.job import Status
@@ -24,7 +24,11 @@ def job_filters(
     until: Annotated[str | None, Query(json_schema_extra=_TIME, description="Queued before.")] = None,
     label: Annotated[
         str | None,
-        Query(max_length=400, pattern=f"{LABEL_KEY[:-1]}:", description="`key:value`, both exactly."),
+        Query(
+            max_length=400,
+            pattern=f"{LABEL_KEY[:-1]}:{LABEL_VALUE[1:]}",
+            description="`key:value`, both exactly.",
+        ),
     ] = None,
     workflow: Annotated[str | None, Query(include_in_schema=False)] = None,
     workflow_id: Annotated[str | None, Query(include_in_schema=False)] = None,

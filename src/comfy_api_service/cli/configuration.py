@@ -21,3 +21,13 @@ def effective(**overrides: Any) -> "Settings":
             lines=tuple(error.faults),
             exit_code=ExitCode.USAGE,
         ) from None
+
+
+def needs_server(settings: "Settings") -> None:
+    """Roles that run apart share a database server. Raises `Fault`."""
+    if settings.postgres_url is None:
+        raise Fault(
+            "API and workers that run apart need a database that they can share, and DATABASE_URL names none.",
+            "Set DATABASE_URL=postgresql://user:password@host/name, or run both in one with `comfy-api serve`.",
+            exit_code=ExitCode.USAGE,
+        )

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from comfy_api_service.cli import demo, schema, serve, simulate
+from comfy_api_service.cli import api, demo, schema, serve, simulate, worker
 from comfy_api_service.cli.client import generate, jobs
 from comfy_api_service.cli.doctor import command as doctor
 from comfy_api_service.cli.faults import Fault
@@ -35,6 +35,8 @@ app = typer.Typer(
     "3 no server answers   130 interrupted",
 )
 app.command(rich_help_panel=SERVING, epilog=serve.EXAMPLES)(serve.serve)
+app.command(rich_help_panel=SERVING, epilog=api.EXAMPLES)(api.api)
+app.command(rich_help_panel=SERVING, epilog=worker.EXAMPLES)(worker.worker)
 app.command(rich_help_panel=SERVING, epilog=demo.EXAMPLES)(demo.demo)
 app.command(rich_help_panel=SERVING, epilog=simulate.EXAMPLES)(simulate.simulate)
 app.command(rich_help_panel=CLIENT, epilog=generate.EXAMPLES)(generate.generate)

@@ -16,7 +16,7 @@ VERSION_EXAMPLES = examples("comfy-api version")
 
 def migrate(
     data_dir: Annotated[
-        Path | None, typer.Option(help="Folder of the database.  [dim]\\[DATA_DIR, ./data][/dim]")
+        Path | None, typer.Option(help="Folder of an SQLite database.  [dim]\\[DATA_DIR, ./data][/dim]")
     ] = None,
 ) -> None:
     """Bring the database's schema up to date, and print its revision. Every start does it too."""

@@ -2,13 +2,23 @@
 
 import contextlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from comfy_api_service.cli import listening
 from comfy_api_service.cli.configuration import effective
 from comfy_api_service.cli.doctor.shown import without_password
+from comfy_api_service.cli.options import (
+    ComfyuiArgs,
+    ComfyuiDir,
+    ComfyuiPython,
+    Host,
+    Insecure,
+    LogFormat,
+    LogLevel,
+    Port,
+)
 from comfy_api_service.cli.output import examples, stdout
 from comfy_api_service.cli.supervisor import local_comfyui, supervised
 
@@ -22,19 +32,11 @@ EXAMPLES = examples(
     "comfy-api serve --host 0.0.0.0 --insecure   # a network in which everybody may use it",
 )
 FIRST_COMFYUI_PORT = 8188
-LogFormat = Literal["auto", "json", "console"]
-LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 
 
 def serve(
-    host: Annotated[
-        str | None,
-        typer.Option(help="Address to listen on.  [dim]\\[HOST, 127.0.0.1][/dim]", show_default=False),
-    ] = None,
-    port: Annotated[
-        int | None,
-        typer.Option(min=0, max=65535, help="Port; 0 takes a free one.  [dim]\\[PORT, 8000][/dim]"),
-    ] = None,
+    host: Host = None,
+    port: Port = None,
     comfyui_url: Annotated[
         list[str] | None,
         typer.Option(
@@ -42,37 +44,15 @@ def serve(
             help="A ComfyUI server; may be repeated.  [dim]\\[COMFYUI_URL, http://127.0.0.1:8188][/dim]",
         ),
     ] = None,
-    comfyui_dir: Annotated[
-        Path | None,
-        typer.Option(help="Folder of a local ComfyUI to start and supervise.  [dim]\\[COMFYUI_DIR][/dim]"),
-    ] = None,
-    comfyui_python: Annotated[
-        str | None,
-        typer.Option(
-            metavar="PYTHON",
-            help="Interpreter for it. Default: its own venv/ or .venv/, else the one that runs this.",
-        ),
-    ] = None,
-    comfyui_args: Annotated[
-        str,
-        typer.Option(metavar="ARGS", help="More options for it, quoted as in a shell.", show_default=False),
-    ] = "",
+    comfyui_dir: ComfyuiDir = None,
+    comfyui_python: ComfyuiPython = None,
+    comfyui_args: ComfyuiArgs = "",
     data_dir: Annotated[
         Path | None, typer.Option(help="Folder for database and results.  [dim]\\[DATA_DIR, ./data][/dim]")
     ] = None,
-    insecure: Annotated[
-        bool, typer.Option("--insecure", help="Listen beyond this machine although authentication is off.")
-    ] = False,
-    log_format: Annotated[
-        LogFormat | None,
-        typer.Option(help="How events are logged, on stderr.  [dim]\\[LOG_FORMAT, auto][/dim]"),
-    ] = None,
-    log_level: Annotated[
-        LogLevel | None,
-        typer.Option(
-            case_sensitive=False, help="Least level that is logged.  [dim]\\[LOG_LEVEL, INFO][/dim]"
-        ),
-    ] = None,
+    insecure: Insecure = False,
+    log_format: LogFormat = None,
+    log_level: LogLevel = None,
 ) -> None:
     """Run the service: API and worker in one process, SQLite, files in ./data.
 
@@ -101,16 +81,21 @@ async def _serve(settings: "Settings", python: str | None, arguments: str) -> No
     url = listening.url_of(settings.host, listening.port_of(sockets))
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(listening.close, sockets)
-        if settings.comfyui_dir is not None:
-            comfyui = local_comfyui(
-                settings.comfyui_dir,
-                port=listening.free_port(FIRST_COMFYUI_PORT),
-                python=python,
-                arguments=arguments,
-            )
-            settings = with_local(settings, comfyui.url)
-            await stack.enter_async_context(supervised(comfyui))
+        settings = await with_comfyui_dir(settings, python, arguments, stack)
         await server.serve(settings, sockets, url=url, listening=lambda: announce(url, settings))
+
+
+async def with_comfyui_dir(
+    settings: "Settings", python: str | None, arguments: str, stack: contextlib.AsyncExitStack
+) -> "Settings":
+    """Starts the local ComfyUI that the settings name, if they do; settings with its address."""
+    if settings.comfyui_dir is None:
+        return settings
+    comfyui = local_comfyui(
+        settings.comfyui_dir, port=listening.free_port(FIRST_COMFYUI_PORT), python=python, arguments=arguments
+    )
+    await stack.enter_async_context(supervised(comfyui))
+    return with_local(settings, comfyui.url)
 
 
 def with_local(settings: "Settings", url: str) -> "Settings":

@@ -9,7 +9,7 @@ import socket
 import sqlite3
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import uvicorn
 
@@ -34,6 +34,8 @@ LONGEST_MESSAGE: Final = 65_536
 LAST_ANSWERS: Final = 3
 """Seconds that answers and streams have after the drain, in which jobs ended and listeners heard of it."""
 
+Role = Literal["service", "api"]
+"""API and worker, or the API alone."""
 Beside = Callable[[str], Coroutine[Any, Any, None]]
 
 
@@ -60,22 +62,35 @@ async def serve(
     url: str,
     listening: Callable[[], None],
     beside: Beside | None = None,
+    role: Role = "service",
+    stop_too: Callable[[], Coroutine[Any, Any, None]] | None = None,
 ) -> None:
-    """Serve until a stop signal, then drain. `listening` is called once requests are answered.
+    """Serve until a stop signal, or until `stop_too` returns, then drain. `listening` is called once requests are
+    answered.
 
     `beside` runs along; a fault of it stops the service and is raised here. Raises `Fault` for what a start
     can meet.
     """
     raise_file_limit()
     async with StopSignals() as stop:
-        stopped = asyncio.create_task(stop.wait())
-        work = asyncio.create_task(_serve(settings, sockets, stopped, url, listening, beside))
+        stopped = asyncio.create_task(_first(stop.wait, stop_too) if stop_too else stop.wait())
+        work = asyncio.create_task(_serve(settings, sockets, stopped, url, listening, beside, role))
         try:
             await asyncio.wait({work, stopped}, return_when=asyncio.FIRST_COMPLETED)
             await work
         finally:
             stopped.cancel()
             work.cancel()
+
+
+async def _first(*waits: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Returns when the first of them does."""
+    tasks = [asyncio.create_task(wait()) for wait in waits]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 async def _serve(
@@ -85,8 +100,9 @@ async def _serve(
     url: str,
     listening: Callable[[], None],
     beside: Beside | None,
+    role: Role,
 ) -> None:
-    async with _started(settings) as service:
+    async with _started(settings, role) as service:
         if stopped.done():
             return
         settle_memory()
@@ -133,13 +149,15 @@ async def _end(along: "asyncio.Task[None] | None") -> None:
 
 
 @contextlib.asynccontextmanager
-async def _started(settings: "Settings") -> "AsyncIterator[Service]":
+async def _started(settings: "Settings", role: Role) -> "AsyncIterator[Service]":
     from comfy_api_service import bootstrap  # noqa: PLC0415 - loads the whole service
 
     configure_logs(level=settings.log_level, as_json=logs_as_json(settings.log_format))
     async with contextlib.AsyncExitStack() as stack:
         with start_faults(settings):
-            service = await stack.enter_async_context(bootstrap.service(settings))
+            service = await stack.enter_async_context(
+                (bootstrap.api if role == "api" else bootstrap.service)(settings)
+            )
         yield service
 
 
@@ -148,6 +166,7 @@ def start_faults(settings: "Settings") -> Iterator[None]:
     """What opening data folder and database can meet, as `Fault`."""
     from comfy_api_service.bootstrap import DataFolderInUse, DataFolderUnusable  # noqa: PLC0415
     from comfy_api_service.db.migrate import SchemaTooNew  # noqa: PLC0415
+    from comfy_api_service.db.problems import DatabaseUnusable  # noqa: PLC0415
 
     folder = settings.data_dir.absolute()
     try:
@@ -158,7 +177,12 @@ def start_faults(settings: "Settings") -> Iterator[None]:
             "Stop that one, or give this one a folder of its own with --data-dir.",
         ) from None
     except SchemaTooNew as error:
-        raise Fault(str(error), "Update this program, or give a folder of its own with --data-dir.") from None
+        elsewhere = "DATABASE_URL" if settings.postgres_url else "--data-dir"
+        raise Fault(
+            str(error), f"Update this program, or give it a database of its own with {elsewhere}."
+        ) from None
+    except DatabaseUnusable as error:
+        raise Fault(f"The database cannot be used: {error}.", error.problem.remedy) from None
     except DataFolderUnusable as error:
         raise Fault(
             str(error),

@@ -5,7 +5,7 @@ one stops whatever runs, whoever's it is.
 """
 
 import json
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, TypeVar
 
@@ -44,13 +44,18 @@ class ComfyClient:
         http: aiohttp.ClientSession,
         *,
         observer: Observer | None = None,
+        before_change: Callable[[], Awaitable[None]] | None = None,
         connect_timeout: float = 3.0,
         read_timeout: float = 10.0,
     ) -> None:
-        """Times are seconds; `http` is the process's one session (`transport.open_http`), not closed here."""
+        """Times are seconds; `http` is the process's one session (`transport.open_http`), not closed here.
+
+        `before_change` is awaited before each request that changes anything on the server.
+        """
         self._transport = Transport(
             url, http, observer=observer, connect_timeout=connect_timeout, read_timeout=read_timeout
         )
+        self._before_change = before_change
         self._cancels: bool | None = None
         self._version: str | None = None
 
@@ -75,8 +80,8 @@ class ComfyClient:
             raise ValueError("a prompt needs its id and its session's")
         if body is None and graph is None:
             raise ValueError("a prompt needs its graph")
-        answer = await self._transport.request(
-            "POST", "/prompt", "/prompt", data=_request(prompt_id, client_id, graph, body), headers=_JSON
+        answer = await self._change(
+            "/prompt", "/prompt", data=_request(prompt_id, client_id, graph, body), headers=_JSON
         )
         if answer.status == 409:
             raise DuplicatePrompt("The backend has a prompt with this id.")
@@ -125,7 +130,7 @@ class ComfyClient:
         if self._cancels is False:
             return False
         path = f"/api/jobs/{prompt_id}/cancel"
-        answer = await self._transport.request("POST", "/api/jobs/{id}/cancel", path)
+        answer = await self._change("/api/jobs/{id}/cancel", path)
         # Servers that have the path answer 200 for prompts that they do not know, too.
         self._cancels = answer.status not in {404, 405}
         if self._cancels:
@@ -179,9 +184,7 @@ class ComfyClient:
         form.add_field("image", data, filename=name, content_type="application/octet-stream")
         form.add_field("subfolder", subfolder)
         form.add_field("type", "input")
-        answer = await self._transport.request(
-            "POST", "/upload/image", "/upload/image", data=form, total=INVENTORY_TIME
-        )
+        answer = await self._change("/upload/image", "/upload/image", data=form, total=INVENTORY_TIME)
         _expect_ok(answer)
         stored = mapping(await answer.json())
         ref = file_ref(stored.get("name"), stored.get("subfolder"), stored.get("type"))
@@ -209,7 +212,13 @@ class ComfyClient:
         return await answer.json()
 
     async def _post(self, path: str, content: Mapping[str, Any]) -> Answer:
-        return await self._transport.request("POST", path, path, data=orjson.dumps(content), headers=_JSON)
+        return await self._change(path, path, data=orjson.dumps(content), headers=_JSON)
+
+    async def _change(self, route: str, path: str, **options: Any) -> Answer:
+        """A POST: whoever may change nothing on the server now waits."""
+        if self._before_change is not None:
+            await self._before_change()
+        return await self._transport.request("POST", route, path, **options)
 
 
 def _request(prompt_id: str, client_id: str, graph: Graph | None, body: bytes | None) -> bytes:

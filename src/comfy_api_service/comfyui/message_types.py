@@ -30,7 +30,7 @@ class NodeStarted:
     """`executing`: a node of the graph that was sent, not of a sub-graph that a node grew."""
 
     prompt_id: str
-    node: str | None
+    node: str
 
 
 @dataclass(frozen=True, slots=True)

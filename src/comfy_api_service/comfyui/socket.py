@@ -5,7 +5,7 @@ on: whoever waits for messages calls `renew` when none come that should.
 """
 
 import asyncio
-import random
+import secrets
 import time
 from collections.abc import Callable
 from typing import Final, TypeVar
@@ -80,7 +80,7 @@ class Session:
             except (aiohttp.ClientError, TimeoutError, OSError) as fault:
                 self._failed(type(fault).__name__)
             wait = SHORTEST_WAIT if self.link > before else min(2 * wait, LONGEST_WAIT)
-            await asyncio.sleep(wait * random.uniform(0.5, 1))  # noqa: S311  spreads reconnections, no secret
+            await asyncio.sleep(wait * secrets.SystemRandom().uniform(0.5, 1))  # spreads reconnections
 
     def renew(self) -> None:
         """Closes the present socket, so that `run` opens another; `link` then grows."""

@@ -135,7 +135,7 @@ def history_entry(prompt_id: str, body: object) -> HistoryEntry | None:
         prompt_id=prompt_id,
         client_id=_client(prompt),
         outcome=outcome,
-        outputs=_outputs(prompt_id, entry),
+        outputs=_outputs(prompt_id, entry, wire.mapping(prompt[2])),
         promised=tuple(n for n in map(wire.node_id, prompt[4][:MAX_NODES]) if n is not None),
         error=failed(prompt_id, error or {}) if outcome is Outcome.ERROR else None,
         interrupted_at=wire.node_id(wire.mapping(interruption).get("node_id")),
@@ -152,12 +152,16 @@ def _told(messages: object) -> Iterator[tuple[str, Mapping[str, Any]]]:
             yield message[0], wire.mapping(message[1])
 
 
-def _outputs(prompt_id: str, entry: Mapping[str, Any]) -> dict[str, Output]:
-    """By node of the graph that was sent: nodes that another one grew are added to it, as on the socket."""
+def _outputs(prompt_id: str, entry: Mapping[str, Any], graph: Mapping[str, Any]) -> dict[str, Output]:
+    """By node of the graph that was sent: nodes that another one grew are added to it, as on the socket.
+
+    Of a node answered from cache, `meta` names the one that ran for it, by its id in that other prompt.
+    """
     meta = wire.mapping(entry.get("meta"))
     outputs: dict[str, Output] = {}
     for key, raw in list(wire.mapping(entry.get("outputs")).items())[:MAX_NODES]:
-        shown = wire.node_id(wire.mapping(meta.get(key)).get("display_node")) or wire.node_id(key)
+        grown_by = None if key in graph else wire.mapping(meta.get(key)).get("display_node")
+        shown = wire.node_id(grown_by) or wire.node_id(key)
         if shown is None:
             raise Malformed("no node")
         found = given(raw)

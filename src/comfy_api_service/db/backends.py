@@ -1,6 +1,7 @@
 """The pool's backends as the workers have written them down."""
 
 from collections.abc import Mapping, Sequence
+from itertools import count
 from typing import Any
 
 from comfy_api_service.db.base import Reader, Row, Tx, dumps, loads
@@ -23,6 +24,8 @@ def _from_row(row: Row) -> Backend:
         inventory_hash=row["inventory_hash"],
         resident_model=row["resident_model"],
         seen_at=row["seen_at"],
+        node_id=row["node_id"],
+        worker_id=row["worker_id"],
     )
 
 
@@ -31,29 +34,88 @@ async def every(tx: Reader) -> list[Backend]:
     return [_from_row(row) for row in rows]
 
 
-async def register(
-    tx: Tx, *, backend_id: str, url: str, name: str, node_id: str, worker_id: str, now: float
-) -> Backend:
-    """Write a backend down, or take up the one that has this identity; driven by `worker_id` from now on."""
-    await tx.run(
-        """INSERT INTO backends (id, url, name, node_id, state, worker_id, added_at)
-           VALUES (:id, :url, :name, :node, 'offline', :worker, :now)
-           ON CONFLICT (id) DO UPDATE SET url = excluded.url, name = excluded.name, worker_id = excluded.worker_id,
-             state = 'offline', removed_at = NULL""",
-        {"id": backend_id, "url": url, "name": name, "node": node_id, "worker": worker_id, "now": now},
+async def enroll(
+    tx: Tx, urls: Mapping[str, str], *, node_id: str, now: float, names: Sequence[str] | None = None
+) -> None:
+    """Write backends down that the settings name; `urls` by id. Who drives one that is there goes on with it.
+
+    `names` are theirs, in order. None: each keeps the name that it has, or gets the next that is free.
+    """
+    await tx.lock("backends")
+    rows = await tx.all("SELECT id, name FROM backends WHERE removed_at IS NULL")
+    used = {row["id"]: row["name"] for row in rows}
+    numbered = (f"comfyui-{number}" for number in count(1))
+    wanted = iter(names) if names is not None else (name for name in numbered if name not in used.values())
+    for backend_id, url in urls.items():
+        used[backend_id] = next(wanted) if names is not None or backend_id not in used else used[backend_id]
+        await tx.run(
+            """INSERT INTO backends (id, url, name, node_id, state, added_at)
+               VALUES (:id, :url, :name, :node, 'offline', :now)
+               ON CONFLICT (id) DO UPDATE SET url = excluded.url, name = excluded.name, removed_at = NULL""",
+            {"id": backend_id, "url": url, "name": used[backend_id], "node": node_id, "now": now},
+        )
+
+
+_FREE = """removed_at IS NULL AND NOT EXISTS (
+  SELECT 1 FROM workers w WHERE w.id = backends.worker_id AND w.counter >= 0)"""
+"""No living worker drives the backend."""
+
+
+async def take(tx: Tx, backend_id: str, worker_id: str) -> Backend | None:
+    """Drive a backend from now on; None if somebody else does."""
+    await tx.lock("backends")
+    row = await tx.one(
+        f"""UPDATE backends SET worker_id = :worker, state = 'offline'
+            WHERE id = :id AND {_FREE} RETURNING {_COLUMNS}""",
+        {"id": backend_id, "worker": worker_id},
     )
-    row = await tx.one(f"SELECT {_COLUMNS} FROM backends WHERE id = :id", {"id": backend_id})
-    if row is None:
-        raise LookupError("a backend that was just written")
-    return _from_row(row)
+    return None if row is None else _from_row(row)
 
 
-async def remove_others(tx: Tx, keep: Sequence[str], now: float) -> None:
-    """Take backends off the list that the settings name no more."""
+async def hold(tx: Tx, backend_id: str, worker_id: str) -> bool:
+    """Lock a backend's row, before any lane's; False if another worker drives it."""
+    row = await tx.one(
+        "SELECT id FROM backends WHERE id = :id AND worker_id = :worker" + tx.dialect.locking("backends"),
+        {"id": backend_id, "worker": worker_id},
+    )
+    return row is not None
+
+
+async def release(tx: Tx, backend_id: str, worker_id: str) -> None:
+    """Drive a backend no more; others may."""
+    await tx.run(
+        "UPDATE backends SET worker_id = NULL, state = 'offline' WHERE id = :id AND worker_id = :worker",
+        {"id": backend_id, "worker": worker_id},
+    )
+
+
+async def remove(tx: Tx, backend_id: str, now: float) -> bool:
+    """Take a backend off the list; who drives it lets go of it. False if it is not on the list."""
+    await tx.lock("backends")
+    touched = await tx.run(
+        "UPDATE backends SET removed_at = :now, state = 'offline' WHERE id = :id AND removed_at IS NULL",
+        {"id": backend_id, "now": now},
+    )
+    return touched == 1
+
+
+async def set_draining(tx: Tx, backend_id: str, draining: bool) -> bool:
+    """Whether it gets no more work; False if it is not on the list."""
+    touched = await tx.run(
+        "UPDATE backends SET draining = :draining WHERE id = :id AND removed_at IS NULL",
+        {"id": backend_id, "draining": int(draining)},
+    )
+    return touched == 1
+
+
+async def retire(tx: Tx, keep: Sequence[str], *, node_id: str | None, now: float) -> None:
+    """Take those off the list that a machine's settings (None: any machine's) name no more and nobody drives."""
+    await tx.lock("backends")
     await tx.run(
         f"""UPDATE backends SET removed_at = :now, state = 'offline'
-            WHERE removed_at IS NULL AND NOT ({tx.dialect.among("id", "keep")})""",
-        {"keep": dumps(list(keep)), "now": now},
+            WHERE NOT ({tx.dialect.among("id", "keep")}) AND {_FREE}"""
+        + ("" if node_id is None else " AND node_id = :node"),
+        {"keep": dumps(list(keep)), "now": now, **({} if node_id is None else {"node": node_id})},
     )
 
 
@@ -61,6 +123,7 @@ async def describe(
     tx: Tx,
     backend_id: str,
     *,
+    worker_id: str,
     state: BackendState,
     now: float,
     version: str | None = None,
@@ -69,15 +132,16 @@ async def describe(
     inventory_hash: str | None = None,
     breaker: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write what a worker knows of a backend now; what is None stays as it was."""
+    """Write what the worker that drives a backend knows of it now; what is None stays as it was."""
     await tx.run(
         """UPDATE backends SET state = :state, seen_at = CASE WHEN :seen = 1 THEN :now ELSE seen_at END,
              version = coalesce(:version, version), devices = coalesce(:devices, devices),
              memory = coalesce(:memory, memory), inventory_hash = coalesce(:inventory, inventory_hash),
              breaker = coalesce(:breaker, breaker)
-           WHERE id = :id""",
+           WHERE id = :id AND worker_id = :worker""",
         {
             "id": backend_id,
+            "worker": worker_id,
             "state": state,
             "seen": int(state is not BackendState.OFFLINE),
             "now": now,
@@ -90,8 +154,10 @@ async def describe(
     )
 
 
-async def forget_residency(tx: Tx, backend_id: str) -> None:
+async def forget_residency(tx: Tx, backend_id: str, worker_id: str) -> None:
     """A backend that restarted has nothing loaded."""
     await tx.run(
-        "UPDATE backends SET residency = NULL, resident_model = NULL WHERE id = :id", {"id": backend_id}
+        """UPDATE backends SET residency = NULL, resident_model = NULL
+           WHERE id = :id AND worker_id = :worker""",
+        {"id": backend_id, "worker": worker_id},
     )

@@ -11,8 +11,14 @@ from typing import Any, Protocol, TypeVar
 
 import orjson
 
+from comfy_api_service.domain.errors import Unavailable
+
 T = TypeVar("T")
 Params = Mapping[str, Any]
+
+
+Part = tuple[str, Params | Sequence[Params]]
+"""A statement with its values, or with those of many rows."""
 
 
 class Row(Protocol):
@@ -26,14 +32,23 @@ class Dialect:
     """The few words in which the engines differ."""
 
     name: str
-    for_update: str
-    """Appended to a select of rows that will be changed."""
+    one_writer: bool
+    """Whether writes run one after the other: what one of them has read stays as it is until its end."""
+
+    def locking(self, *tables: str) -> str:
+        """Appended to a select: its rows of these tables are locked, in this order, until the transaction ends.
+
+        The lock leaves rows free to be referred to by others.
+        """
+        if self.one_writer:
+            return ""
+        return f" FOR NO KEY UPDATE OF {', '.join(tables)}"
 
     def among(self, column: str, param: str) -> str:
         """`column` is one of the JSON list of strings in `param`; one plan, however long the list is."""
         if self.name == "sqlite":
             return f"{column} IN (SELECT value FROM json_each(:{param}))"
-        return f"{column} IN (SELECT jsonb_array_elements_text(CAST(:{param} AS jsonb)))"
+        return f"{column} = ANY(ARRAY(SELECT jsonb_array_elements_text(CAST(:{param} AS jsonb))))"
 
 
 class Reader(Protocol):
@@ -56,15 +71,43 @@ class Tx(Reader, Protocol):
         """Execute once a row, in one go."""
         ...
 
+    async def lock(self, name: str) -> None:
+        """Wait until nobody else has this name, and have it until the transaction ends."""
+        ...
+
+    async def together(self, *statements: "Part") -> None:
+        """Execute several, in one go and in any order: no two may touch the same row, and none may need what
+        another one writes, but for foreign keys.
+        """
+        ...
+
+
+class CommitUnknown(Unavailable):
+    """The connection was lost while it committed: all of the transaction is there, or nothing."""
+
+
+class LockTimeout(Unavailable):
+    """Somebody kept for too long what this transaction had to change."""
+
 
 class Database(Protocol):
     """The truth. Raises `Unavailable` when it cannot be reached, never half a transaction."""
 
+    @property
+    def dialect(self) -> Dialect: ...
+
     async def write(self, function: Callable[[Tx], Awaitable[T]], *, followed: bool = False) -> T:
-        """`followed`: somebody was just told to write what belongs to this, and may share the commit."""
+        """Run it in a transaction; again from its begin after a conflict with another one, so it must have no
+        effects of its own. A caller that leaves undoes nothing. Raises `CommitUnknown`.
+
+        `followed`: somebody was just told to write what belongs to this, and may share the commit.
+        """
         ...
 
-    async def read(self, function: Callable[[Reader], Awaitable[T]]) -> T: ...
+    async def read(self, function: Callable[[Reader], Awaitable[T]]) -> T:
+        """Run it on committed data; each of its queries sees what was committed when it began."""
+        ...
+
     async def close(self) -> None: ...
 
 

@@ -1,15 +1,18 @@
 """The claim: one short transaction that picks a job, raises its attempt and stores the attempt's prompt id.
 
-The choice itself is `domain.scheduling.choose`, a pure function of the snapshot that is read here.
+The choice itself is `domain.scheduling.choose`, a pure function of the snapshot that is read here. Where others
+claim at the same time, a lane that one of them has is passed by: who is next in line goes.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Any, Final
 
 from comfy_api_service.db import lanes
-from comfy_api_service.db.base import Reader, Tx, dumps, loads
+from comfy_api_service.db.base import Database, LockTimeout, Reader, Row, Tx, dumps, loads
 from comfy_api_service.db.records import grouped, output_from
+from comfy_api_service.db.transitions import Fence
 from comfy_api_service.domain.job import OutputOptions
 from comfy_api_service.domain.scheduling import (
     MAX_LANES,
@@ -40,6 +43,7 @@ class Claimed:
     account_id: str
     attempt: int
     prompt_id: str
+    worker_id: str
     client_id: str
     graph: bytes | None
     params: Mapping[str, Any]
@@ -49,87 +53,163 @@ class Claimed:
     images: int
     dispatched_at: float
 
+    @property
+    def fence(self) -> Fence:
+        return Fence(self.job_id, self.attempt, self.worker_id)
 
-_LANES = """SELECT l.account_id, l.vtime, l.weight, l.served = 0 AS newcomer FROM lanes l
-WHERE l.queued > 0 AND l.running < l.cap AND EXISTS (
-  SELECT 1 FROM lane_needs n JOIN capabilities c
-    ON c.requirement_id = n.requirement_id AND c.inventory_hash = :inventory
-  WHERE n.account_id = l.account_id AND n.queued > 0)
-ORDER BY l.vtime, l.account_id LIMIT :lanes"""
 
-_HEADS = """SELECT n.account_id, n.requirement_id, n.queued, r.primary_model, j.id, j.priority, j.cost
-FROM lane_needs n
-JOIN capabilities c ON c.requirement_id = n.requirement_id AND c.inventory_hash = :inventory
-JOIN requirements r ON r.id = n.requirement_id
-JOIN jobs j ON j.id = (
-  SELECT h.id FROM jobs h
+class Busy(Enum):
+    """Others have all that is ready, just now."""
+
+    BUSY = "busy"
+
+
+ROUNDS: Final = 8
+"""How often one claim looks again for what others have not taken meanwhile."""
+PATIENCE: Final = "50ms"
+"""How long a claim waits for a lane, when all that were ready were locked."""
+
+
+_LANES = f"""WITH l AS (
+  SELECT account_id, vtime, weight, served = 0 AS newcomer FROM lanes
+  WHERE queued > 0 AND running < cap AND 1 = (
+    SELECT 1 FROM lane_needs n JOIN capabilities c
+      ON c.requirement_id = n.requirement_id AND c.inventory_hash = :inventory
+    WHERE n.account_id = lanes.account_id AND n.queued > 0 LIMIT 1)
+  ORDER BY vtime, account_id LIMIT {MAX_LANES})
+SELECT l.account_id, l.vtime, l.weight, l.newcomer, n.requirement_id, n.queued, {{model}} AS model,
+  j.id, j.priority, j.cost FROM l"""
+_NEEDS = """lane_needs n
+  JOIN capabilities c ON c.requirement_id = n.requirement_id AND c.inventory_hash = :inventory
+  JOIN requirements r ON r.id = n.requirement_id"""
+_HEAD = """FROM jobs h
   WHERE h.account_id = n.account_id AND h.requirement_id = n.requirement_id AND h.state = 'ready'
-  ORDER BY h.priority DESC, h.id LIMIT 1)
-WHERE {among} AND n.queued > 0"""
+  ORDER BY h.priority DESC, h.id LIMIT 1"""
+READY: Final[Mapping[str, str]] = {
+    "sqlite": f"""{_LANES.format(model="r.primary_model")} JOIN {_NEEDS}
+JOIN jobs j ON j.id = (SELECT h.id {_HEAD})
+WHERE n.account_id = l.account_id AND n.queued > 0""",
+    "postgresql": f"""{_LANES.format(model="n.primary_model")}
+CROSS JOIN LATERAL (SELECT n.account_id, n.requirement_id, n.queued, r.primary_model FROM {_NEEDS}
+  WHERE n.account_id = l.account_id AND n.queued > 0 OFFSET 0) n
+CROSS JOIN LATERAL (SELECT h.id, h.priority, h.cost {_HEAD}) j""",
+}
+"""At most 64 ready lanes in order of virtual time, and the heads of their needs: a row a need, by dialect.
+
+Neither queue nor lanes are walked over, however many there are: lanes are looked at in order until there are
+enough, then the needs of those. (With EXISTS and plain joins PostgreSQL begins with all needs of all lanes.)
+"""
+
+_FACTS = """SELECT 'loaded' AS kind, resident_model AS key, CAST(count(*) AS double precision) AS value FROM backends
+WHERE id <> :id AND removed_at IS NULL AND state = 'online' AND resident_model IS NOT NULL GROUP BY resident_model
+UNION ALL SELECT 'measured', key, seconds FROM timings WHERE {among}"""
 
 
-async def snapshot(tx: Reader, backend_id: str, inventory_hash: str) -> Snapshot:
-    """What the choice rests on: at most 64 ready lanes in order of virtual time, and their needs' heads."""
-    rows = await tx.all(_LANES, {"inventory": inventory_hash, "lanes": MAX_LANES})
-    if not rows:
-        return Snapshot(lanes=(), window=0.0)
-    heads = await tx.all(
-        _HEADS.format(among=tx.dialect.among("n.account_id", "accounts")),
-        {
-            "inventory": inventory_hash,
-            "accounts": dumps([row["account_id"] for row in rows]),
-        },
-    )
-    needs = grouped(heads, "account_id")
-    backend = await tx.one("SELECT residency FROM backends WHERE id = :id", {"id": backend_id})
-    elsewhere = await tx.all(
-        """SELECT resident_model AS model, count(*) AS backends FROM backends
-           WHERE id <> :id AND removed_at IS NULL AND state = 'online' AND resident_model IS NOT NULL
-           GROUP BY resident_model""",
-        {"id": backend_id},
-    )
-    residency = Residency.from_json(loads(backend["residency"]) if backend else None)
-    models = {row["primary_model"] for row in heads if row["primary_model"] is not None}
-    if residency.model is not None:
-        models.add(residency.model)
-    loads_measured = await tx.all(
-        f"SELECT key, seconds FROM timings WHERE {tx.dialect.among('key', 'keys')}",
-        {"keys": dumps(sorted(f"load:{model}" for model in models))},
-    )
-    return Snapshot(
-        lanes=tuple(
-            Lane(
-                account=row["account_id"],
-                vtime=row["vtime"],
-                weight=row["weight"],
-                newcomer=bool(row["newcomer"]),
-                needs=tuple(
-                    Need(
-                        requirement=need["requirement_id"],
-                        model=need["primary_model"],
-                        queued=need["queued"],
-                        head=need["id"],
-                        head_priority=need["priority"],
-                        head_cost=need["cost"],
-                    )
-                    for need in needs.get(row["account_id"], ())
-                ),
+async def ready_lanes(tx: Reader, inventory_hash: str) -> tuple[Lane, ...]:
+    rows = await tx.all(READY[tx.dialect.name], {"inventory": inventory_hash})
+    return tuple(_lane(needs) for needs in grouped(rows, "account_id").values())
+
+
+def _lane(rows: Sequence[Row]) -> Lane:
+    return Lane(
+        account=rows[0]["account_id"],
+        vtime=rows[0]["vtime"],
+        weight=rows[0]["weight"],
+        newcomer=bool(rows[0]["newcomer"]),
+        needs=tuple(
+            Need(
+                requirement=row["requirement_id"],
+                model=row["model"],
+                queued=row["queued"],
+                head=row["id"],
+                head_priority=row["priority"],
+                head_cost=row["cost"],
             )
             for row in rows
         ),
-        window=await lanes.window(tx),
-        residency=residency,
-        elsewhere={row["model"]: row["backends"] for row in elsewhere},
-        load_times={row["key"].removeprefix("load:"): row["seconds"] for row in loads_measured},
     )
 
 
-async def claim(tx: Tx, claimant: Claimant, *, prompt_id: str, now: float) -> Claimed | None:
-    """Take the next job for a backend; None if nothing is ready that it could run."""
-    seen = await snapshot(tx, claimant.backend_id, claimant.inventory_hash)
-    choice = choose(seen)
-    if choice is None:
+async def _snapshot(tx: Reader, backend_id: str, ready: tuple[Lane, ...], residency: Residency) -> Snapshot:
+    """All that the choice rests on."""
+    models = {need.model for lane in ready for need in lane.needs} | {residency.model}
+    keys = ["all", *sorted(f"load:{model}" for model in models if model is not None)]
+    rows = await tx.all(
+        _FACTS.format(among=tx.dialect.among("key", "keys")), {"id": backend_id, "keys": dumps(keys)}
+    )
+    measured = {row["key"]: row["value"] for row in rows if row["kind"] == "measured"}
+    return Snapshot(
+        lanes=ready,
+        window=lanes.window_of(measured.pop("all", None)),
+        residency=residency,
+        elsewhere={row["key"]: int(row["value"]) for row in rows if row["kind"] == "loaded"},
+        load_times={key.removeprefix("load:"): seconds for key, seconds in measured.items()},
+    )
+
+
+async def next_job(db: Database, claimant: Claimant, *, prompt_id: str, now: float) -> Claimed | Busy | None:
+    """Take the next job for a backend; None if nothing is ready that it could run, or if it has another worker.
+
+    `Busy` says that something is ready, and to come back at once: others had it, also after a short wait.
+    """
+    claimed = await db.write(lambda tx: claim(tx, claimant, prompt_id=prompt_id, now=now))
+    if not isinstance(claimed, Busy):
+        return claimed
+    try:
+        return await db.write(lambda tx: claim(tx, claimant, prompt_id=prompt_id, now=now, patient=True))
+    except LockTimeout:
+        return Busy.BUSY
+
+
+async def claim(
+    tx: Tx, claimant: Claimant, *, prompt_id: str, now: float, patient: bool = False
+) -> Claimed | Busy | None:
+    """One try of `next_job`. `patient`: waits for the lane that is due, instead of passing it by."""
+    ready = await ready_lanes(tx, claimant.inventory_hash)
+    if not ready:
         return None
+    backend = await tx.one(
+        "SELECT residency FROM backends WHERE id = :id AND worker_id = :worker"
+        + tx.dialect.locking("backends"),
+        {"id": claimant.backend_id, "worker": claimant.worker_id},
+    )
+    if backend is None:
+        return None
+    if patient:
+        await tx.run(f"SET LOCAL lock_timeout = '{PATIENCE}'")
+    residency = Residency.from_json(loads(backend["residency"]))
+    seen = await _snapshot(tx, claimant.backend_id, ready, residency)
+    for _ in range(ROUNDS):
+        choice = choose(seen)
+        if choice is None:
+            break
+        held = await _hold(tx, choice, patient=patient)
+        if held is None:
+            seen = replace(seen, lanes=tuple(one for one in seen.lanes if one.account != choice.account))
+            continue
+        if held == choice.start_tag:
+            claimed = await _take(tx, claimant, choice, prompt_id, now)
+            if claimed is not None:
+                return claimed
+        seen = replace(seen, lanes=await ready_lanes(tx, claimant.inventory_hash))  # others were faster
+    return Busy.BUSY
+
+
+async def _hold(tx: Tx, choice: Choice, *, patient: bool) -> float | None:
+    """Lock the lane; its virtual time. None if somebody else has it, or if it is ready no more."""
+    if tx.dialect.one_writer:
+        return choice.start_tag
+    row = await tx.one(
+        "SELECT vtime FROM lanes WHERE account_id = :account AND queued > 0 AND running < cap"
+        + tx.dialect.locking("lanes")
+        + ("" if patient else " SKIP LOCKED"),
+        {"account": choice.account},
+    )
+    return None if row is None else float(row["vtime"])
+
+
+async def _take(tx: Tx, claimant: Claimant, choice: Choice, prompt_id: str, now: float) -> Claimed | None:
+    """Open an attempt on the chosen job, whose lane is held; None if the job was taken meanwhile."""
     row = await tx.one(
         """UPDATE jobs SET state = 'dispatched', attempt = attempt + 1, backend_id = :backend
            WHERE id = :id AND state = 'ready'
@@ -138,25 +218,47 @@ async def claim(tx: Tx, claimant: Claimant, *, prompt_id: str, now: float) -> Cl
     )
     if row is None:
         return None
-    await tx.run(
-        """INSERT INTO attempts (prompt_id, job_id, number, backend_id, worker_id, client_id, dispatched_at)
-           VALUES (:prompt, :job, :number, :backend, :worker, :client, :now)""",
-        {
-            "prompt": prompt_id,
-            "job": choice.job,
-            "number": row["attempt"],
-            "backend": claimant.backend_id,
-            "worker": claimant.worker_id,
-            "client": claimant.client_id,
-            "now": now,
-        },
+    await tx.together(
+        (
+            """INSERT INTO attempts (prompt_id, job_id, number, backend_id, worker_id, client_id, dispatched_at)
+               VALUES (:prompt, :job, :number, :backend, :worker, :client, :now)""",
+            {
+                "prompt": prompt_id,
+                "job": choice.job,
+                "number": row["attempt"],
+                "backend": claimant.backend_id,
+                "worker": claimant.worker_id,
+                "client": claimant.client_id,
+                "now": now,
+            },
+        ),
+        *lanes.leave_need(choice.account, choice.requirement),
+        (
+            lanes.CHANGE,
+            lanes.change(
+                choice.account, vtime=choice.vtime, running=1, queued=-1, cost=-choice.cost, served=1
+            ),
+        ),
+        (
+            """UPDATE workers SET start_tag = CASE WHEN start_tag < :tag THEN :tag ELSE start_tag END
+               WHERE id = :worker""",
+            {"tag": choice.start_tag, "worker": claimant.worker_id},
+        ),
+        (
+            "UPDATE backends SET residency = :residency, resident_model = :model WHERE id = :id",
+            {
+                "id": claimant.backend_id,
+                "residency": dumps(choice.residency.to_json()),
+                "model": choice.residency.model,
+            },
+        ),
     )
-    await _charge(tx, claimant, choice)
     return Claimed(
         job_id=choice.job,
         account_id=choice.account,
         attempt=row["attempt"],
         prompt_id=prompt_id,
+        worker_id=claimant.worker_id,
         client_id=claimant.client_id,
         graph=row["graph"],
         params=loads(row["params"]),
@@ -165,25 +267,4 @@ async def claim(tx: Tx, claimant: Claimant, *, prompt_id: str, now: float) -> Cl
         timing_key=row["timing_key"],
         images=row["images"],
         dispatched_at=now,
-    )
-
-
-async def _charge(tx: Tx, claimant: Claimant, choice: Choice) -> None:
-    await lanes.leave(tx, choice.account, choice.requirement, cost=choice.cost)
-    await tx.run(
-        "UPDATE lanes SET running = running + 1, vtime = :vtime, served = 1 WHERE account_id = :account",
-        {"account": choice.account, "vtime": choice.vtime},
-    )
-    await tx.run(
-        """UPDATE workers SET start_tag = CASE WHEN start_tag < :tag THEN :tag ELSE start_tag END
-           WHERE id = :worker""",
-        {"tag": choice.start_tag, "worker": claimant.worker_id},
-    )
-    await tx.run(
-        "UPDATE backends SET residency = :residency, resident_model = :model WHERE id = :id",
-        {
-            "id": claimant.backend_id,
-            "residency": dumps(choice.residency.to_json()),
-            "model": choice.residency.model,
-        },
     )

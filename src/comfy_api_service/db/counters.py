@@ -103,7 +103,9 @@ async def drift(tx: Reader) -> list[Drift]:
 
 
 async def mend(tx: Tx) -> None:
-    """Set every counter to what it counts."""
+    """Set every counter to what it counts, while nobody else changes one."""
+    if not tx.dialect.one_writer:
+        await tx.run("LOCK TABLE lanes IN EXCLUSIVE MODE")
     await tx.run(
         """UPDATE lanes SET
              queued = (SELECT count(*) FROM jobs j WHERE j.account_id = lanes.account_id AND j.state = 'ready'),

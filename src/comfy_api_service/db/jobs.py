@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from comfy_api_service.db.base import Reader, Row, Tx, dumps
-from comfy_api_service.db.records import JOB_COLUMNS, event_from, grouped, job_from
+from comfy_api_service.db.records import JOB_COLUMNS, artifact_from, event_from, grouped, job_from
 from comfy_api_service.domain.events import Event
 from comfy_api_service.domain.job import SHOWN, Job, Status
 
@@ -99,7 +99,7 @@ async def _with_artifacts(tx: Reader, rows: Sequence[Row]) -> list[Job]:
         else []
     )
     artifacts = grouped(found, "job_id")
-    return [job_from(row, artifacts.get(row["id"], ())) for row in rows]
+    return [job_from(row, map(artifact_from, artifacts.get(row["id"], ()))) for row in rows]
 
 
 async def events_after(tx: Reader, account_id: str, job_id: str, seq: int) -> list[Event]:
@@ -118,16 +118,6 @@ async def ended_among(tx: Reader, job_ids: Sequence[str]) -> list[str]:
         {"ids": dumps(list(job_ids))},
     )
     return [row["id"] for row in rows]
-
-
-async def mark_canceled(tx: Tx, account_id: str, job_id: str, now: float) -> Job | None:
-    """Ask for the end of a job that a backend has; its state says whether there was anything to ask for."""
-    await tx.run(
-        """UPDATE jobs SET cancel_requested_at = coalesce(cancel_requested_at, :now)
-           WHERE id = :id AND account_id = :account AND state IN ('dispatched', 'executing', 'storing')""",
-        {"id": job_id, "account": account_id, "now": now},
-    )
-    return await get(tx, account_id, job_id)
 
 
 async def artifact_keys(tx: Reader, job_ids: Sequence[str]) -> list[str]:

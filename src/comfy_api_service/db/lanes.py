@@ -1,27 +1,78 @@
-"""The accounts' lanes: counters and virtual time. Every change of a job's state passes through here."""
+"""The accounts' lanes: counters and virtual time. Every change of a job's state passes through here.
 
+A lane is locked before the jobs in it; who holds it knows its row, and changes it once in a transaction.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 from math import inf
+from typing import Self
 
-from comfy_api_service.db.base import Reader, Tx
+from comfy_api_service.db.base import Part, Reader, Row, Tx, dumps
 from comfy_api_service.domain.scheduling import WINDOW_JOBS, entering
 
 DEFAULT_COST = 10.0
 """Seconds; used until something was measured."""
+COLUMNS = "l.weight, l.cap, l.running, l.queued, l.queued_cost, l.entered, l.entered_cost, l.vtime"
 
 
-async def mean_cost(tx: Reader) -> float:
-    """Seconds that a job took of a backend, over the last ones of every kind."""
-    row = await tx.one("SELECT seconds FROM timings WHERE key = 'all'")
-    return max(row["seconds"], 0.001) if row else DEFAULT_COST
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A lane as it was when it was locked."""
+
+    account_id: str
+    weight: float
+    cap: int
+    running: int
+    queued: int
+    queued_cost: float
+    entered: int
+    entered_cost: float
+    vtime: float
+
+    @classmethod
+    def from_row(cls, row: Row) -> Self:
+        """From `account_id` and `COLUMNS`."""
+        return cls(
+            account_id=row["account_id"],
+            weight=row["weight"],
+            cap=row["cap"],
+            running=row["running"],
+            queued=row["queued"],
+            queued_cost=row["queued_cost"],
+            entered=row["entered"],
+            entered_cost=row["entered_cost"],
+            vtime=row["vtime"],
+        )
+
+    @property
+    def enters_when_released(self) -> bool:
+        """Whether it becomes ready by one running job less."""
+        return self.running >= self.cap
 
 
-async def window(tx: Reader) -> float:
-    return WINDOW_JOBS * await mean_cost(tx)
+@dataclass(frozen=True, slots=True)
+class Frontier:
+    """Where lanes enter that become ready after being empty or at their cap."""
+
+    v: float
+    """The greatest start tag given out."""
+    window: float
+
+    def enter(self, vtime: float) -> float:
+        return entering(vtime, self.v, self.window)
 
 
-async def greatest_start_tag(tx: Reader) -> float:
-    row = await tx.one("SELECT max(start_tag) AS v FROM workers")
-    return (row["v"] or 0.0) if row else 0.0
+async def joined(tx: Tx, held: Sequence[Held]) -> dict[str, float]:
+    """The virtual times of lanes that jobs join, by account: ready ones keep theirs.
+
+    A lane whose jobs all wait for a backend that is away enters as an empty one does.
+    """
+    edge = await frontier(tx)
+    joining = {lane.account_id: edge.enter(lane.vtime) for lane in held}
+    raised = [lane for lane in held if lane.queued and joining[lane.account_id] > lane.vtime]
+    ready = await _servable(tx, [lane.account_id for lane in raised])
+    return joining | {lane.account_id: lane.vtime for lane in raised if lane.account_id in ready}
 
 
 _SERVABLE = """EXISTS (
@@ -31,15 +82,15 @@ _SERVABLE = """EXISTS (
 """Some backend that takes work now could run a job that waits in the lane."""
 
 
-async def _servable(tx: Reader, account_id: str) -> bool:
-    row = await tx.one(
-        f"SELECT {_SERVABLE} AS servable FROM lanes l WHERE l.account_id = :account", {"account": account_id}
+async def _servable(tx: Reader, account_ids: Sequence[str]) -> set[str]:
+    if not account_ids:
+        return set()
+    rows = await tx.all(
+        f"""SELECT l.account_id FROM lanes l
+            WHERE {tx.dialect.among("l.account_id", "accounts")} AND {_SERVABLE}""",
+        {"accounts": dumps(sorted(account_ids))},
     )
-    return row is not None and bool(row["servable"])
-
-
-async def _entered(tx: Reader, vtime: float) -> float:
-    return entering(vtime, await greatest_start_tag(tx), await window(tx))
+    return {row["account_id"] for row in rows}
 
 
 async def admit(tx: Tx, inventory_hash: str) -> None:
@@ -47,7 +98,7 @@ async def admit(tx: Tx, inventory_hash: str) -> None:
 
     Also for one that is online with another inventory, which counts until the new one is written.
     """
-    entry = await _entered(tx, -inf)
+    entry = (await frontier(tx)).enter(-inf)
     rows = await tx.all(
         f"""SELECT l.account_id FROM lanes l
             WHERE l.queued > 0 AND l.running < l.cap AND l.vtime < :entry AND EXISTS (
@@ -55,7 +106,7 @@ async def admit(tx: Tx, inventory_hash: str) -> None:
                 ON c.requirement_id = n.requirement_id AND c.inventory_hash = :inventory
               WHERE n.account_id = l.account_id AND n.queued > 0)
             AND NOT {_SERVABLE} ORDER BY l.account_id"""
-        + tx.dialect.for_update,
+        + tx.dialect.locking("l"),
         {"entry": entry, "inventory": inventory_hash},
     )
     await tx.many(
@@ -64,75 +115,66 @@ async def admit(tx: Tx, inventory_hash: str) -> None:
     )
 
 
-async def enter(
-    tx: Tx, account_id: str, requirement_id: str, *, jobs: int, cost: float, arrived: bool = True
-) -> None:
-    """Jobs become ready in a lane. `arrived` is false for one that comes back after a lost attempt.
+async def frontier(tx: Reader) -> Frontier:
+    row = await tx.one(
+        """SELECT (SELECT max(start_tag) FROM workers) AS v,
+             (SELECT seconds FROM timings WHERE key = 'all') AS mean"""
+    )
+    if row is None:
+        return Frontier(0.0, window_of(None))
+    return Frontier(row["v"] or 0.0, window_of(row["mean"]))
 
-    A lane whose jobs all waited for a backend that was away enters as an empty one does.
+
+def window_of(mean: float | None) -> float:
+    """The window of fairness; `mean`: seconds that a job took of a backend, over the last ones of every kind."""
+    return WINDOW_JOBS * (DEFAULT_COST if mean is None else max(mean, 0.001))
+
+
+def change(
+    account_id: str,
+    *,
+    vtime: float,
+    running: int = 0,
+    queued: int = 0,
+    cost: float = 0.0,
+    entered: int = 0,
+    entered_cost: float = 0.0,
+    served: int = 0,
+) -> dict[str, object]:
+    """What `CHANGE` adds to a lane's counters, and its new virtual time. `cost` is that of the queued jobs;
+    `served`: 1 when one of them was claimed.
     """
-    lane = await tx.one(
-        "SELECT queued, vtime FROM lanes WHERE account_id = :account" + tx.dialect.for_update,
-        {"account": account_id},
-    )
-    if lane is None:
-        raise LookupError("an account without a lane")
-    vtime = await _entered(tx, lane["vtime"])
-    if vtime > lane["vtime"] and lane["queued"] and await _servable(tx, account_id):
-        vtime = lane["vtime"]
-    entered = jobs if arrived else 0
-    await tx.run(
-        """UPDATE lanes SET queued = queued + :jobs, queued_cost = queued_cost + :cost, vtime = :vtime,
-           entered = entered + :entered, entered_cost = entered_cost + :entered_cost WHERE account_id = :account""",
-        {"account": account_id, "jobs": jobs, "cost": cost, "vtime": vtime, "entered": entered,
-         "entered_cost": cost if arrived else 0.0},
-    )  # fmt: skip
-    await tx.run(
-        """INSERT INTO lane_needs (account_id, requirement_id, queued) VALUES (:account, :requirement, :jobs)
-           ON CONFLICT (account_id, requirement_id) DO UPDATE SET queued = lane_needs.queued + excluded.queued""",
-        {"account": account_id, "requirement": requirement_id, "jobs": jobs},
-    )
+    return {
+        "account": account_id,
+        "vtime": vtime,
+        "running": running,
+        "queued": queued,
+        "cost": cost,
+        "entered": entered,
+        "entered_cost": entered_cost,
+        "served": served,
+    }
 
 
-async def leave(tx: Tx, account_id: str, requirement_id: str, *, cost: float) -> None:
-    """A ready job leaves its lane: claimed, canceled, expired."""
-    await tx.run(
-        """UPDATE lanes SET queued = queued - 1,
-           queued_cost = CASE WHEN queued = 1 THEN 0 ELSE queued_cost - :cost END WHERE account_id = :account""",
-        {"account": account_id, "cost": cost},
-    )
+CHANGE = """UPDATE lanes SET vtime = :vtime, running = running + :running, queued = queued + :queued,
+  queued_cost = CASE WHEN queued + :queued = 0 THEN 0 ELSE queued_cost + :cost END,
+  entered = entered + :entered, entered_cost = entered_cost + :entered_cost,
+  served = CASE WHEN :served = 1 THEN 1 ELSE served END WHERE account_id = :account"""
+
+NEED = """INSERT INTO lane_needs (account_id, requirement_id, queued) VALUES (:account, :requirement, :jobs)
+ON CONFLICT (account_id, requirement_id) DO UPDATE SET queued = lane_needs.queued + excluded.queued"""
+
+
+def need(account_id: str, requirement_id: str, jobs: int) -> dict[str, object]:
+    """So many jobs more of a need wait in a lane."""
+    return {"account": account_id, "requirement": requirement_id, "jobs": jobs}
+
+
+def leave_need(account_id: str, requirement_id: str) -> tuple[Part, Part]:
+    """One job of a need waits no more; a need without jobs is deleted, first, so that one row is touched once."""
     params = {"account": account_id, "requirement": requirement_id}
-    await tx.run(
-        "UPDATE lane_needs SET queued = queued - 1 WHERE account_id = :account AND requirement_id = :requirement",
-        params,
-    )
-    await tx.run(
-        """DELETE FROM lane_needs
-           WHERE account_id = :account AND requirement_id = :requirement AND queued = 0""",
-        params,
-    )
-
-
-async def release_slot(tx: Tx, account_id: str) -> None:
-    """A job of the account holds no backend any more; a lane that was at its cap enters anew."""
-    lane = await tx.one(
-        "SELECT running, cap, vtime FROM lanes WHERE account_id = :account" + tx.dialect.for_update,
-        {"account": account_id},
-    )
-    if lane is None:
-        raise LookupError("an account without a lane")
-    vtime = lane["vtime"]
-    if lane["running"] >= lane["cap"]:
-        vtime = await _entered(tx, vtime)
-    await tx.run(
-        "UPDATE lanes SET running = running - 1, vtime = :vtime WHERE account_id = :account",
-        {"account": account_id, "vtime": vtime},
-    )
-
-
-async def correct(tx: Tx, account_id: str, *, seconds: float) -> None:
-    """Move a lane's virtual time by seconds of a backend over its weight: real less estimated, or given back."""
-    await tx.run(
-        "UPDATE lanes SET vtime = vtime + :seconds / weight WHERE account_id = :account",
-        {"account": account_id, "seconds": seconds},
+    mine = "account_id = :account AND requirement_id = :requirement"
+    return (
+        (f"DELETE FROM lane_needs WHERE {mine} AND queued = 1", params),
+        (f"UPDATE lane_needs SET queued = queued - 1 WHERE {mine} AND queued > 1", params),
     )

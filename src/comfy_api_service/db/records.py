@@ -52,7 +52,7 @@ def error_from(text: str | None) -> JobError | None:
     return JobError(Code(document["code"]), document["message"], document["details"], document.get("node_id"))
 
 
-def job_from(row: Row, artifacts: Iterable[Row] = ()) -> Job:
+def job_from(row: Row, artifacts: Iterable[Artifact] = ()) -> Job:
     """A job from `JOB_COLUMNS`."""
     return Job(
         id=row["id"],
@@ -83,7 +83,7 @@ def job_from(row: Row, artifacts: Iterable[Row] = ()) -> Job:
         purged_at=row["purged_at"],
         ordinal=row["ordinal"],
         ordinal_cost=row["ordinal_cost"],
-        artifacts=tuple(artifact_from(artifact) for artifact in artifacts),
+        artifacts=tuple(artifacts),
     )
 
 

@@ -34,6 +34,7 @@ async def ensure_requirements(tx: Tx, wanted: Mapping[str, Requirement], now: fl
     fresh = [wanted[key] for key in sorted(wanted.keys() - known)]
     if not fresh:
         return
+    await tx.lock("requirements")  # or a need and an inventory that come at once would not see each other
     await tx.many(
         """INSERT INTO requirements (id, nodes, models, primary_model, created_at)
            VALUES (:id, :nodes, :models, :primary, :now) ON CONFLICT (id) DO NOTHING""",
@@ -58,8 +59,10 @@ async def store_inventory(tx: Tx, inventory: Inventory, now: float) -> None:
     known = await tx.one("SELECT 1 AS known FROM inventories WHERE hash = :hash", {"hash": inventory.hash})
     if known is not None:
         return
+    await tx.lock("requirements")
     await tx.run(
-        "INSERT INTO inventories (hash, document, created_at) VALUES (:hash, :document, :now)",
+        """INSERT INTO inventories (hash, document, created_at) VALUES (:hash, :document, :now)
+           ON CONFLICT (hash) DO NOTHING""",
         {"hash": inventory.hash, "document": orjson.dumps(inventory.document()), "now": now},
     )
     needs = [

@@ -9,17 +9,17 @@ import contextlib
 import queue
 import sqlite3
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
-from comfy_api_service.db.base import Dialect, Params, Reader, Row, Tx
+from comfy_api_service.db.base import Dialect, Params, Part, Reader, Row, Tx
 from comfy_api_service.domain.errors import Unavailable
 
 T = TypeVar("T")
 
-DIALECT: Final = Dialect("sqlite", for_update="")
+DIALECT: Final = Dialect("sqlite", one_writer=True)
 BUSY_SECONDS: Final = 5.0
 """How long to wait for a shell command that writes beside the service."""
 PAGE_CACHE_KIB: Final = 4096
@@ -74,6 +74,16 @@ class SqliteTx:
 
     async def many(self, sql: str, rows: Iterable[Params]) -> None:
         self._connection.executemany(sql, rows)
+
+    async def lock(self, name: str) -> None:
+        """Nobody else writes."""
+
+    async def together(self, *statements: Part) -> None:
+        for sql, params in statements:
+            if isinstance(params, Mapping):
+                self._connection.execute(sql, params)
+            else:
+                self._connection.executemany(sql, params)
 
 
 def drive(coroutine: Coroutine[Any, Any, T]) -> T:

@@ -6,12 +6,14 @@ so that each submission fails alone.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from comfy_api_service.db import lanes
-from comfy_api_service.db.base import Database, Tx, dumps, packed
+import structlog
+
+from comfy_api_service.db import keys, lanes
+from comfy_api_service.db.base import CommitUnknown, Database, Part, Tx, dumps, packed
 from comfy_api_service.db.counters import open_seconds
 from comfy_api_service.db.records import output_document
 from comfy_api_service.db.requirements import ensure_requirements
@@ -20,10 +22,12 @@ from comfy_api_service.domain.events import EventType
 from comfy_api_service.domain.job import State, Status
 from comfy_api_service.domain.submission import NewJob
 
-KEY_SECONDS = 24 * 3600.0
-"""How long an Idempotency-Key, and an identical request under `dedupe`, are remembered."""
+log = structlog.get_logger()
+
 GROUP = 200
 """Most submissions in one transaction."""
+DOUBT_SECONDS = 0.2
+"""Before a group is looked for that may have been written: the connection was lost just now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,16 +69,24 @@ class Submissions:
     """Groups what arrives while the previous group is being written."""
 
     def __init__(
-        self, db: Database, *, queue_limit: int, on_writing: Callable[[], bool] = lambda: False
+        self,
+        db: Database,
+        *,
+        queue_limit: int,
+        far_from_limit: Callable[[], bool] = lambda: False,
+        on_writing: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`queue_limit` is the most jobs that may wait, over all accounts.
+        """`queue_limit` is the most jobs that may wait, over all accounts; `far_from_limit`: so few do that they
+        need not be counted now.
 
-        `on_writing` is called just before a group is handed over: whom it wakes stands behind the group in the
-        writer's line, finds it without another round, and shares its commit. It tells whether there was somebody.
+        `on_writing` is called just before a group is handed to a database of one writer: whom it wakes stands
+        behind the group in the line, finds it without another round, and shares its commit. It tells whether
+        there was somebody.
         """
         self._db = db
         self._on_writing = on_writing
         self._queue_limit = queue_limit
+        self._far_from_limit = far_from_limit
         self._arrived: list[tuple[NewJob, asyncio.Future[Outcome]]] = []
         self._flushing: asyncio.Task[None] | None = None
 
@@ -96,11 +108,8 @@ class Submissions:
 
     async def _write(self, group: Sequence[tuple[NewJob, asyncio.Future[Outcome]]]) -> None:
         jobs = [job for job, _ in group]
-        followed = self._on_writing()
         try:
-            outcomes = await self._db.write(
-                lambda tx: insert(tx, jobs, queue_limit=self._queue_limit), followed=followed
-            )
+            outcomes = await self._insert(jobs)
         except Exception as fault:  # noqa: BLE001 - it belongs to whoever waits for the answer
             if len(group) == 1 or isinstance(fault, ServiceError):
                 for _, future in group:
@@ -115,62 +124,110 @@ class Submissions:
             if not future.done():
                 future.set_result(outcome)
 
+    async def _insert(self, jobs: Sequence[NewJob]) -> list[Outcome]:
+        limit, far = self._queue_limit, self._far_from_limit()
+        followed = self._db.dialect.one_writer and self._on_writing()
+        try:
+            return await self._db.write(
+                lambda tx: insert(tx, jobs, queue_limit=limit, far_from_limit=far), followed=followed
+            )
+        except CommitUnknown:
+            log.warning("submissions_in_doubt", jobs=len(jobs))
+        await asyncio.sleep(DOUBT_SECONDS)
+        return await self._db.write(
+            lambda tx: insert(tx, jobs, queue_limit=limit, far_from_limit=far, again=True)
+        )
 
-async def insert(tx: Tx, group: Sequence[NewJob], *, queue_limit: int) -> list[Outcome]:
-    """Decide and write a group in one transaction; outcomes in the group's order."""
-    known_keys = await _known_keys(tx, group)
-    known_requests = await _known_requests(tx, group)
-    row = await tx.one("SELECT coalesce(sum(queued), 0) AS waiting FROM lanes WHERE queued > 0")
-    waiting = int(row["waiting"]) if row else 0
+
+async def insert(
+    tx: Tx,
+    group: Sequence[NewJob],
+    *,
+    queue_limit: int,
+    far_from_limit: bool = False,
+    again: bool = False,
+) -> list[Outcome]:
+    """Decide and write a group in one transaction; outcomes in the group's order.
+
+    Locked in the order of all writers: keys, requirements, lanes, then the queue's limit. `far_from_limit`
+    spares counting all lanes. `again`: the group may be there already, since nobody heard of its commit.
+    """
+    if again:
+        there = await _already_written(tx, group)
+        rest = [job for job in group if job.id not in there]
+        others = iter(await insert(tx, rest, queue_limit=queue_limit, far_from_limit=far_from_limit))
+        return [there[job.id] if job.id in there else next(others) for job in group]
+    known = await keys.look_up(tx, group)
+    open_ones = [job for job in group if _by_key(job, known.used) is None]
+    held = await _hold_lanes(tx, open_ones)
+    requests = await _known_requests(tx, open_ones)
+    waiting = 0 if far_from_limit or not open_ones else await _count_waiting(tx)
+    used = dict(known.used)
     outcomes: list[Outcome | None] = []
     fresh: list[NewJob] = []
     for job in group:
-        outcome = _earlier(job, known_keys, known_requests)
+        outcome = _by_key(job, used) or _by_request(job, requests)
         if outcome is None and waiting >= queue_limit:
             outcome = QueueFull(waiting)
         outcomes.append(outcome)
         if outcome is None:
             waiting += 1
             fresh.append(job)
-            known_requests[job.account_id, job.fingerprint] = job.id
+            requests[job.account_id, job.fingerprint] = job.id
             if job.idempotency_key is not None:
-                known_keys[job.account_id, job.idempotency_key] = (job.fingerprint, job.id)
-    written = iter(await _insert_fresh(tx, fresh)) if fresh else iter(())
+                used[job.account_id, job.idempotency_key] = (job.fingerprint, job.id)
+    await keys.keep(tx, known, fresh)
+    written = iter(await _insert_fresh(tx, fresh, held)) if fresh else iter(())
     return [outcome if outcome is not None else next(written) for outcome in outcomes]
 
 
-def _earlier(
-    job: NewJob,
-    known_keys: dict[tuple[str, str], tuple[str, str]],
-    known_requests: dict[tuple[str, str], str],
-) -> Outcome | None:
-    if job.idempotency_key is not None:
-        known = known_keys.get((job.account_id, job.idempotency_key))
-        if known is not None:
-            fingerprint, job_id = known
-            return Replay(job_id, by_key=True) if fingerprint == job.fingerprint else KeyReused()
-    if job.options.dedupe:
-        identical = known_requests.get((job.account_id, job.fingerprint))
-        if identical is not None:
-            return Replay(identical, by_key=False)
-    return None
-
-
-async def _known_keys(tx: Tx, group: Sequence[NewJob]) -> dict[tuple[str, str], tuple[str, str]]:
-    keys = sorted({job.idempotency_key for job in group if job.idempotency_key is not None})
-    if not keys:
-        return {}
+async def _already_written(tx: Tx, group: Sequence[NewJob]) -> dict[str, Outcome]:
+    """Those of the group that have a row."""
     rows = await tx.all(
-        f"""SELECT account_id, key, fingerprint, job_id FROM idempotency_keys
-            WHERE {tx.dialect.among("key", "keys")} AND {tx.dialect.among("account_id", "accounts")}
-            AND created_at > :since""",
-        {
-            "keys": dumps(keys),
-            "accounts": dumps(sorted({job.account_id for job in group})),
-            "since": group[0].queued_at - KEY_SECONDS,
-        },
+        f"""SELECT j.id, j.ordinal, j.ordinal_cost, j.cost, {lanes.COLUMNS} FROM jobs j
+            JOIN lanes l ON l.account_id = j.account_id WHERE {tx.dialect.among("j.id", "ids")}""",
+        {"ids": dumps([job.id for job in group])},
     )
-    return {(row["account_id"], row["key"]): (row["fingerprint"], row["job_id"]) for row in rows}
+    seconds = await open_seconds(tx, group[0].queued_at)
+    return {
+        row["id"]: Written(
+            row["ordinal"],
+            row["ordinal_cost"],
+            max(row["ordinal"] - 1 - (row["entered"] - row["queued"]), 0),
+            max(row["ordinal_cost"] - row["cost"] - (row["entered_cost"] - row["queued_cost"]), 0.0),
+            seconds,
+        )
+        for row in rows
+    }
+
+
+def _by_key(job: NewJob, used: Mapping[keys.KeyOf, tuple[str, str]]) -> Outcome | None:
+    if job.idempotency_key is None:
+        return None
+    known = used.get((job.account_id, job.idempotency_key))
+    if known is None:
+        return None
+    fingerprint, job_id = known
+    return Replay(job_id, by_key=True) if fingerprint == job.fingerprint else KeyReused()
+
+
+def _by_request(job: NewJob, requests: Mapping[tuple[str, str], str]) -> Outcome | None:
+    identical = requests.get((job.account_id, job.fingerprint)) if job.options.dedupe else None
+    return None if identical is None else Replay(identical, by_key=False)
+
+
+async def _hold_lanes(tx: Tx, jobs: Sequence[NewJob]) -> dict[str, lanes.Held]:
+    """The lanes of those that may become jobs, with all that they need known to the scheduler."""
+    if not jobs:
+        return {}
+    await ensure_requirements(tx, {job.requirement.id: job.requirement for job in jobs}, jobs[0].queued_at)
+    rows = await tx.all(
+        f"""SELECT l.account_id, {lanes.COLUMNS} FROM lanes l WHERE {tx.dialect.among("l.account_id", "accounts")}
+            ORDER BY l.account_id"""
+        + tx.dialect.locking("l"),
+        {"accounts": dumps(sorted({job.account_id for job in jobs}))},
+    )
+    return {row["account_id"]: lanes.Held.from_row(row) for row in rows}
 
 
 async def _known_requests(tx: Tx, group: Sequence[NewJob]) -> dict[tuple[str, str], str]:
@@ -186,21 +243,22 @@ async def _known_requests(tx: Tx, group: Sequence[NewJob]) -> dict[tuple[str, st
         {
             "accounts": dumps(sorted({job.account_id for job in wanted})),
             "prints": dumps(sorted({job.fingerprint for job in wanted})),
-            "since": wanted[0].queued_at - KEY_SECONDS,
+            "since": wanted[0].queued_at - keys.KEY_SECONDS,
         },
     )
     return {(row["account_id"], row["fingerprint"]): row["id"] for row in rows}
 
 
-async def _insert_fresh(tx: Tx, jobs: Sequence[NewJob]) -> list[Written]:
-    await ensure_requirements(tx, {job.requirement.id: job.requirement for job in jobs}, jobs[0].queued_at)
-    placed = await _enter_lanes(tx, jobs)
-    await tx.many(_INSERT_KEY, [_key_row(job) for job in jobs if job.idempotency_key is not None])
-    await tx.many(_INSERT_JOB, [_job_row(job, place) for job, place in zip(jobs, placed, strict=True)])
-    await tx.many(_INSERT_LABEL, [
-        {"job": job.id, "account": job.account_id, "key": key, "value": value}
-        for job in jobs for key, value in job.options.labels.items()
-    ])  # fmt: skip
+async def _count_waiting(tx: Tx) -> int:
+    """Jobs that wait, over all accounts. Submissions elsewhere wait until this one is written, or not."""
+    await tx.lock("queue limit")
+    row = await tx.one("SELECT coalesce(sum(queued), 0) AS waiting FROM lanes WHERE queued > 0")
+    return int(row["waiting"]) if row else 0
+
+
+async def _insert_fresh(tx: Tx, jobs: Sequence[NewJob], held: Mapping[str, lanes.Held]) -> list[Written]:
+    before = await open_seconds(tx, jobs[0].queued_at)
+    placed = _places(jobs, held, before)
     noted = [
         {
             "job": job.id,
@@ -211,49 +269,62 @@ async def _insert_fresh(tx: Tx, jobs: Sequence[NewJob]) -> list[Written]:
         }
         for job in jobs
     ]
-    await tx.many(
-        "INSERT INTO events (job_id, seq, type, status, at, data) VALUES (:job, 1, :type, :status, :at, '{}')",
-        [{k: v for k, v in row.items() if k != "account"} for row in noted],
-    )
-    await tx.many(
-        "INSERT INTO outbox (job_id, account_id, seq, type, at) VALUES (:job, :account, 1, :type, :at)",
-        [{k: v for k, v in row.items() if k != "status"} for row in noted],
-    )
-    await _reserve(tx, jobs)
-    return placed
+    await tx.together(
+        *await _entered(tx, jobs, held),
+        (_INSERT_JOB, [_job_row(job, placed[job.id]) for job in jobs]),
+        (_INSERT_LABEL, [
+            {"job": job.id, "account": job.account_id, "key": key, "value": value}
+            for job in jobs for key, value in job.options.labels.items()
+        ]),
+        (_INSERT_EVENT, noted),
+        (_INSERT_OUTBOX, noted),
+        *_reserved(jobs),
+    )  # fmt: skip
+    return [placed[job.id] for job in jobs]
 
 
-async def _enter_lanes(tx: Tx, jobs: Sequence[NewJob]) -> list[Written]:
-    """One change a lane and need, in order of account; each job learns its place."""
-    by_account: dict[str, list[NewJob]] = {}
-    for job in jobs:
-        by_account.setdefault(job.account_id, []).append(job)
+def _places(
+    jobs: Sequence[NewJob], held: Mapping[str, lanes.Held], open_seconds: float
+) -> dict[str, Written]:
+    """Each job's place in its lane, by job."""
+    ahead: dict[str, tuple[int, float]] = {}
     places: dict[str, Written] = {}
-    before = await open_seconds(tx, jobs[0].queued_at)
-    for account_id in sorted(by_account):
-        lane = await tx.one(
-            """SELECT queued, queued_cost, entered, entered_cost FROM lanes WHERE account_id = :account"""
-            + tx.dialect.for_update,
-            {"account": account_id},
-        )
+    for job in jobs:
+        lane = held.get(job.account_id)
         if lane is None:
             raise LookupError("an account without a lane")
-        queued, queued_cost = lane["queued"], lane["queued_cost"]
-        entered, entered_cost = lane["entered"], lane["entered_cost"]
-        needs: dict[str, list[NewJob]] = {}
-        for job in by_account[account_id]:
-            places[job.id] = Written(entered + 1, entered_cost + job.cost, queued, queued_cost, before)
-            queued, queued_cost = queued + 1, queued_cost + job.cost
-            entered, entered_cost = entered + 1, entered_cost + job.cost
-            needs.setdefault(job.requirement.id, []).append(job)
-        for requirement_id, members in sorted(needs.items()):
-            await lanes.enter(
-                tx, account_id, requirement_id, jobs=len(members), cost=sum(job.cost for job in members)
-            )
-    return [places[job.id] for job in jobs]
+        count, cost = ahead.get(job.account_id, (0, 0.0))
+        places[job.id] = Written(
+            lane.entered + count + 1,
+            lane.entered_cost + cost + job.cost,
+            lane.queued + count,
+            lane.queued_cost + cost,
+            open_seconds,
+        )
+        ahead[job.account_id] = (count + 1, cost + job.cost)
+    return places
 
 
-async def _reserve(tx: Tx, jobs: Sequence[NewJob]) -> None:
+async def _entered(tx: Tx, jobs: Sequence[NewJob], held: Mapping[str, lanes.Held]) -> tuple[Part, Part]:
+    """One change a lane and need."""
+    counts: dict[str, tuple[int, float]] = {}
+    needs: dict[tuple[str, str], int] = {}
+    for job in jobs:
+        count, cost = counts.get(job.account_id, (0, 0.0))
+        counts[job.account_id] = (count + 1, cost + job.cost)
+        needs[job.account_id, job.requirement.id] = needs.get((job.account_id, job.requirement.id), 0) + 1
+    vtimes = await lanes.joined(tx, [held[account] for account in counts])
+    changes = [
+        lanes.change(
+            account, vtime=vtimes[account], queued=count, cost=cost, entered=count, entered_cost=cost
+        )
+        for account, (count, cost) in sorted(counts.items())
+    ]
+    needed = [lanes.need(account, need, count) for (account, need), count in sorted(needs.items())]
+    return (lanes.CHANGE, changes), (lanes.NEED, needed)
+
+
+def _reserved(jobs: Sequence[NewJob]) -> tuple[Part, Part]:
     """The quota ledger: a line a job, sums once an account and day."""
     sums: dict[tuple[str, str], int] = {}
     rows = []
@@ -261,10 +332,9 @@ async def _reserve(tx: Tx, jobs: Sequence[NewJob]) -> None:
         day = utc_day(job.queued_at)
         rows.append({"job": job.id, "account": job.account_id, "day": day, "images": job.images})
         sums[job.account_id, day] = sums.get((job.account_id, day), 0) + job.images
-    await tx.many(
+    return (
         "INSERT INTO ledger (job_id, account_id, day, reserved) VALUES (:job, :account, :day, :images)", rows
-    )
-    await tx.many(
+    ), (
         """INSERT INTO usage_days (account_id, day, reserved) VALUES (:account, :day, :images)
            ON CONFLICT (account_id, day) DO UPDATE SET reserved = usage_days.reserved + excluded.reserved""",
         [{"account": account, "day": day, "images": images} for (account, day), images in sorted(sums.items())],
@@ -274,16 +344,6 @@ async def _reserve(tx: Tx, jobs: Sequence[NewJob]) -> None:
 def utc_day(at: float) -> str:
     """The UTC day of a moment, `YYYY-MM-DD`: the day a submission is counted on."""
     return datetime.fromtimestamp(at, UTC).date().isoformat()
-
-
-def _key_row(job: NewJob) -> dict[str, object]:
-    return {
-        "account": job.account_id,
-        "key": job.idempotency_key,
-        "print": job.fingerprint,
-        "job": job.id,
-        "at": job.queued_at,
-    }
 
 
 def _job_row(job: NewJob, place: Written) -> dict[str, object]:
@@ -313,11 +373,6 @@ def _job_row(job: NewJob, place: Written) -> dict[str, object]:
     }
 
 
-_INSERT_KEY = """INSERT INTO idempotency_keys (account_id, key, fingerprint, job_id, created_at)
-VALUES (:account, :key, :print, :job, :at)
-ON CONFLICT (account_id, key) DO UPDATE SET
-  fingerprint = excluded.fingerprint, job_id = excluded.job_id, created_at = excluded.created_at"""
-
 _INSERT_JOB = """INSERT INTO jobs (id, account_id, state, seq, max_attempts, priority, requirement_id, cost, ordinal,
   ordinal_cost, images, timing_key, params, labels, output, graph, fingerprint, webhook_url, batch_id, batch_index,
   queued_at, deadline_at)
@@ -325,6 +380,12 @@ VALUES (:id, :account, :state, 1, :max_attempts, :priority, :requirement, :cost,
   :ordinal_cost, :images, :timing_key, :params, :labels, :output, :graph, :print, :webhook, :batch, :batch_index,
   :at, :deadline)"""
 
+_INSERT_EVENT = (
+    "INSERT INTO events (job_id, seq, type, status, at, data) VALUES (:job, 1, :type, :status, :at, '{}')"
+)
+_INSERT_OUTBOX = (
+    "INSERT INTO outbox (job_id, account_id, seq, type, at) VALUES (:job, :account, 1, :type, :at)"
+)
 _INSERT_LABEL = (
     "INSERT INTO job_labels (job_id, account_id, key, value) VALUES (:job, :account, :key, :value)"
 )

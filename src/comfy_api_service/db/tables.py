@@ -16,6 +16,8 @@ from sqlalchemy import (
     text,
 )
 
+TEXT = Text().with_variant(Text(collation="C"), "postgresql")
+"""Compared by its bytes on either engine: ids sort by time, and locks are taken in the order of Python's `sorted`."""
 UNCAPPED = 2_147_483_647
 """A cap that nobody reaches: no NULL in the scheduler's comparisons."""
 
@@ -31,7 +33,7 @@ metadata = MetaData(
 
 
 def _text(name: str, *, null: bool = False, default: str | None = None) -> Column[str]:
-    return Column(name, Text, nullable=null, server_default=default)
+    return Column(name, TEXT, nullable=null, server_default=default)
 
 
 def _time(name: str, *, null: bool = False) -> Column[float]:
@@ -49,7 +51,7 @@ def _real(name: str, default: float = 0) -> Column[float]:
 accounts = Table(
     "accounts",
     metadata,
-    Column("id", Text, primary_key=True),
+    Column("id", TEXT, primary_key=True),
     _text("name"),
     _text("tier"),
     _text("role", default="user"),
@@ -60,7 +62,7 @@ accounts = Table(
 lanes = Table(
     "lanes",
     metadata,
-    Column("account_id", Text, ForeignKey("accounts.id"), primary_key=True),
+    Column("account_id", TEXT, ForeignKey("accounts.id"), primary_key=True),
     _real("weight", 1),
     _count("cap", UNCAPPED),
     _count("running"),
@@ -83,7 +85,7 @@ Index(
 requirements = Table(
     "requirements",
     metadata,
-    Column("id", Text, primary_key=True),
+    Column("id", TEXT, primary_key=True),
     _text("nodes"),
     _text("models"),
     _text("primary_model", null=True),
@@ -95,7 +97,7 @@ capabilities = Table(
     "capabilities",
     metadata,
     _text("inventory_hash"),
-    Column("requirement_id", Text, ForeignKey("requirements.id", ondelete="CASCADE"), nullable=False),
+    Column("requirement_id", TEXT, ForeignKey("requirements.id", ondelete="CASCADE"), nullable=False),
     PrimaryKeyConstraint("inventory_hash", "requirement_id"),
 )
 Index(None, capabilities.c.requirement_id)
@@ -103,8 +105,8 @@ Index(None, capabilities.c.requirement_id)
 lane_needs = Table(
     "lane_needs",
     metadata,
-    Column("account_id", Text, ForeignKey("lanes.account_id"), nullable=False),
-    Column("requirement_id", Text, ForeignKey("requirements.id"), nullable=False),
+    Column("account_id", TEXT, ForeignKey("lanes.account_id"), nullable=False),
+    Column("requirement_id", TEXT, ForeignKey("requirements.id"), nullable=False),
     _count("queued"),
     PrimaryKeyConstraint("account_id", "requirement_id"),
 )
@@ -113,7 +115,7 @@ Index(None, lane_needs.c.requirement_id)
 jobs = Table(
     "jobs",
     metadata,
-    Column("id", Text, primary_key=True),
+    Column("id", TEXT, primary_key=True),
     _text("account_id"),
     _text("state"),
     _count("seq"),
@@ -135,7 +137,7 @@ jobs = Table(
     Column("graph", LargeBinary, nullable=True),
     _text("fingerprint"),
     _text("webhook_url", null=True),
-    Column("batch_id", Text, ForeignKey("batches.id"), nullable=True),
+    Column("batch_id", TEXT, ForeignKey("batches.id"), nullable=True),
     Column("batch_index", Integer, nullable=True),
     _time("queued_at"),
     _time("started_at", null=True),
@@ -171,7 +173,7 @@ Index("ix_jobs_batch", jobs.c.batch_id, sqlite_where=_BATCHED, postgresql_where=
 job_labels = Table(
     "job_labels",
     metadata,
-    Column("job_id", Text, ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
+    Column("job_id", TEXT, ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
     _text("account_id"),
     _text("key"),
     _text("value"),
@@ -184,8 +186,8 @@ Index(
 attempts = Table(
     "attempts",
     metadata,
-    Column("prompt_id", Text, primary_key=True),
-    Column("job_id", Text, ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
+    Column("prompt_id", TEXT, primary_key=True),
+    Column("job_id", TEXT, ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
     Column("number", Integer, nullable=False),
     _text("backend_id"),
     _text("worker_id"),
@@ -202,7 +204,7 @@ Index("ix_attempts_unsettled", attempts.c.backend_id, sqlite_where=_UNSETTLED, p
 artifacts = Table(
     "artifacts",
     metadata,
-    Column("job_id", Text, ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
+    Column("job_id", TEXT, ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
     Column("idx", Integer, nullable=False),
     Column("attempt", Integer, nullable=False),
     _text("node_id"),
@@ -221,7 +223,7 @@ artifacts = Table(
 events = Table(
     "events",
     metadata,
-    Column("job_id", Text, ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
+    Column("job_id", TEXT, ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
     Column("seq", Integer, nullable=False),
     _text("type"),
     _text("status"),
@@ -249,8 +251,8 @@ Index(None, outbox.c.at)
 ledger = Table(
     "ledger",
     metadata,
-    Column("job_id", Text, primary_key=True),
-    Column("account_id", Text, ForeignKey("accounts.id"), nullable=False),
+    Column("job_id", TEXT, primary_key=True),
+    Column("account_id", TEXT, ForeignKey("accounts.id"), nullable=False),
     _text("day"),
     _count("reserved"),
     Column("charged", BigInteger, nullable=True),
@@ -262,7 +264,7 @@ Index("ix_ledger_day", ledger.c.account_id, ledger.c.day)
 usage_days = Table(
     "usage_days",
     metadata,
-    Column("account_id", Text, ForeignKey("accounts.id"), nullable=False),
+    Column("account_id", TEXT, ForeignKey("accounts.id"), nullable=False),
     _text("day"),
     _count("reserved"),
     _count("charged"),
@@ -273,7 +275,7 @@ usage_days = Table(
 idempotency_keys = Table(
     "idempotency_keys",
     metadata,
-    Column("account_id", Text, ForeignKey("accounts.id"), nullable=False),
+    Column("account_id", TEXT, ForeignKey("accounts.id"), nullable=False),
     _text("key"),
     _text("fingerprint"),
     _text("job_id"),  # or the batch's id
@@ -285,8 +287,8 @@ Index(None, idempotency_keys.c.created_at)
 batches = Table(
     "batches",
     metadata,
-    Column("id", Text, primary_key=True),
-    Column("account_id", Text, ForeignKey("accounts.id"), nullable=False),
+    Column("id", TEXT, primary_key=True),
+    Column("account_id", TEXT, ForeignKey("accounts.id"), nullable=False),
     _time("created_at"),
     Column("total", Integer, nullable=False),
     _text("others"),
@@ -296,7 +298,7 @@ Index(None, batches.c.created_at)
 backends = Table(
     "backends",
     metadata,
-    Column("id", Text, primary_key=True),
+    Column("id", TEXT, primary_key=True),
     _text("url"),
     _text("name"),
     _text("node_id"),
@@ -318,7 +320,7 @@ backends = Table(
 inventories = Table(
     "inventories",
     metadata,
-    Column("hash", Text, primary_key=True),
+    Column("hash", TEXT, primary_key=True),
     Column("document", LargeBinary, nullable=False),
     _time("created_at"),
 )
@@ -326,17 +328,18 @@ inventories = Table(
 workers = Table(
     "workers",
     metadata,
-    Column("id", Text, primary_key=True),
+    Column("id", TEXT, primary_key=True),
     _text("node_id"),
     _count("counter"),
     _real("start_tag"),
     _time("started_at"),
+    Column("scope", TEXT),
 )
 
 timings = Table(
     "timings",
     metadata,
-    Column("key", Text, primary_key=True),
+    Column("key", TEXT, primary_key=True),
     _count("runs"),
     _real("seconds"),
     _time("updated_at"),

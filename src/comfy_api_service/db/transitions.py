@@ -1,90 +1,87 @@
 """What becomes of an attempt. Every write is fenced: it touches a row only while the attempt is the job's own.
 
 A function that returns None met a fence: somebody replaced the caller, who must stop, change nothing more
-and remove what it posted.
+and remove what it posted. Each locks what it changes with its first statement, the lane before the job.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
 from comfy_api_service.db import jobs, lanes
-from comfy_api_service.db.base import Row, Tx, dumps, packed
-from comfy_api_service.db.records import error_document
+from comfy_api_service.db.base import Part, Row, Tx, dumps, packed
+from comfy_api_service.db.endings import Change, Ending, deadline_error, end, noted
 from comfy_api_service.domain.errors import Code
 from comfy_api_service.domain.events import Event, EventType
 from comfy_api_service.domain.graph import Graph
-from comfy_api_service.domain.job import SHOWN, Artifact, CacheUse, Job, JobError, State
+from comfy_api_service.domain.job import SHOWN, TERMINAL, Job, JobError, State
 
-REFUSALS = 5
+REFUSALS: Final = 5
 """Attempts beyond `max_attempts` that backends may answer with errors of their own before it is enough."""
-POISON_AFTER = 2
+POISON_AFTER: Final = 2
 """A job that took this many backends down with it is not run again."""
+
+
+AttemptKey = tuple[str, int]
+"""A job's id and the number of its attempt."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fence:
-    """The attempt that a write speaks for."""
+    """The attempt that a write speaks for, and the worker that answers for it."""
 
     job_id: str
     attempt: int
+    worker_id: str
+
+    @property
+    def key(self) -> AttemptKey:
+        return self.job_id, self.attempt
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """How an attempt, and with it its job, ended. Times are seconds since the epoch, durations seconds."""
-
-    state: State
-    artifacts: Sequence[Artifact] = ()
-    values: Mapping[str, Any] = field(default_factory=dict)
-    error: JobError | None = None
-    cache: CacheUse | None = None
-    produced: int = 0
-    """Pictures to charge for."""
-    backend_seconds: float | None = None
-    """From the start of the prompt on the backend to its end."""
-    expires_at: float | None = None
-    outcome: str = "done"
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """Durable events of a committed transition, to be announced after the commit."""
-
-    account_id: str
-    attempt: int
-    queued_at: float
-    events: tuple[Event, ...]
-    job: Job | None = None
-    """The job at its end, where this was the end."""
-
-
-_FENCED = """SELECT id, account_id, state, seq, attempt, executed, max_attempts, backends_killed, out_of_memory, cost,
-  images,  requirement_id, deadline_at, cancel_requested_at, queued_at, started_at
-FROM jobs WHERE id = :job AND attempt = :attempt AND state IN ('dispatched', 'executing', 'storing')"""
+_COLUMNS: Final = """j.id, j.account_id, j.state, j.seq, j.attempt, j.executed, j.max_attempts, j.backends_killed,
+  j.out_of_memory, j.cost, j.images, j.requirement_id, j.deadline_at, j.cancel_requested_at, j.queued_at"""
+_LANE: Final = "JOIN lanes l ON l.account_id = j.account_id"
+_MINE: Final = """JOIN attempts a ON a.job_id = j.id AND a.number = j.attempt
+WHERE j.id = :job AND j.attempt = :attempt AND a.worker_id = :worker
+  AND j.state IN ('dispatched', 'executing', 'storing')"""
 
 
 async def _hold(tx: Tx, fence: Fence) -> Row | None:
-    return await tx.one(_FENCED + tx.dialect.for_update, {"job": fence.job_id, "attempt": fence.attempt})
+    """Job and lane, for those who change the lane's counters too."""
+    return await tx.one(
+        f"SELECT {_COLUMNS}, {lanes.COLUMNS} FROM jobs j {_LANE} {_MINE}" + tx.dialect.locking("l", "j", "a"),
+        _params(fence),
+    )
+
+
+def _params(fence: Fence) -> dict[str, object]:
+    return {"job": fence.job_id, "attempt": fence.attempt, "worker": fence.worker_id}
 
 
 async def started(tx: Tx, fence: Fence, *, now: float) -> Change | None:
     """The prompt executes on the backend."""
-    job = await _hold(tx, fence)
+    job = await tx.one(
+        f"SELECT {_COLUMNS} FROM jobs j {_MINE}" + tx.dialect.locking("j", "a"),
+        _params(fence),
+    )
     if job is None:
         return None
     if job["state"] != State.DISPATCHED:
         return Change(job["account_id"], fence.attempt, job["queued_at"], ())
-    await tx.run(
-        """UPDATE jobs SET state = 'executing', executed = executed + 1, started_at = coalesce(started_at, :now)
-           WHERE id = :job""",
-        {"job": fence.job_id, "now": now},
+    event = _next(job, EventType.RUNNING, State.EXECUTING, now, {"attempt": fence.attempt})
+    await tx.together(
+        (
+            """UPDATE jobs SET state = 'executing', seq = :seq, executed = executed + 1,
+                 started_at = coalesce(started_at, :now) WHERE id = :job""",
+            {"job": fence.job_id, "seq": event.seq, "now": now},
+        ),
+        (
+            "UPDATE attempts SET executing_at = :now WHERE job_id = :job AND number = :attempt",
+            {"job": fence.job_id, "attempt": fence.attempt, "now": now},
+        ),
+        *noted(job["account_id"], event),
     )
-    await tx.run(
-        "UPDATE attempts SET executing_at = :now WHERE job_id = :job AND number = :attempt",
-        {"job": fence.job_id, "attempt": fence.attempt, "now": now},
-    )
-    event = await note(tx, job, EventType.RUNNING, State.EXECUTING, now, {"attempt": fence.attempt})
     return Change(job["account_id"], fence.attempt, job["queued_at"], (event,))
 
 
@@ -94,57 +91,99 @@ async def storing(tx: Tx, fence: Fence) -> bool:
     if job is None:
         return False
     if job["state"] != State.STORING:
-        await tx.run("UPDATE jobs SET state = 'storing' WHERE id = :job", {"job": fence.job_id})
-        await lanes.release_slot(tx, job["account_id"])
+        await tx.together(
+            ("UPDATE jobs SET state = 'storing' WHERE id = :job", {"job": fence.job_id}),
+            (lanes.CHANGE, await _released(tx, job, 0.0)),
+        )
     return True
 
 
 async def finish(tx: Tx, fence: Fence, ending: Ending, *, now: float) -> Change | None:
     """The one end of a job that had an attempt: artifacts, state, ledger, events, outbox, counters."""
     job = await _hold(tx, fence)
-    if job is None:
-        return None
-    ending = _overruled(job, ending, now)
-    if job["state"] != State.STORING:
-        await lanes.release_slot(tx, job["account_id"])
-    await _close_attempt(tx, fence, ending.outcome, now)
+    return None if job is None else await _finish(tx, job, _overruled(job, ending, now), now)
+
+
+async def _finish(tx: Tx, job: Row, ending: Ending, now: float) -> Change:
+    correction = 0.0
     if ending.backend_seconds is not None:
-        await lanes.correct(tx, job["account_id"], seconds=ending.backend_seconds - job["cost"])
+        correction = ending.backend_seconds - job["cost"]
     elif job["state"] == State.DISPATCHED:
-        await lanes.correct(tx, job["account_id"], seconds=-job["cost"])
-    return await _end(tx, job, ending, now=now)
+        correction = -job["cost"]
+    lane: Part = (lanes.CHANGE, await _released(tx, job, correction))
+    return await end(tx, job, ending, (lane, _closed(job, ending.outcome, now)), now=now)
+
+
+async def _released(tx: Tx, job: Row, correction: float) -> dict[str, object]:
+    """The lane without this job on a backend; one that is stored holds no slot. `correction` is in seconds of a
+    backend: real less estimated.
+    """
+    lane = lanes.Held.from_row(job)
+    running = 0 if job["state"] == State.STORING else -1
+    vtime = await _freed(tx, lane) if running else lane.vtime
+    return lanes.change(lane.account_id, vtime=vtime + correction / lane.weight, running=running)
+
+
+async def _freed(tx: Tx, lane: lanes.Held) -> float:
+    """The lane's virtual time with one job less on backends: one that was at its cap enters anew."""
+    return (await lanes.frontier(tx)).enter(lane.vtime) if lane.enters_when_released else lane.vtime
 
 
 def _overruled(job: Row, ending: Ending, now: float) -> Ending:
     """A cancel that was committed first wins, whatever came of the prompt; so does a deadline that has passed."""
     if job["cancel_requested_at"] is not None and ending.state is not State.CANCELED:
-        charge = job["images"] if job["executed"] else 0
-        return Ending(
-            State.CANCELED, produced=charge, backend_seconds=ending.backend_seconds, outcome="canceled"
-        )
+        return replace(_canceled(job), backend_seconds=ending.backend_seconds)
     late = job["deadline_at"] is not None and job["deadline_at"] <= now
     if late and ending.state is State.SUCCEEDED:
-        return Ending(
-            State.FAILED,
-            error=deadline_error(),
-            backend_seconds=ending.backend_seconds,
-            outcome="deadline",
-        )
+        return replace(_overdue(), backend_seconds=ending.backend_seconds)
     return ending
 
 
+def _canceled(job: Row) -> Ending:
+    return Ending(State.CANCELED, produced=job["images"] if job["executed"] else 0, outcome="canceled")
+
+
+def _overdue() -> Ending:
+    return Ending(State.FAILED, error=deadline_error(), outcome="deadline")
+
+
 async def give_up(tx: Tx, job_id: str, ending: Ending, *, now: float) -> Change | None:
-    """End a job that is ready, without an attempt: canceled, past its deadline, unservable."""
+    """End a job that is ready, without an attempt: past its deadline, unservable."""
     job = await tx.one(
-        """SELECT id, account_id, state, seq, attempt, cost, images, requirement_id, queued_at, started_at
-           FROM jobs WHERE id = :job AND state = 'ready'"""
-        + tx.dialect.for_update,
+        f"""SELECT {_COLUMNS}, {lanes.COLUMNS} FROM jobs j {_LANE} WHERE j.id = :job AND j.state = 'ready'"""
+        + tx.dialect.locking("l", "j"),
         {"job": job_id},
     )
-    if job is None:
-        return None
-    await lanes.leave(tx, job["account_id"], job["requirement_id"], cost=job["cost"])
-    return await _end(tx, job, ending, now=now)
+    return None if job is None else await _give_up(tx, job, ending, now)
+
+
+async def _give_up(tx: Tx, job: Row, ending: Ending, now: float) -> Change:
+    lane = lanes.change(job["account_id"], vtime=job["vtime"], queued=-1, cost=-job["cost"])
+    parts = ((lanes.CHANGE, lane), *lanes.leave_need(job["account_id"], job["requirement_id"]))
+    return await end(tx, job, ending, parts, now=now)
+
+
+async def cancel(tx: Tx, account_id: str, job_id: str, *, now: float) -> tuple[Job | None, Change | None]:
+    """End a job that waits; mark one that a backend has, so that whoever drives it stops it.
+
+    Gives the job as it is then, None if it is absent or somebody else's, and the change if this was its end.
+    """
+    held = await tx.one(
+        f"""SELECT {_COLUMNS}, {lanes.COLUMNS} FROM jobs j {_LANE} WHERE j.id = :job AND {jobs.OWNED}"""
+        + tx.dialect.locking("l", "j"),
+        {"job": job_id, "account": account_id},
+    )
+    if held is None:
+        return None, None
+    if held["state"] == State.READY:
+        change = await _give_up(tx, held, Ending(State.CANCELED), now)
+        return change.job, change
+    if held["state"] not in TERMINAL:
+        await tx.run(
+            "UPDATE jobs SET cancel_requested_at = coalesce(cancel_requested_at, :now) WHERE id = :job",
+            {"job": job_id, "now": now},
+        )
+    return await jobs.get(tx, account_id, job_id), None
 
 
 async def requeue(
@@ -174,23 +213,38 @@ async def requeue(
     exhausted |= refused and job["attempt"] >= job["max_attempts"] + REFUSALS
     ending = _last_word(job, killed=killed, now=now, exhausted=exhausted, out_of_memory=out_of_memory)
     if ending is not None:
-        return await finish(tx, fence, ending, now=now)
-    if job["state"] != State.STORING:
-        await lanes.release_slot(tx, job["account_id"])
-    await lanes.correct(tx, job["account_id"], seconds=-job["cost"])
-    await _close_attempt(tx, fence, reason, now)
+        return await _finish(tx, job, ending, now)
     need = requirement_id or job["requirement_id"]
-    await tx.run(
-        """UPDATE jobs SET state = 'ready', backend_id = NULL, backends_killed = :killed,
-           out_of_memory = out_of_memory + :oom, requirement_id = :need WHERE id = :job""",
-        {"job": fence.job_id, "killed": killed, "oom": int(out_of_memory is not None), "need": need},
-    )
-    await lanes.enter(tx, job["account_id"], need, jobs=1, cost=job["cost"], arrived=False)
-    if unsent:
-        return Change(job["account_id"], fence.attempt, job["queued_at"], ())
     data = {"reason": reason, "attempt": fence.attempt}
-    event = await note(tx, job, EventType.REQUEUED, State.READY, now, data)
-    return Change(job["account_id"], fence.attempt, job["queued_at"], (event,))
+    events = () if unsent else (_next(job, EventType.REQUEUED, State.READY, now, data),)
+    await tx.together(
+        (lanes.CHANGE, await _returned(tx, job)),
+        (lanes.NEED, lanes.need(job["account_id"], need, 1)),
+        _closed(job, reason, now),
+        (
+            """UPDATE jobs SET state = 'ready', seq = :seq, backend_id = NULL, backends_killed = :killed,
+                 out_of_memory = out_of_memory + :oom, requirement_id = :need WHERE id = :job""",
+            {
+                "job": fence.job_id,
+                "seq": job["seq"] + len(events),
+                "killed": killed,
+                "oom": int(out_of_memory is not None),
+                "need": need,
+            },
+        ),
+        *noted(job["account_id"], *events),
+    )
+    return Change(job["account_id"], fence.attempt, job["queued_at"], events)
+
+
+async def _returned(tx: Tx, job: Row) -> dict[str, object]:
+    """The lane with this job waiting again, its virtual time given back."""
+    lane = lanes.Held.from_row(job)
+    running = 0 if job["state"] == State.STORING else -1
+    vtime = await _freed(tx, lane) if running else lane.vtime
+    given_back = replace(lane, vtime=vtime - job["cost"] / lane.weight)
+    (vtime,) = (await lanes.joined(tx, [given_back])).values()
+    return lanes.change(lane.account_id, vtime=vtime, running=running, queued=1, cost=job["cost"])
 
 
 def _last_word(
@@ -198,10 +252,9 @@ def _last_word(
 ) -> Ending | None:
     """Why a lost attempt is the job's last, if it is."""
     if job["cancel_requested_at"] is not None:
-        charge = job["images"] if job["executed"] else 0
-        return Ending(State.CANCELED, produced=charge, outcome="canceled")
+        return _canceled(job)
     if job["deadline_at"] is not None and job["deadline_at"] <= now:
-        return Ending(State.FAILED, error=deadline_error(), outcome="deadline")
+        return _overdue()
     if out_of_memory is not None and (job["out_of_memory"] or exhausted):
         return Ending(State.FAILED, error=out_of_memory, outcome="out of memory")
     if killed >= POISON_AFTER:
@@ -215,10 +268,6 @@ def _last_word(
         )
         return Ending(State.FAILED, error=error, outcome="exhausted")
     return None
-
-
-def deadline_error() -> JobError:
-    return JobError(Code.DEADLINE_EXCEEDED, "The job was not finished by its deadline.")
 
 
 async def keep_compiled(
@@ -235,128 +284,29 @@ async def keep_compiled(
     touched = await tx.run(
         """UPDATE jobs SET graph = :graph, params = :params, images = :images, timing_key = :timing,
              requirement_id = :need
-           WHERE id = :job AND attempt = :attempt AND state IN ('dispatched', 'executing', 'storing')""",
-        {"job": fence.job_id, "attempt": fence.attempt, "graph": packed(graph), "params": dumps(params),
-         "images": images, "timing": timing_key, "need": requirement_id},
-    )  # fmt: skip
+           WHERE id = :job AND attempt = :attempt AND state IN ('dispatched', 'executing', 'storing')
+             AND EXISTS (SELECT 1 FROM attempts a
+               WHERE a.job_id = :job AND a.number = :attempt AND a.worker_id = :worker)""",
+        {
+            **_params(fence),
+            "graph": packed(graph),
+            "params": dumps(params),
+            "images": images,
+            "timing": timing_key,
+            "need": requirement_id,
+        },
+    )
     return touched == 1
 
 
-async def note(
-    tx: Tx, job: Row, event_type: EventType, state: State, now: float, data: Mapping[str, Any]
-) -> Event:
-    """One durable event, with its outbox entry, numbered by the job's own counter."""
-    row = await tx.one("UPDATE jobs SET seq = seq + 1 WHERE id = :job RETURNING seq", {"job": job["id"]})
-    if row is None:
-        raise LookupError("an event of a job without a row")
-    event = Event(job["id"], row["seq"], event_type, SHOWN[state], now, data)
-    await tx.run(
-        """INSERT INTO events (job_id, seq, type, status, at, data)
-           VALUES (:job, :seq, :type, :status, :now, :data)""",
-        {
-            "job": event.job_id,
-            "seq": event.seq,
-            "type": event.type,
-            "status": event.status,
-            "now": now,
-            "data": dumps(data),
-        },
-    )
-    if event_type is not EventType.ARTIFACT:
-        await tx.run(
-            """INSERT INTO outbox (job_id, account_id, seq, type, at)
-               VALUES (:job, :account, :seq, :type, :now)""",
-            {
-                "job": event.job_id,
-                "account": job["account_id"],
-                "seq": event.seq,
-                "type": event_type,
-                "now": now,
-            },
-        )
-    return event
+def _next(job: Row, kind: EventType, state: State, now: float, data: Mapping[str, Any]) -> Event:
+    """The next durable event of a job whose row is held."""
+    return Event(job["id"], job["seq"] + 1, kind, SHOWN[state], now, data)
 
 
-async def _close_attempt(tx: Tx, fence: Fence, outcome: str, now: float) -> None:
-    await tx.run(
+def _closed(job: Row, outcome: str, now: float) -> Part:
+    return (
         """UPDATE attempts SET outcome = :outcome, closed_at = :now
            WHERE job_id = :job AND number = :attempt AND closed_at IS NULL""",
-        {"job": fence.job_id, "attempt": fence.attempt, "outcome": outcome, "now": now},
-    )
-
-
-async def _end(tx: Tx, job: Row, ending: Ending, *, now: float) -> Change:
-    await tx.run(
-        """UPDATE jobs SET state = :state, finished_at = :now, error = :error, results = :results, cache = :cache,
-           generation_time = :seconds, expires_at = :expires WHERE id = :job""",
-        {
-            "job": job["id"],
-            "state": ending.state,
-            "now": now,
-            "error": None if ending.error is None else dumps(error_document(ending.error)),
-            "results": dumps(ending.values),
-            "cache": ending.cache,
-            "seconds": ending.backend_seconds,
-            "expires": ending.expires_at,
-        },
-    )
-    noted = [await _keep_artifact(tx, job, artifact, now) for artifact in ending.artifacts]
-    await _settle(tx, job, ending, now)
-    data: dict[str, Any] = {} if ending.error is None else {"error": error_document(ending.error)}
-    done = await note(tx, job, EventType.DONE, ending.state, now, data)
-    ended = await jobs.get(tx, job["account_id"], job["id"])
-    return Change(job["account_id"], job["attempt"], job["queued_at"], (*noted, done), ended)
-
-
-async def _keep_artifact(tx: Tx, job: Row, artifact: Artifact, now: float) -> Event:
-    await tx.run(
-        """INSERT INTO artifacts (job_id, idx, attempt, node_id, kind, media_type, width, height, bytes, sha256, key,
-             seed, meta)
-           VALUES (:job, :idx, :attempt, :node, :kind, :media_type, :width, :height, :bytes, :sha256, :key,
-             :seed, :meta)""",
-        {
-            "job": job["id"],
-            "idx": artifact.index,
-            "attempt": job["attempt"],
-            "node": artifact.node_id,
-            "kind": artifact.kind,
-            "media_type": artifact.media_type,
-            "width": artifact.width,
-            "height": artifact.height,
-            "bytes": artifact.bytes,
-            "sha256": artifact.sha256,
-            "key": artifact.key,
-            "seed": None if artifact.seed is None else str(artifact.seed),
-            "meta": dumps(artifact.meta),
-        },
-    )
-    data = {
-        "index": artifact.index,
-        "kind": artifact.kind,
-        "media_type": artifact.media_type,
-        "bytes": artifact.bytes,
-    }
-    return await note(tx, job, EventType.ARTIFACT, State.STORING, now, data)
-
-
-async def _settle(tx: Tx, job: Row, ending: Ending, now: float) -> None:
-    """Charge what was produced, give back the rest; once, since the ledger's line is settled once."""
-    seconds = ending.backend_seconds or 0.0
-    line = await tx.one(
-        """UPDATE ledger SET charged = :charged, gpu_seconds = :seconds, settled_at = :now
-           WHERE job_id = :job AND settled_at IS NULL RETURNING day, reserved""",
-        {"job": job["id"], "charged": ending.produced, "seconds": seconds, "now": now},
-    )
-    if line is None:
-        return
-    await tx.run(
-        """UPDATE usage_days SET reserved = reserved - :reserved, charged = charged + :charged,
-           gpu_seconds = gpu_seconds + :seconds WHERE account_id = :account AND day = :day""",
-        {
-            "account": job["account_id"],
-            "day": line["day"],
-            "reserved": line["reserved"],
-            "charged": ending.produced,
-            "seconds": seconds,
-        },
+        {"job": job["id"], "attempt": job["attempt"], "outcome": outcome, "now": now},
     )

@@ -6,6 +6,7 @@ from typing import Any
 
 from comfy_api_service.db.base import Reader, Tx, dumps, loads
 from comfy_api_service.db.records import output_from
+from comfy_api_service.db.transitions import Fence
 from comfy_api_service.domain.job import OutputOptions, State
 
 
@@ -17,6 +18,7 @@ class OpenAttempt:
     account_id: str
     attempt: int
     prompt_id: str
+    worker_id: str
     client_id: str
     state: State
     graph: bytes | None
@@ -26,18 +28,22 @@ class OpenAttempt:
     timing_key: str
     images: int
     dispatched_at: float
-    executing_at: float | None
+
+    @property
+    def fence(self) -> Fence:
+        return Fence(self.job_id, self.attempt, self.worker_id)
 
 
-async def open_attempts(tx: Reader, backend_id: str) -> list[OpenAttempt]:
+async def open_attempts(tx: Reader, backend_id: str, worker_id: str) -> list[OpenAttempt]:
+    """Those that the worker answers for."""
     rows = await tx.all(
-        """SELECT j.id, j.account_id, j.attempt, a.prompt_id, a.client_id, j.state, j.graph, j.params, j.output,
-             r.primary_model, j.timing_key, j.images, a.dispatched_at, a.executing_at
+        """SELECT j.id, j.account_id, j.attempt, a.prompt_id, a.worker_id, a.client_id, j.state, j.graph, j.params,
+             j.output, r.primary_model, j.timing_key, j.images, a.dispatched_at
            FROM attempts a JOIN jobs j ON j.id = a.job_id AND j.attempt = a.number
            LEFT JOIN requirements r ON r.id = j.requirement_id
-           WHERE a.backend_id = :backend AND a.closed_at IS NULL
+           WHERE a.backend_id = :backend AND a.worker_id = :worker AND a.closed_at IS NULL
              AND j.state IN ('dispatched', 'executing', 'storing') ORDER BY a.dispatched_at""",
-        {"backend": backend_id},
+        {"backend": backend_id, "worker": worker_id},
     )
     return [
         OpenAttempt(
@@ -45,6 +51,7 @@ async def open_attempts(tx: Reader, backend_id: str) -> list[OpenAttempt]:
             account_id=row["account_id"],
             attempt=row["attempt"],
             prompt_id=row["prompt_id"],
+            worker_id=row["worker_id"],
             client_id=row["client_id"],
             state=State(row["state"]),
             graph=row["graph"],
@@ -54,23 +61,39 @@ async def open_attempts(tx: Reader, backend_id: str) -> list[OpenAttempt]:
             timing_key=row["timing_key"],
             images=row["images"],
             dispatched_at=row["dispatched_at"],
-            executing_at=row["executing_at"],
         )
         for row in rows
     ]
 
 
-async def backends_with_open_attempts(tx: Reader) -> list[str]:
-    rows = await tx.all("SELECT DISTINCT backend_id FROM attempts WHERE closed_at IS NULL")
-    return [row["backend_id"] for row in rows]
+_DRIVEN = """EXISTS (SELECT 1 FROM backends b JOIN workers w ON w.id = b.worker_id
+  WHERE b.id = {backend} AND b.removed_at IS NULL AND w.counter >= 0)"""
+"""A living worker drives the backend."""
 
 
-async def adopt(tx: Tx, backend_id: str, worker_id: str) -> None:
-    """Take over the open attempts of a backend from a worker that is dead."""
+async def abandoned_backends(tx: Reader) -> dict[str, bool]:
+    """Backends with open attempts that nobody drives, and whether they are on the list no more."""
+    rows = await tx.all(
+        f"""SELECT DISTINCT a.backend_id, b.removed_at IS NOT NULL AS removed
+            FROM attempts a LEFT JOIN backends b ON b.id = a.backend_id
+            WHERE a.closed_at IS NULL AND NOT {_DRIVEN.format(backend="a.backend_id")}"""
+    )
+    return {row["backend_id"]: bool(row["removed"]) for row in rows}
+
+
+async def adopt(tx: Tx, backend_id: str, worker_id: str) -> list[OpenAttempt]:
+    """Answer for the open attempts of a backend from now on; those who did so before are fenced off.
+
+    Nothing if another living worker drives the backend.
+    """
+    await tx.lock("backends")
     await tx.run(
-        "UPDATE attempts SET worker_id = :worker WHERE backend_id = :backend AND closed_at IS NULL",
+        f"""UPDATE attempts SET worker_id = :worker WHERE backend_id = :backend AND closed_at IS NULL
+            AND (NOT {_DRIVEN.format(backend=":backend")}
+              OR EXISTS (SELECT 1 FROM backends b WHERE b.id = :backend AND b.worker_id = :worker))""",
         {"worker": worker_id, "backend": backend_id},
     )
+    return await open_attempts(tx, backend_id, worker_id)
 
 
 async def closed_among(tx: Reader, prompt_ids: Sequence[str]) -> dict[str, bool]:
@@ -145,6 +168,7 @@ async def expired(tx: Reader, now: float, *, limit: int) -> list[str]:
 
 async def forget(tx: Tx, *, before: float, keys_before: float, limit: int) -> int:
     """Delete old rows: jobs that ended before a moment and have no artifacts left, old keys, old outbox lines."""
+    await tx.run("DELETE FROM idempotency_keys WHERE created_at < :before", {"before": keys_before})
     gone = await tx.run(
         """DELETE FROM jobs WHERE id IN (
              SELECT id FROM jobs WHERE finished_at < :before AND finished_at IS NOT NULL
@@ -157,7 +181,6 @@ async def forget(tx: Tx, *, before: float, keys_before: float, limit: int) -> in
            AND NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.id = ledger.job_id)""",
         {"before": before},
     )
-    await tx.run("DELETE FROM idempotency_keys WHERE created_at < :before", {"before": keys_before})
     await tx.run("DELETE FROM outbox WHERE at < :before", {"before": before})
     await tx.run(
         """DELETE FROM batches WHERE created_at < :before
@@ -165,6 +188,21 @@ async def forget(tx: Tx, *, before: float, keys_before: float, limit: int) -> in
         {"before": before},
     )
     return gone
+
+
+async def left_over(tx: Reader, fence: Fence, keys: Sequence[str], *, mine: bool) -> list[str]:
+    """Those of the keys of an attempt's files that neither a row names nor an open attempt may come to want.
+
+    `mine`: an attempt that this worker answers for may be open.
+    """
+    still_open = await tx.one(
+        """SELECT worker_id FROM attempts WHERE job_id = :job AND number = :attempt AND closed_at IS NULL""",
+        {"job": fence.job_id, "attempt": fence.attempt},
+    )
+    if still_open is not None and not (mine and still_open["worker_id"] == fence.worker_id):
+        return []
+    kept = await kept_keys(tx, [fence.job_id])
+    return [key for key in keys if key not in kept]
 
 
 async def kept_keys(tx: Reader, job_ids: Sequence[str]) -> set[str]:

@@ -28,3 +28,7 @@ class Backend:
     inventory_hash: str | None = None
     resident_model: str | None = None
     seen_at: float | None = None
+    node_id: str = ""
+    """The machine whose settings named it first; a loopback address is reached from there alone."""
+    worker_id: str | None = None
+    """Who drives it, dead or alive."""

@@ -2,7 +2,7 @@
 
 import structlog
 
-from comfy_api_service.db.transitions import Change
+from comfy_api_service.db.endings import Change
 from comfy_api_service.domain.events import Event, EventType
 from comfy_api_service.signals.base import Note, Signals
 from comfy_api_service.telemetry import Metrics

@@ -110,14 +110,15 @@ class Batches:
             return found | {int(n): merged[one] for n, one in earlier.items() if one in merged}
 
         jobs = await self._db.read(read)
+        views = dict(zip(jobs, await self._jobs.views(account, list(jobs.values())), strict=True))
         items = tuple(
             BatchItem(
                 index,
-                self._jobs.view(account, jobs[index]) if index in jobs else None,
+                views.get(index),
                 others.get(str(index), {}).get("error"),
             )
             for index in range(total)
-            if index in jobs or "error" in others.get(str(index), {})
+            if index in views or "error" in others.get(str(index), {})
         )
         return Batch(batch_id, created_at, items)
 

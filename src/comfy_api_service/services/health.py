@@ -10,6 +10,7 @@ from comfy_api_service.domain.backend import BackendState
 from comfy_api_service.domain.clock import Clock
 from comfy_api_service.domain.errors import ServiceError
 from comfy_api_service.services.pool import Pool
+from comfy_api_service.signals.base import Signals
 from comfy_api_service.storage.base import Storage, StorageError
 
 LIMIT_SECONDS = 0.8
@@ -39,17 +40,21 @@ class Health:
         db: Database,
         storage: Storage,
         pool: Pool,
+        signals: Signals,
         clock: Clock,
         *,
         database_embedded: bool,
         storage_embedded: bool,
+        redis_embedded: bool,
     ) -> None:
         self._db = db
         self._storage = storage
         self._pool = pool
+        self._signals = signals
         self._clock = clock
         self._database_up = PartStatus.EMBEDDED if database_embedded else PartStatus.CONNECTED
         self._storage_up = PartStatus.EMBEDDED if storage_embedded else PartStatus.CONNECTED
+        self._redis_up = PartStatus.EMBEDDED if redis_embedded else PartStatus.CONNECTED
         self._storage_checked = -REMEMBERED_SECONDS
         self._storage_answers = False
         self._checking: asyncio.Task[bool] | None = None
@@ -59,17 +64,20 @@ class Health:
             _within(self._database_answers()), _within(self._storage_check())
         )
         online = any(backend.state is BackendState.ONLINE for backend in self._pool.view.backends)
+        redis = self._signals.connected
         return HealthReport(
-            healthy=online and database and storage,
+            healthy=online and database and storage and redis,
             comfyui=PartStatus.CONNECTED if online else PartStatus.DISCONNECTED,
-            redis=PartStatus.EMBEDDED,
+            redis=self._redis_up if redis else PartStatus.DISCONNECTED,
             database=self._database_up if database else PartStatus.DISCONNECTED,
             storage=self._storage_up if storage else PartStatus.DISCONNECTED,
             at=self._clock.now(),
         )
 
     async def ready(self) -> tuple[str, ...]:
-        """Why the service cannot take work now; empty if it can. Backends may be away: jobs wait for them."""
+        """Why the service cannot take work now; empty if it can. Backends may be away: jobs wait for them;
+        so may Redis: everything goes on without it.
+        """
         report = await self.report()
         reasons = []
         if report.database is PartStatus.DISCONNECTED:

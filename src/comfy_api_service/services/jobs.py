@@ -1,21 +1,21 @@
 """One's own jobs: read, list, cancel, purge."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from comfy_api_service.db import counters, jobs, transitions
 from comfy_api_service.db.base import Database, Reader, Tx
 from comfy_api_service.db.jobs import JobFilters
-from comfy_api_service.db.transitions import Change, Ending
 from comfy_api_service.domain.account import Account
 from comfy_api_service.domain.clock import Clock
-from comfy_api_service.domain.errors import Conflict, NotFound
-from comfy_api_service.domain.job import TERMINAL, Job, State, Status
+from comfy_api_service.domain.errors import Conflict, NotFound, Unavailable
+from comfy_api_service.domain.job import ACTIVE, TERMINAL, Job, Status
 from comfy_api_service.services.announce import Announcer
 from comfy_api_service.services.estimates import place_of
 from comfy_api_service.services.pool import Pool
 from comfy_api_service.services.views import JobView, Link, Page
-from comfy_api_service.signals.base import Signals
-from comfy_api_service.storage.base import Storage
+from comfy_api_service.signals.base import Latest, Signals
+from comfy_api_service.storage.base import Storage, StorageError
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,23 +54,31 @@ class Jobs:
         job, queue = await self._db.read(read)
         if job is None:
             raise NotFound("job")
-        return self.view(account, job, queue)
+        return (await self.views(account, [job], queue))[0]
 
     async def _queue(self, tx: Reader, account: Account) -> Queue:
         seconds = await counters.open_seconds(tx, self._clock.now())
         return Queue(await counters.lane(tx, account.id), seconds)
 
-    def view(self, account: Account, job: Job, queue: Queue | None = None) -> JobView:
-        """Everything beside the row: place (from `queue`), progress, links, the backend's name."""
+    async def views(self, account: Account, jobs: Sequence[Job], queue: Queue | None = None) -> list[JobView]:
+        """Views of jobs as they are now, with how far the running ones are."""
+        running = [job.id for job in jobs if job.state in ACTIVE]
+        latest = await self._signals.latest(running) if running else {}
+        return [self.view(account, job, queue, latest.get(job.id)) for job in jobs]
+
+    def view(
+        self, account: Account, job: Job, queue: Queue | None = None, latest: Latest | None = None
+    ) -> JobView:
+        """Everything beside the row: place (from `queue`), progress (`latest`), links, the backend's name."""
         now = self._clock.now()
-        progress, preview = self._signals.latest(job.id) if job.state not in TERMINAL else (None, None)
+        said = latest if latest is not None and latest.attempt == job.attempt else None
         return JobView(
             job=job,
             place=None
             if queue is None
             else place_of(job, queue.lane, self._pool.view, now=now, open_seconds=queue.open_seconds),
-            progress=progress,
-            has_preview=preview is not None,
+            progress=None if said is None else said.progress,
+            has_preview=said is not None and said.has_preview,
             links=() if job.purged_at is not None else self.links(account, job),
             backend=self._pool.view.backend_name(job.backend_id),
         )
@@ -104,24 +112,14 @@ class Jobs:
         more = len(found) > limit
         shown = found[:limit]
         return Page(
-            tuple(self.view(account, job, queue) for job in shown),
+            tuple(await self.views(account, shown, queue)),
             shown[-1].id if more else None,
         )
 
     async def cancel(self, account: Account, job_id: str) -> JobView:
         """Queued: canceled at once. With a backend: marked, and canceled when the backend has stopped."""
         now = self._clock.now()
-
-        async def write(tx: Tx) -> tuple[Job | None, Change | None]:
-            job = await jobs.get(tx, account.id, job_id)
-            if job is None or job.state in TERMINAL:
-                return job, None
-            if job.state is State.READY:
-                change = await transitions.give_up(tx, job_id, Ending(State.CANCELED), now=now)
-                return await jobs.get(tx, account.id, job_id), change
-            return await jobs.mark_canceled(tx, account.id, job_id, now), None
-
-        job, change = await self._db.write(write)
+        job, change = await self._db.write(lambda tx: transitions.cancel(tx, account.id, job_id, now=now))
         if job is None:
             raise NotFound("job")
         if change is not None:
@@ -130,10 +128,13 @@ class Jobs:
             self._signals.ask_cancel(job.id)
         else:
             raise Conflict("The job is finished already.", status=job.status)
-        return self.view(account, job)
+        return (await self.views(account, [job]))[0]
 
     async def purge(self, account: Account, job_id: str) -> JobView:
-        """Delete the results of a finished job; the job itself stays until its own retention ends."""
+        """Delete the results of a finished job; the job itself stays until its own retention ends.
+
+        Raises `Unavailable` if the storage is away: no link is made any more, and asking again deletes the files.
+        """
         now = self._clock.now()
 
         async def write(tx: Tx) -> Job | None:
@@ -147,5 +148,8 @@ class Jobs:
             raise NotFound("job")
         if job.state not in TERMINAL:
             raise Conflict("The job is not finished; cancel it first.", status=job.status)
-        await self._storage.delete([artifact.key for artifact in job.artifacts])
+        try:
+            await self._storage.delete([artifact.key for artifact in job.artifacts])
+        except StorageError as fault:
+            raise Unavailable("The storage cannot be reached now; ask again to delete the files.") from fault
         return await self.get(account, job_id)

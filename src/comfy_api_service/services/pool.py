@@ -20,6 +20,8 @@ from comfy_api_service.domain.inventory import Catalogue, Inventory
 from comfy_api_service.signals.base import Signals
 
 REFRESH_SECONDS = 1.0
+FAR_JOBS = 50_000
+"""More than arrive between two refreshes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,11 @@ class Pool:
     def view(self) -> PoolView:
         """The newest picture; at most a second or so old while the database answers."""
         return self._view
+
+    def far_from(self, limit: int) -> bool:
+        """Whether so few jobs wait that their number cannot reach a limit before the picture shows it."""
+        current = self._clock.monotonic() - self._view.read_at < 3 * REFRESH_SECONDS
+        return current and self._view.load.queued + FAR_JOBS < limit
 
     async def refresh(self) -> PoolView:
         self._view = await self._db.read(self._read)

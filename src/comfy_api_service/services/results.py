@@ -152,6 +152,7 @@ def _away(fault: StorageError) -> Unavailable:
     if isinstance(fault, ObjectMissing):
         log.error("artifact_missing")
         return Unavailable("The result cannot be found in the storage now.")
+    log.warning("storage_failed", reason=str(fault))
     return Unavailable("The storage cannot be reached now.")
 
 

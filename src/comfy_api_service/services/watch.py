@@ -8,7 +8,7 @@ from comfy_api_service.db import jobs as job_rows
 from comfy_api_service.db.base import Database
 from comfy_api_service.db.jobs import JobFilters
 from comfy_api_service.domain.account import Account
-from comfy_api_service.domain.errors import ServiceError
+from comfy_api_service.domain.errors import NotFound, ServiceError
 from comfy_api_service.domain.events import Event, EventType, Preview, Progress
 from comfy_api_service.domain.job import TERMINAL, Job, Status
 from comfy_api_service.services.jobs import Jobs
@@ -26,17 +26,25 @@ class Watcher:
         self._jobs = jobs
         self._signals = signals
         self._waiting: dict[str, set[Mailbox]] = {}
+        self._told: dict[Mailbox, set[str]] = {}
+        """By listener to an account: its open jobs."""
         self._ends: dict[str, asyncio.Task[JobView]] = {}
 
     async def run(self) -> None:
         """Look for ends whose signal was lost, until cancelled."""
         while True:
             await asyncio.sleep(LOOK_SECONDS)
-            if not self._waiting:
+            told = {} if self._signals.connected else dict(self._told)
+            jobs = set(self._waiting).union(*told.values())
+            if not jobs:
                 continue
             with contextlib.suppress(ServiceError):  # the database is away: look again later
-                for job_id in await self._ended(list(self._waiting)):
+                ended = set(await self._ended(sorted(jobs)))
+                for job_id in ended:
                     for mailbox in self._waiting.get(job_id, ()):
+                        mailbox.look()
+                for mailbox, open_jobs in told.items():
+                    if not ended.isdisjoint(open_jobs):
                         mailbox.look()
 
     async def _ended(self, job_ids: list[str]) -> list[str]:
@@ -70,18 +78,21 @@ class Watcher:
         while True:
             note = await mailbox.get()
             if isinstance(note, Look) or (isinstance(note.body, Event) and note.body.seq > seen + 1):
-                events = await self._events_after(account, job_id, seen)
-            elif isinstance(note.body, Event):
-                events = [note.body] if note.body.seq == seen + 1 else []
-            else:
+                carried = None if isinstance(note, Look) else note.job
+                for event in await self._events_after(account, job_id, seen):
+                    seen = event.seq
+                    yield await self._tell(account, event, carried)
+                    if event.type is EventType.DONE:
+                        return
+            elif not isinstance(note.body, Event):
                 yield _passing(job_id, note.body)
-                continue
-            carried = None if isinstance(note, Look) else note.job
-            for event in events:
-                seen = event.seq
-                yield await self._tell(account, event, carried)
-                if event.type is EventType.DONE:
-                    return
+            elif note.body.seq == seen + 1:
+                believed = await self._believe(account, note.body, note.job)
+                if believed is not None:
+                    seen = note.body.seq
+                    yield believed
+                    if note.body.type is EventType.DONE:
+                        return
 
     async def account(self, account: Account, *, previews: bool = False) -> AsyncGenerator[Notice, None]:
         """Snapshots of the caller's open jobs, then the events of all; it never ends by itself.
@@ -89,20 +100,23 @@ class Watcher:
         A listener that fell so far behind that events were dropped gets the ends that it missed, and the
         snapshots again: nobody misses the end of a job that he was told of.
         """
-        told: set[str] = set()
         with self._signals.listen_account(account.id, previews=previews) as mailbox:
             mailbox.look()
-            while True:
-                note = await mailbox.get()
-                if isinstance(note, Look):
-                    async for notice in self._catch_up(account, told):
-                        yield notice
-                elif isinstance(note.body, Event):
-                    done = note.body.type is EventType.DONE
-                    (told.discard if done else told.add)(note.job_id)
-                    yield await self._tell(account, note.body, note.job)
-                else:
-                    yield _passing(note.job_id, note.body)
+            told = self._told[mailbox] = set[str]()
+            try:
+                while True:
+                    note = await mailbox.get()
+                    if isinstance(note, Look):
+                        async for notice in self._catch_up(account, told):
+                            yield notice
+                    elif not isinstance(note.body, Event):
+                        yield _passing(note.job_id, note.body)
+                    elif believed := await self._believe(account, note.body, note.job):
+                        done = note.body.type is EventType.DONE
+                        (told.discard if done else told.add)(note.job_id)
+                        yield believed
+            finally:
+                del self._told[mailbox]
 
     async def _catch_up(self, account: Account, told: set[str]) -> AsyncGenerator[Notice, None]:
         """The ends of jobs that were told of, then every open job; `told` is brought up to date."""
@@ -139,7 +153,7 @@ class Watcher:
         view = await self._jobs.get(account, job_id)
         if view.job.state in TERMINAL:
             return None
-        return self._signals.latest(job_id)[1]
+        return await self._signals.preview(job_id, view.job.attempt)
 
     @contextlib.contextmanager
     def _listen(self, job_id: str, *, previews: bool) -> Iterator[Mailbox]:
@@ -163,6 +177,16 @@ class Watcher:
         if job is not None:
             return Done(event, self._jobs.view(account, job))
         return Done(event, await self._end(account, event.job_id))
+
+    async def _believe(self, account: Account, event: Event, job: Job | None) -> Notice | None:
+        """What a signal tells. The end of a job is hearsay, unless it carries the job: the row must say so too."""
+        if event.type is not EventType.DONE or job is not None:
+            return await self._tell(account, event, job)
+        with contextlib.suppress(NotFound):
+            view = await self._end(account, event.job_id)
+            if view.job.state in TERMINAL:
+                return Done(event, view)
+        return None
 
     async def _end(self, account: Account, job_id: str) -> JobView:
         """The finished job; listeners of one job share one reading."""

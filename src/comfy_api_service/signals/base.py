@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -25,7 +25,19 @@ class Note:
     attempt: int
     body: Event | Progress | Preview
     job: Job | None = None
-    """With the last event, the job as its transaction left it: spares each listener a reading."""
+    """With the last event, the job as its transaction left it: spares each listener of this process a reading.
+
+    Without, the end is hearsay from another process: it is to be read.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Latest:
+    """What was last said of a running job, and by which of its attempts."""
+
+    attempt: int
+    progress: Progress | None
+    has_preview: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +50,13 @@ class Mailbox:
     newer ones, durable events beyond the bound become one `Look`; nothing that matters is dropped.
     """
 
-    __slots__ = ("_events", "_look", "_previews", "_progress", "_ready", "_wanted")
+    __slots__ = ("_events", "_look", "_previews", "_progress", "_ready", "wants_previews")
 
     def __init__(self, *, previews: bool) -> None:
         self._events: deque[Note] = deque()
         self._progress: dict[str, Note] = {}
         self._previews: dict[str, Note] = {}
-        self._wanted = previews
+        self.wants_previews = previews
         self._look = False
         self._ready = asyncio.Event()
 
@@ -60,7 +72,7 @@ class Mailbox:
                 self._progress.pop(note.job_id, None)
                 self._previews.pop(note.job_id, None)
         elif isinstance(body, Preview):
-            if not self._wanted or len(self._previews) >= MAILBOX_JOBS:
+            if not self.wants_previews or len(self._previews) >= MAILBOX_JOBS:
                 return
             self._previews[note.job_id] = note
         elif note.job_id in self._progress or len(self._progress) < MAILBOX_JOBS:
@@ -100,12 +112,26 @@ class Signals(Protocol):
         """Wait until there were more wake-ups than `seen`, at most `timeout` seconds."""
         ...
 
-    def publish(self, note: Note) -> None:
-        """Tell listeners; after the commit that it speaks of."""
+    @property
+    def poll_seconds(self) -> float:
+        """How often to look for work when no wake-up comes."""
         ...
 
-    def latest(self, job_id: str) -> tuple[Progress | None, Preview | None]:
-        """What was last said of a running job, for newcomers."""
+    @property
+    def connected(self) -> bool:
+        """False while nothing is heard of other processes: what they do is to be looked up."""
+        ...
+
+    def publish(self, note: Note) -> None:
+        """Tell listeners; after the commit that it speaks of. Never waits."""
+        ...
+
+    async def latest(self, job_ids: Collection[str]) -> Mapping[str, Latest]:
+        """What was last said of running jobs, for newcomers; nothing of those that nothing is known of."""
+        ...
+
+    async def preview(self, job_id: str, attempt: int) -> Preview | None:
+        """The last picture of a running job, if it is of this attempt."""
         ...
 
     def listen_job(self, job_id: str, *, previews: bool) -> AbstractContextManager[Mailbox]: ...

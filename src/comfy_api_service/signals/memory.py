@@ -1,11 +1,29 @@
 """Signals within one process."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
 
 from comfy_api_service.domain.events import Event, EventType, Preview, Progress
-from comfy_api_service.signals.base import Mailbox, Note
+from comfy_api_service.signals.base import Latest, Mailbox, Note
+
+KNOWN_JOBS: Final = 10_000
+"""Jobs of which the latest is kept; beyond, those that were silent longest are forgotten."""
+CLOSES_ATTEMPT: Final = frozenset({EventType.DONE, EventType.REQUEUED})
+
+
+@dataclass(slots=True)
+class Known:
+    """The latest of a job. `attempt`: what older ones still say is dropped."""
+
+    attempt: int
+    progress: Progress | None = None
+    preview: Preview | None = None
+    has_preview: bool = False
+    """Also while the picture itself is elsewhere."""
 
 
 class MemorySignals:
@@ -16,9 +34,12 @@ class MemorySignals:
         self._sleepers: set[asyncio.Future[None]] = set()
         self._by_job: dict[str, set[Mailbox]] = {}
         self._by_account: dict[str, set[Mailbox]] = {}
-        self._latest: dict[str, tuple[int, Progress | None, Preview | None]] = {}
+        self._known: OrderedDict[str, Known] = OrderedDict()
         self._on_cancel: list[Callable[[str], None]] = []
         self._on_pool: list[Callable[[], None]] = []
+
+    poll_seconds: float = 0.25
+    connected: bool = True
 
     def wake(self) -> bool:
         self._wakes += 1
@@ -45,35 +66,79 @@ class MemorySignals:
             self._sleepers.discard(sleeper)
 
     def publish(self, note: Note) -> None:
+        self.tell(note)
+
+    def tell(self, note: Note) -> bool:
+        """Publish; False if it was dropped, because an older attempt says it."""
         if not self._remember(note):
-            return
+            return False
         for mailbox in self._by_job.get(note.job_id, ()):
             mailbox.put(note)
         for mailbox in self._by_account.get(note.account_id, ()):
             mailbox.put(note)
-
-    def _remember(self, note: Note) -> bool:
-        """Keep the last progress and preview; False for what an older attempt says."""
-        body = note.body
-        attempt, progress, preview = self._latest.get(note.job_id, (note.attempt, None, None))
-        if isinstance(body, Event):
-            if body.type in (EventType.DONE, EventType.REQUEUED):
-                self._latest.pop(note.job_id, None)
-            return True
-        if note.attempt < attempt:
-            return False
-        if note.attempt > attempt:
-            progress, preview = None, None
-        if isinstance(body, Progress):
-            progress = body
-        else:
-            preview = body
-        self._latest[note.job_id] = (note.attempt, progress, preview)
         return True
 
-    def latest(self, job_id: str) -> tuple[Progress | None, Preview | None]:
-        _, progress, preview = self._latest.get(job_id, (0, None, None))
-        return progress, preview
+    def _remember(self, note: Note) -> bool:
+        """Keep the latest; False for what an older attempt says."""
+        body = note.body
+        if isinstance(body, Event):
+            if body.type in CLOSES_ATTEMPT:
+                self._keep(note.job_id, Known(note.attempt + 1))
+            return True
+        known = self.known(note.job_id, note.attempt)
+        if known is None:
+            return False
+        if isinstance(body, Progress):
+            known.progress = body
+        else:
+            known.preview, known.has_preview = body, True
+        return True
+
+    def known(self, job_id: str, attempt: int) -> Known | None:
+        """Where to note what this attempt says; None if there is a newer one, or the job has ended."""
+        known = self._known.get(job_id)
+        if known is not None and known.attempt > attempt:
+            return None
+        if known is None or known.attempt < attempt:
+            known = Known(attempt)
+        self._keep(job_id, known)
+        return known
+
+    def _keep(self, job_id: str, known: Known) -> None:
+        self._known[job_id] = known
+        self._known.move_to_end(job_id)
+        if len(self._known) > KNOWN_JOBS:
+            self._known.popitem(last=False)
+
+    def forget(self) -> None:
+        """Of all jobs: what was heard of them may be old."""
+        self._known.clear()
+
+    async def latest(self, job_ids: Collection[str]) -> Mapping[str, Latest]:
+        return {
+            job_id: Latest(known.attempt, known.progress, known.has_preview)
+            for job_id in job_ids
+            if (known := self._known.get(job_id)) is not None
+        }
+
+    async def preview(self, job_id: str, attempt: int) -> Preview | None:
+        known = self._known.get(job_id)
+        return known.preview if known is not None and known.attempt == attempt else None
+
+    def look(self, job_id: str, account_id: str) -> None:
+        """Let the listeners of a job look into the database."""
+        for mailbox in (*self._by_job.get(job_id, ()), *self._by_account.get(account_id, ())):
+            mailbox.look()
+
+    def look_all(self) -> None:
+        for listeners in (*self._by_job.values(), *self._by_account.values()):
+            for mailbox in listeners:
+                mailbox.look()
+
+    def wants_preview(self, job_id: str, account_id: str) -> bool:
+        """Whether somebody listens who would get a picture of this job."""
+        listeners = (*self._by_job.get(job_id, ()), *self._by_account.get(account_id, ()))
+        return any(mailbox.wants_previews for mailbox in listeners)
 
     @contextmanager
     def _listen(self, place: dict[str, set[Mailbox]], key: str, *, previews: bool) -> Iterator[Mailbox]:

@@ -14,7 +14,6 @@ from .life import Life
 from .messages import Hub
 from .models import Shelf
 from .node_faults import NodeFaults
-from .nodes.saving import temp_suffix
 from .prompts import History, Item, PromptQueue
 from .record import Execution, Record
 from .settings import SimulatorSettings
@@ -54,7 +53,6 @@ class Engine:
             record=record,
             threads=threads,
             life=self.life,
-            temp_suffix=temp_suffix(),
         )
         self.number = 0
         self.idle = asyncio.Event()

@@ -8,15 +8,16 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Executor as Threads
 from typing import Any
 
+from .cache import Cache
 from .files import Files
 from .graph import Schedule, is_link, signatures
 from .inventory import Inventory, NodeClass
 from .life import Life
-from .messages import Hub
+from .messages import JPEG, PNG, Hub
 from .models import Shelf
 from .node_faults import NodeFaults
 from .nodes import Call, NodeFailure, find
-from .nodes.base import Surroundings
+from .nodes.base import Surroundings, check_keywords
 from .prompts import Item
 from .record import Record
 from .reporting import Report
@@ -59,7 +60,7 @@ class Outcome:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Executor:
-    """Keeps the results of the previous prompt, by signature, as the classic cache of ComfyUI does."""
+    """Runs prompts one after the other."""
 
     settings: SimulatorSettings
     inventory: Inventory
@@ -70,8 +71,7 @@ class Executor:
     record: Record
     threads: Threads
     life: Life
-    temp_suffix: str
-    cache: dict[str, Result] = dataclasses.field(default_factory=dict)
+    cache: Cache = dataclasses.field(default_factory=Cache)
 
     async def run(self, item: Item) -> Outcome:
         return await _Run(self, item).execute()
@@ -85,7 +85,7 @@ class _Run:
         self._item = item
         self._graph = item.graph
         self._report = Report(executor.hub, item)
-        self._ui: dict[str, Any] = {}
+        self._told: dict[str, Result] = {}
         self._executed: list[str] = []
         self._node = ""
         self._signatures: Mapping[str, str] = {}
@@ -95,18 +95,17 @@ class _Run:
         self._x.life.interrupt = False
         self._report.tell("execution_start", {"prompt_id": self._item.prompt_id})
         await self._sign()
-        wanted = set(self._signatures.values())
-        for old in [s for s in self._x.cache if s not in wanted]:
-            del self._x.cache[old]
+        self._x.cache.keep_for(self._graph, self._signatures)
         cached = [n for n in self._graph if self._is_cached(n)]
         self._report.tell("execution_cached", {"nodes": cached, "prompt_id": self._item.prompt_id})
         status = await self._to_the_end()
         self._x.life.current_node = None
         meta = {
-            node: {"node_id": node, "display_node": node, "parent_node": None, "real_node_id": node}
-            for node in self._ui
+            node: {"node_id": by, "display_node": by, "parent_node": None, "real_node_id": by}
+            for node, by in ((node, result.made_by) for node, result in self._told.items())
         }
-        return Outcome(status, self._report.messages, self._ui, meta)
+        outputs = {node: result.ui for node, result in self._told.items()}
+        return Outcome(status, self._report.messages, outputs, meta)
 
     async def _to_the_end(self) -> str:
         try:
@@ -137,7 +136,7 @@ class _Run:
             if node is None:
                 first = next(iter(self._graph))
                 raise NodeError(first, "graph.DependencyCycleError", "Dependency cycle detected", {})
-            cached = self._x.cache.get(self._signatures[node])
+            cached = self._x.cache.results.get(self._signatures[node])
             if cached is not None:
                 self._answer_from_cache(node, cached)
             else:
@@ -149,7 +148,7 @@ class _Run:
         # Without a client the newer version leaves cached outputs out of the history.
         told = self._item.client_id is not None or self._x.settings.protocol == "0.3.64"
         if cached.ui is not None and told:
-            self._ui[node] = cached.ui
+            self._told[node] = cached
         self._report.finished(node)
 
     async def _run_node(self, node: str, *, last: bool) -> None:
@@ -158,26 +157,27 @@ class _Run:
         if self._item.client_id is not None:
             self._x.life.current_node = node
         self._report.executing(node)
-        result = await self._call(node)
+        result = dataclasses.replace(await self._call(node), made_by=node)
         if last:  # the last node takes the time that is left: servers succeed right after its `executed`
             await self._fill_time()
         if result.ui is not None:
-            self._ui[node] = result.ui
+            self._told[node] = result
             self._report.executed(node, result.ui)
         if self._class(node).name not in NEVER_CACHED:
-            self._x.cache[self._signatures[node]] = result
+            self._x.cache.results[self._signatures[node]] = result
         self._report.finished(node)
         self._executed.append(node)
 
     async def _call(self, node: str) -> Result:
         x, node_class = self._x, self._class(node)
         given = self._graph[node]["inputs"]
-        inputs = {k: self._resolve(v) for k, v in given.items() if k in node_class.inputs}
+        inputs = {k: self._resolve(v) for k, v in given.items() if k in node_class.inputs or is_link(v)}
         x.record.nodes_run[node_class.name] += 1
         try:
             await x.life.pause()
             self._check()
             x.faults.before(node_class.name)
+            check_keywords(node_class, inputs)
             return await find(node_class.name)(Call(node, node_class, inputs, self._surroundings()))
         except Interrupted:
             raise
@@ -208,10 +208,9 @@ class _Run:
             graph=self._graph,
             extra_pnginfo=self._item.extra_data.get("extra_pnginfo"),
             step=self._step,
-            send_picture=self._report.picture,
             previews=self._wants_previews(),
             seconds_left=lambda: None if fixed is None else fixed - (time.monotonic() - self._started),
-            temp_suffix=x.temp_suffix,
+            temp_suffix=lambda: x.cache.temp_suffix(self._node, self._class(self._node).name),
         )
 
     def _wants_previews(self) -> bool:
@@ -227,6 +226,7 @@ class _Run:
         preview: Callable[[], bytes] | None = None,
         *,
         seconds: float = 0.0,
+        result: bytes | None = None,
     ) -> None:
         x = self._x
         if seconds > 0:
@@ -234,10 +234,10 @@ class _Run:
         await x.life.pause()
         await x.faults.unstalled()
         self._check()
-        picture = None
+        picture, kind = result, PNG
         if preview is not None:
-            picture = await asyncio.get_running_loop().run_in_executor(x.threads, preview)
-        self._report.step(self._node, value, maximum, picture)
+            picture, kind = await asyncio.get_running_loop().run_in_executor(x.threads, preview), JPEG
+        self._report.step(self._node, value, maximum, picture, kind)
 
     async def _fill_time(self) -> None:
         """With a fixed time a prompt, wait for its end; a prompt that ran nothing ends at once."""
@@ -271,12 +271,14 @@ class _Run:
         return self._x.inventory.classes[self._graph[node]["class_type"]]
 
     def _is_cached(self, node: str) -> bool:
-        return self._signatures.get(node) in self._x.cache
+        return self._signatures.get(node) in self._x.cache.results
 
     def _resolve(self, value: Any) -> Any:
         if not is_link(value):
             return value
-        return self._x.cache[self._signatures[value[0]]].outputs[int(value[1])]
+        result = self._x.cache.results.get(self._signatures[value[0]])
+        slot = int(value[1])  # of an input that the class does not have, nobody checked it
+        return result.outputs[slot] if result is not None and slot < len(result.outputs) else None
 
     def _shown(self, node_class: NodeClass, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """The inputs as an error tells them: lists, everything that is no plain value as text."""

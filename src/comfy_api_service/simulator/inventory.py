@@ -85,6 +85,11 @@ class Inventory:
         self._bytes: bytes | None = None
         self.set_inputs(inputs)
 
+    @property
+    def checks_newer_enumerations(self) -> bool:
+        """Whether validation looks at `["COMBO", {"options": …}]`: 0.3.64 knows lists only, and lets all pass."""
+        return self._settings.protocol != "0.3.64"
+
     def models(self, folder: str) -> list[str]:
         return list(self._settings.models.get(folder, ()))
 

@@ -19,6 +19,7 @@ from .record import Record
 PREVIEW = 1
 PREVIEW_WITH_METADATA = 4
 JPEG, PNG = 1, 2
+MEDIA_TYPES = {JPEG: "image/jpeg", PNG: "image/png"}
 CROWDED = 10_000
 """With so many frames waiting for slow sockets, passing ones are dropped: memory stays bounded."""
 PASSING = frozenset({"progress", "progress_state", "preview"})
@@ -68,9 +69,9 @@ class Hub:
         """A picture in the older form, without any word of whose it is."""
         self._binary(struct.pack(">II", PREVIEW, kind) + picture, sid)
 
-    def send_preview(self, picture: bytes, metadata: dict[str, Any], sid: str | None) -> None:
-        """A preview in the newer form; only for clients that asked for it."""
-        header = json.dumps(metadata | {"image_type": "image/jpeg"}).encode()
+    def send_preview(self, kind: int, picture: bytes, metadata: dict[str, Any], sid: str | None) -> None:
+        """A picture in the newer form; only for clients that asked for it."""
+        header = json.dumps(metadata | {"image_type": MEDIA_TYPES[kind]}).encode()
         self._binary(struct.pack(">II", PREVIEW_WITH_METADATA, len(header)) + header + picture, sid)
 
     def _binary(self, payload: bytes, sid: str | None) -> None:

@@ -3,7 +3,7 @@
 import time
 from typing import Any
 
-from .messages import JPEG, PNG, Hub
+from .messages import JPEG, Hub
 from .progress import Progress
 from .prompts import Item
 
@@ -44,8 +44,10 @@ class Report:
         self._progress.finish(node)
         self._send_progress()
 
-    def step(self, node: str, value: int, maximum: int, picture: bytes | None) -> None:
-        """One step; the picture goes before `progress` in its newer form, and after it in the older."""
+    def step(self, node: str, value: int, maximum: int, picture: bytes | None, kind: int = JPEG) -> None:
+        """One step; its picture, a preview or a result for the socket, goes before `progress` in its newer form,
+        and after it in the older.
+        """
         self._progress.update(node, value, maximum)
         self._send_progress()
         modern = self._hub.supports(self._client, "supports_preview_metadata")
@@ -57,15 +59,11 @@ class Report:
                 "parent_node_id": None,
                 "real_node_id": node,
             }
-            self._hub.send_preview(picture, about, self._client)
+            self._hub.send_preview(kind, picture, about, self._client)
         told = {"value": value, "max": maximum, "prompt_id": self._prompt_id, "node": node}
         self._hub.send("progress", told, self._client)
         if picture is not None and not modern:
-            self._hub.send_picture(JPEG, picture, self._client)
-
-    def picture(self, png: bytes) -> None:
-        """A result that goes over the socket."""
-        self._hub.send_picture(PNG, png, self._client)
+            self._hub.send_picture(kind, picture, self._client)
 
     def _send_progress(self) -> None:
         self._hub.send("progress_state", self._progress.frame(), self._client)

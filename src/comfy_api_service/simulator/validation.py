@@ -172,7 +172,7 @@ class _Validator:
         elif "max" in options and value > options["max"]:
             message = f"Value {value} bigger than max of {options['max']}"
             errors.append(_error("value_bigger_than_max", message, name, extra))
-        elif isinstance(kind, list) or kind == "COMBO":
+        elif isinstance(kind, list) or (kind == "COMBO" and self._inventory.checks_newer_enumerations):
             choices = kind if isinstance(kind, list) else options.get("options", [])
             if value not in choices:
                 many = len(choices) > 20

@@ -134,3 +134,5 @@ class Result:
 
     outputs: tuple[Any, ...] = ()
     ui: dict[str, Any] | None = None
+    made_by: str = ""
+    """The id of the node that ran for it; the same node under another id is answered from cache."""

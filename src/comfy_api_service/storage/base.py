@@ -61,7 +61,7 @@ class Listed(NamedTuple):
 
 
 class ObjectReader(Protocol):
-    """An open object: what it held when it was opened, even if it is replaced meanwhile."""
+    """An open object: what it held when it was opened. If it is replaced meanwhile that, or an error, no mixture."""
 
     @property
     def size(self) -> int: ...
@@ -71,8 +71,8 @@ class ObjectReader(Protocol):
         ...
 
 
-class Storage(Protocol):
-    """A store of whole objects under keys such as `jobs/job_…/1/image_0.png`."""
+class Sink(Protocol):
+    """What takes objects."""
 
     async def expect(self, prefix: str) -> None:
         """Objects under this prefix will be put soon: what can be done ahead is done now.
@@ -93,16 +93,20 @@ class Storage(Protocol):
         """
         ...
 
+    async def delete(self, keys: Sequence[str]) -> None:
+        """Delete objects; absent ones are no error. Raises `StorageUnavailable`, `InvalidKey`."""
+        ...
+
+
+class Storage(Sink, Protocol):
+    """A store of whole objects under keys such as `jobs/job_…/1/image_0.png`."""
+
     def open(self, key: str) -> AbstractAsyncContextManager[ObjectReader]:
         """Open for reading; entering raises `ObjectMissing`, `StorageUnavailable` or `InvalidKey`."""
         ...
 
     def link(self, key: str, *, expires_at: float, media_type: str, filename: str) -> str:
         """A link that lets anybody read this object until `expires_at` (seconds since the epoch)."""
-        ...
-
-    async def delete(self, keys: Sequence[str]) -> None:
-        """Delete objects; absent ones are no error. Raises `StorageUnavailable`, `InvalidKey`."""
         ...
 
     def list_prefix(self, prefix: str) -> AsyncIterator[Listed]:

@@ -21,6 +21,9 @@ from comfy_api_service.domain.job import Status
 
 JOB_SECONDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600, 1800)
 REQUEST_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 120, 300)
+REDIS_STATES = ("embedded", "connected", "disconnected")
+REDIS_QUESTIONS = ("publish", "read", "buckets", "ping")
+REDIS_USES = ("wake", "event", "progress", "preview", "cancel", "pool", "publish", "read", "buckets")
 BREAKER_STATES = {"closed": 0, "half_open": 1, "open": 2}
 
 
@@ -107,6 +110,20 @@ class Metrics:
         self.upload_bytes = Counter(
             "comfyui_storage_upload_bytes", "Bytes of artifacts written to storage.", registry=registry
         )
+        self.parked = Gauge(
+            "comfyui_parked_results",
+            "Results that wait on this worker's disk for the store.",
+            registry=registry,
+        )
+        self.parked_bytes = Gauge(
+            "comfyui_parked_bytes", "Bytes of results on this worker's disk.", registry=registry
+        )
+        self.parked_ends = Counter(
+            "comfyui_parked_ends",
+            "Results that waited on this worker's disk, by what became of them.",
+            ["outcome"],
+            registry=registry,
+        )
         self.backend_requests = Counter(
             "comfyui_backend_requests",
             "HTTP requests to backends.",
@@ -148,9 +165,37 @@ class Metrics:
             registry=registry,
         )
         self.leases = Gauge("comfyui_worker_leases", "Backends that this worker drives.", registry=registry)
+        self.replaced = Counter(
+            "comfyui_worker_replaced",
+            "How often this worker was taken for dead and found itself alive.",
+            registry=registry,
+        )
         self.counter_drift = Counter(
             "comfyui_counter_drift", "Counters found to differ from what they count.", registry=registry
         )
+        self.redis_state = Gauge(
+            "comfyui_redis_state", "1 for the state that Redis is in.", ["state"], registry=registry
+        )
+        self.redis_requests = Counter(
+            "comfyui_redis_requests", "Exchanges with Redis.", ["use", "status"], registry=registry
+        )
+        self.redis_duration = Histogram(
+            "comfyui_redis_request_duration_seconds",
+            "Time until Redis answered.",
+            ["use"],
+            registry=registry,
+            buckets=REQUEST_SECONDS,
+        )
+        self.redis_fallbacks = Counter(
+            "comfyui_redis_fallbacks", "What had to go another way than Redis.", ["use"], registry=registry
+        )
+        self.redis_messages = Counter(
+            "comfyui_redis_messages",
+            "Signals of other processes that were received or not understood, and own ones that were dropped.",
+            ["outcome"],
+            registry=registry,
+        )
+        self._begin_redis()
         for status in (Status.SUCCEEDED, Status.FAILED, Status.CANCELED):
             self.jobs.labels(status.value)
         for code, info in TABLE.items():
@@ -158,6 +203,24 @@ class Metrics:
                 self.failures.labels(code.value)
         for outcome in ("ok", "failed"):
             self.uploads.labels(outcome)
+        for outcome in ("delivered", "canceled", "expired", "damaged", "replaced"):
+            self.parked_ends.labels(outcome)
+
+    def _begin_redis(self) -> None:
+        self.set_redis("embedded")
+        for use in REDIS_QUESTIONS:
+            self.redis_duration.labels(use)
+            for status in ("ok", "refused", "failed", "skipped"):
+                self.redis_requests.labels(use, status)
+        for use in REDIS_USES:
+            self.redis_fallbacks.labels(use)
+        for outcome in ("received", "ignored", "dropped"):
+            self.redis_messages.labels(outcome)
+
+    def set_redis(self, state: str) -> None:
+        """One of `REDIS_STATES`."""
+        for one in REDIS_STATES:
+            self.redis_state.labels(one).set(one == state)
 
     def add_backend(self, name: str) -> None:
         """Make every series of a backend appear, at zero."""
@@ -169,3 +232,10 @@ class Metrics:
         self.model_loads.labels(name)
         for kind in ("ram_total", "ram_free", "vram_total", "vram_free"):
             self.backend_memory.labels(name, kind)
+
+    def remove_backend(self, name: str) -> None:
+        """Of a backend that another process drives from now on, this one tells nothing any more."""
+        for gauge in (self.backend_up, self.backend_busy, self.breaker):
+            gauge.remove(name)
+        for kind in ("ram_total", "ram_free", "vram_total", "vram_free"):
+            self.backend_memory.remove(name, kind)

@@ -2,12 +2,22 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from comfy_api_service.db.claims import Claimed
 from comfy_api_service.db.transitions import Fence
 from comfy_api_service.db.work import OpenAttempt
 from comfy_api_service.domain.job import OutputOptions, State
+
+
+class Attempted(Protocol):
+    """What speaks for an attempt."""
+
+    @property
+    def job_id(self) -> str: ...
+
+    @property
+    def fence(self) -> Fence: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +26,7 @@ class Assignment:
     account_id: str
     attempt: int
     prompt_id: str
+    worker_id: str
     client_id: str
     state: State
     graph: bytes | None
@@ -25,11 +36,10 @@ class Assignment:
     timing_key: str
     images: int
     dispatched_at: float
-    executing_at: float | None = None
 
     @property
     def fence(self) -> Fence:
-        return Fence(self.job_id, self.attempt)
+        return Fence(self.job_id, self.attempt, self.worker_id)
 
     def place_in_batch(self, index: int) -> dict[str, int]:
         """Which picture of several a file of a generation is; nothing for one that is alone.
@@ -47,6 +57,7 @@ def assigned(found: Claimed | OpenAttempt) -> Assignment:
         account_id=found.account_id,
         attempt=found.attempt,
         prompt_id=found.prompt_id,
+        worker_id=found.worker_id,
         client_id=found.client_id,
         state=State.DISPATCHED if adopted is None else adopted.state,
         graph=found.graph,
@@ -56,5 +67,4 @@ def assigned(found: Claimed | OpenAttempt) -> Assignment:
         timing_key=found.timing_key,
         images=found.images,
         dispatched_at=found.dispatched_at,
-        executing_at=None if adopted is None else adopted.executing_at,
     )

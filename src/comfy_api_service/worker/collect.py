@@ -16,7 +16,7 @@ from comfy_api_service.comfyui.message_types import Output
 from comfy_api_service.domain.job import Artifact, MetadataMode
 from comfy_api_service.media.errors import MediaError
 from comfy_api_service.media.pipeline import Intake
-from comfy_api_service.storage.base import Storage, StorageError
+from comfy_api_service.storage.base import Sink, StorageError
 from comfy_api_service.telemetry import Metrics
 from comfy_api_service.worker.assignment import Assignment
 
@@ -33,7 +33,7 @@ class Collected:
 
 
 class Collector:
-    def __init__(self, storage: Storage, intake: Intake, metrics: Metrics, *, limit_bytes: int) -> None:
+    def __init__(self, storage: Sink, intake: Intake, metrics: Metrics, *, limit_bytes: int) -> None:
         """`limit_bytes`: the largest single file that is taken."""
         self._storage = storage
         self._intake = intake
@@ -87,7 +87,7 @@ class Collector:
                 except StorageError as fault:
                     self._metrics.uploads.labels("failed").inc()
                     self._failing.add(assignment.prompt_id)
-                    log.warning("storage_failed", job_id=assignment.job_id, fault=type(fault).__name__)
+                    log.warning("storage_failed", job_id=assignment.job_id, reason=str(fault))
                 else:
                     self._metrics.uploads.labels("ok").inc()
                     self._metrics.upload_bytes.inc(artifact.bytes)

@@ -44,6 +44,7 @@ class Contact:
         self,
         backend_id: str,
         name: str,
+        worker_id: str,
         client: ComfyClient,
         db: Database,
         signals: Signals,
@@ -55,6 +56,7 @@ class Contact:
         """`changed` is called when the backend may take work again, or no more."""
         self.backend_id = backend_id
         self.name = name
+        self._worker_id = worker_id
         self.inventory: Inventory | None = None
         self.state = BackendState.OFFLINE
         self.away_since: float | None = clock.monotonic()
@@ -70,6 +72,7 @@ class Contact:
         self._inventory_at: float | None = None
         self._written: tuple[Any, ...] | None = None
         self._suspect_until = 0.0
+        self._draining = False
         self._told_away = False
         self._ask_now = asyncio.Event()
 
@@ -77,7 +80,8 @@ class Contact:
         """Ask until cancelled."""
         while True:
             await self._ask()
-            pause = HEALTHY_SECONDS if self.state is BackendState.ONLINE else AWAY_SECONDS
+            well = self.state in (BackendState.ONLINE, BackendState.DRAINING)
+            pause = HEALTHY_SECONDS if well else AWAY_SECONDS
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._ask_now.wait()
@@ -89,10 +93,17 @@ class Contact:
             self._inventory_at = None
         self._ask_now.set()
 
+    def drain(self, draining: bool) -> None:
+        """An operator wants it to get no more work, or to get work again."""
+        if draining is not self._draining:
+            self._draining = draining
+            self._ask_now.set()
+            self._changed()
+
     def permits(self) -> bool:
         """Whether a prompt may be posted now."""
         now = self._clock.monotonic()
-        trusted = now >= self._suspect_until
+        trusted = now >= self._suspect_until and not self._draining
         return trusted and self.state is BackendState.ONLINE and self.breaker.permits(now)
 
     def answered_badly(self) -> None:
@@ -127,7 +138,8 @@ class Contact:
             self._told_away = False
             self._set_breaker(self.breaker.succeeded())
         suspect = self._clock.monotonic() < self._suspect_until
-        state = BackendState.DEGRADED if suspect else BackendState.ONLINE
+        well = BackendState.DRAINING if self._draining else BackendState.ONLINE
+        state = BackendState.DEGRADED if suspect else well
         if await self._write(state, stats):  # before any claim: lanes enter anew by it
             self._set_state(state)
 
@@ -154,7 +166,7 @@ class Contact:
     async def _write(self, state: BackendState, stats: SystemStats | None) -> bool:
         """Write down what is new; memory figures only with something else, or for the first time.
 
-        False: the database did not take it.
+        False: the database did not take it, or another worker drives the backend.
         """
         told = (
             state,
@@ -169,7 +181,9 @@ class Contact:
         if told == self._written:
             return True
 
-        async def write(tx: Tx) -> None:
+        async def write(tx: Tx) -> bool:
+            if not await backends.hold(tx, self.backend_id, self._worker_id):
+                return False
             if self.inventory is not None:
                 await store_inventory(tx, self.inventory, self._clock.now())
                 if state is BackendState.ONLINE:
@@ -177,6 +191,7 @@ class Contact:
             await backends.describe(
                 tx,
                 self.backend_id,
+                worker_id=self._worker_id,
                 state=state,
                 now=self._clock.now(),
                 version=stats.version if stats else None,
@@ -185,9 +200,11 @@ class Contact:
                 inventory_hash=self.inventory.hash if self.inventory else None,
                 breaker={"state": self.breaker.state, "failures": self.breaker.failures},
             )
+            return True
 
         with contextlib.suppress(Unavailable):
-            await self._db.write(write)
+            if not await self._db.write(write):
+                return False
             self._written = told
             self._signals.pool_changed()
             self._changed()
@@ -197,7 +214,9 @@ class Contact:
     def _set_state(self, state: BackendState) -> None:
         if state is not self.state:
             self.state = state
-            self._metrics.backend_up.labels(self.name).set(state is BackendState.ONLINE)
+            self._metrics.backend_up.labels(self.name).set(
+                state in (BackendState.ONLINE, BackendState.DRAINING)
+            )
             self._changed()
 
     def _set_breaker(self, breaker: Breaker) -> None:

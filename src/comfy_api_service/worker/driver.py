@@ -6,6 +6,7 @@ whenever the socket may not have told all. Adopts what an earlier process left.
 
 import asyncio
 import contextlib
+import random
 from typing import Any, Final
 
 import structlog
@@ -14,8 +15,8 @@ from comfy_api_service.comfyui.client import ComfyClient
 from comfy_api_service.comfyui.message_types import Message, PreviewFrame
 from comfy_api_service.comfyui.socket import Session
 from comfy_api_service.db import backends, claims, work
-from comfy_api_service.db.base import Database, Tx
-from comfy_api_service.db.claims import Claimant
+from comfy_api_service.db.base import CommitUnknown, Database, Tx
+from comfy_api_service.db.claims import Busy, Claimant, Claimed
 from comfy_api_service.db.work import OpenAttempt
 from comfy_api_service.domain.clock import Clock
 from comfy_api_service.domain.errors import Unavailable
@@ -42,6 +43,10 @@ PROMPTS: Final = 2
 RESULT_FIRST_SECONDS: Final = 0.015
 """How long the next claim, and the start of the next prompt, wait for a result to be written."""
 STRAYS_SECONDS: Final = 30.0
+AWAY_SECONDS: Final = 0.25
+"""Before the next claim when the database did not answer."""
+BUSY_SECONDS: Final = (0.005, 0.02)
+"""When to look again for work that others had just now: at random between these."""
 POLL_SECONDS: Final = 0.25
 """How often an idle backend looks for work when no wake-up comes."""
 
@@ -82,7 +87,7 @@ class Driver:
         self._settled = asyncio.Event()
         self._settled.set()
         self.contact = Contact(
-            backend_id, name, client, db, signals, clock, metrics, changed=self._changed.set
+            backend_id, name, worker_id, client, db, signals, clock, metrics, changed=self._changed.set
         )
         self._session = Session(
             client,
@@ -129,6 +134,10 @@ class Driver:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=grace)
 
+    def pause(self, paused: bool) -> None:
+        """Whether to take no new work for now; what is here runs on."""
+        self.contact.drain(paused)
+
     async def close(self) -> None:
         for run in self._runs.values():
             run.abandon()
@@ -136,10 +145,6 @@ class Driver:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
-
-    @property
-    def open_runs(self) -> int:
-        return len(self._runs) + len(self._settling)
 
     def job_ids(self) -> set[str]:
         """Jobs whose prompts are here, or whose results are being stored."""
@@ -161,7 +166,7 @@ class Driver:
             await self._until_ready()
             seen = self._signals.wakes
             if not await self._claim():
-                await self._signals.woken(seen, POLL_SECONDS)
+                await self._signals.woken(seen, self._signals.poll_seconds)
 
     async def _until_ready(self) -> None:
         while not self._ready():
@@ -188,13 +193,18 @@ class Driver:
         if inventory is None:
             return False
         claimant = Claimant(self.backend_id, self._worker_id, self._session.client_id, inventory.hash)
+        prompt_id = new_prompt_id()
+        claimed: Claimed | OpenAttempt | Busy | None
         try:
-            claimed = await self._db.write(
-                lambda tx: claims.claim(tx, claimant, prompt_id=new_prompt_id(), now=self._clock.now())
-            )
+            claimed = await claims.next_job(self._db, claimant, prompt_id=prompt_id, now=self._clock.now())
+        except CommitUnknown:
+            claimed = await self._claimed_after_all(prompt_id)
         except Unavailable:
-            await asyncio.sleep(POLL_SECONDS)
+            await asyncio.sleep(AWAY_SECONDS)
             return False
+        if isinstance(claimed, Busy):
+            await asyncio.sleep(random.uniform(*BUSY_SECONDS))  # noqa: S311 - claimants are spread by it
+            return True
         if claimed is None:
             return False
         if claimed.model is not None and claimed.model != self._resident:
@@ -209,6 +219,13 @@ class Driver:
             log.exception("beginning_failed", job_id=assignment.job_id)
             await self._reporter.requeue(assignment, Lost("internal fault", unsent=True))
         return True
+
+    async def _claimed_after_all(self, prompt_id: str) -> OpenAttempt | None:
+        """The attempt of a claim that nobody heard of, if it was committed."""
+        attempts = await self._reporter.persist(
+            lambda tx: work.open_attempts(tx, self.backend_id, self._worker_id)
+        )
+        return next((attempt for attempt in attempts if attempt.prompt_id == prompt_id), None)
 
     async def _begin(self, assignment: Assignment) -> None:
         """Compile if that is still to do, then post; the run is known before anything is sent."""
@@ -291,7 +308,9 @@ class Driver:
     async def _forget_residency(self) -> None:
         """A backend that restarted has nothing loaded."""
         self._resident = None
-        await self._reporter.persist(lambda tx: backends.forget_residency(tx, self.backend_id))
+        await self._reporter.persist(
+            lambda tx: backends.forget_residency(tx, self.backend_id, self._worker_id)
+        )
 
     def _spawn(self, coroutine: Any) -> None:
         task: asyncio.Task[None] = asyncio.create_task(coroutine)
@@ -323,12 +342,13 @@ class Driver:
         """Take over the open attempts of this backend; each is settled where it is."""
 
         async def take(tx: Tx) -> list[OpenAttempt]:
-            await work.adopt(tx, self.backend_id, self._worker_id)
-            await backends.forget_residency(tx, self.backend_id)
-            return await work.open_attempts(tx, self.backend_id)
+            adopted = await work.adopt(tx, self.backend_id, self._worker_id)
+            await backends.forget_residency(tx, self.backend_id, self._worker_id)
+            return adopted
 
         for attempt in await self._reporter.persist(take):
-            self._take_up(attempt)
+            if not self._settler.holds(attempt.fence.key):
+                self._take_up(attempt)
 
     def _take_up(self, attempt: OpenAttempt) -> None:
         assignment = assigned(attempt)
@@ -345,8 +365,15 @@ class Driver:
             await asyncio.sleep(STRAYS_SECONDS)
             if self._draining:
                 continue
-            attempts = await self._db.read(lambda tx: work.open_attempts(tx, self.backend_id))
-            strays = [one for one in attempts if one.prompt_id not in {*self._runs, *self._settling}]
+            attempts = await self._db.read(
+                lambda tx: work.open_attempts(tx, self.backend_id, self._worker_id)
+            )
+            known = {*self._runs, *self._settling}
+            strays = [
+                one
+                for one in attempts
+                if one.prompt_id not in known and not self._settler.holds(one.fence.key)
+            ]
             for attempt in strays:
                 if attempt.prompt_id in missed:
                     log.error("stray_attempt", job_id=attempt.job_id, attempt=attempt.attempt)

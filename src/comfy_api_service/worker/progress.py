@@ -1,5 +1,8 @@
 """From what the socket tells to how far a job is: never backwards, at most ten times a second."""
 
+import asyncio
+from collections.abc import Callable
+
 from comfy_api_service.domain.events import Progress
 from comfy_api_service.domain.graph import Graph
 
@@ -21,18 +24,15 @@ class ProgressMeter:
         self._done: dict[str, float] = {}
         self._nodes_seen: set[str] = set()
         self._percent = 0.0
-        self._told_at = -1.0
         self._loading: tuple[str, float] | None = None
         self.load_seconds: dict[str, float] = {}
 
-    def node_started(self, node: str | None, now: float) -> Progress | None:
+    def node_started(self, node: str, now: float) -> Progress:
         """A node runs; the one before it is done."""
         if self._loading is not None:
             loader, since = self._loading
             self.load_seconds[loader] = now - since
             self._loading = None
-        if node is None:
-            return None
         if "Loader" in self._classes.get(node, ""):
             self._loading = (node, now)
         self._nodes_seen.add(node)
@@ -40,9 +40,9 @@ class ProgressMeter:
             self._raise_to(100.0 * (len(self._nodes_seen) - 1) / max(len(self._classes), 1))
         elif self._done and all(self._done.get(one, 0.0) >= 1.0 for one in self._steps):
             self._raise_to(100.0 * (SAMPLING_SHARE + 0.05))
-        return self._say(now, None, None, node)
+        return self._progress(None, None, node)
 
-    def stepped(self, node: str | None, value: int, maximum: int, now: float) -> Progress | None:
+    def stepped(self, node: str | None, value: int, maximum: int) -> Progress:
         """A step of a node is done."""
         if node is not None and maximum > 0:
             self._done[node] = min(value / maximum, 1.0)
@@ -50,15 +50,49 @@ class ProgressMeter:
             total = sum(self._steps.values())
             done = sum(steps * self._done.get(one, 0.0) for one, steps in self._steps.items())
             self._raise_to(100.0 * SAMPLING_SHARE * done / total)
-        return self._say(now, value, maximum, node, last=value >= maximum)
+        return self._progress(value, maximum, node)
 
     def _raise_to(self, percent: float) -> None:
         self._percent = max(self._percent, min(percent, 99.0))
 
-    def _say(
-        self, now: float, step: int | None, total: int | None, node: str | None, *, last: bool = False
-    ) -> Progress | None:
-        if now - self._told_at < INTERVAL_SECONDS and not last:
-            return None
-        self._told_at = now
+    def _progress(self, step: int | None, total: int | None, node: str | None) -> Progress:
         return Progress(round(self._percent, 1), step, total, node, self._classes.get(node or ""))
+
+
+class Teller:
+    """Passes progress on. What comes too early, or before `open`, is held, the newest only, and told in its time:
+    a node may run for a minute without another word, and listeners are to know which.
+    """
+
+    def __init__(self, tell: Callable[[Progress], None]) -> None:
+        self._tell = tell
+        self._held: Progress | None = None
+        self._open = False
+        self._pause: asyncio.TimerHandle | None = None
+        """Runs while it is too early for the next."""
+
+    def open(self) -> None:
+        self._open = True
+        self._pass_on()
+
+    def close(self) -> None:
+        """Nothing is told any more."""
+        self._open = False
+        if self._pause is not None:
+            self._pause.cancel()
+
+    def say(self, progress: Progress) -> None:
+        """The last step of a node is told at once: it is what a listener waits for."""
+        self._held = progress
+        last = progress.step is not None and progress.total is not None and progress.step >= progress.total
+        if self._open and (last or self._pause is None):
+            self._pass_on()
+
+    def _pass_on(self) -> None:
+        if self._pause is not None:
+            self._pause.cancel()
+            self._pause = None
+        if self._held is not None:
+            progress, self._held = self._held, None
+            self._pause = asyncio.get_running_loop().call_later(INTERVAL_SECONDS, self._pass_on)
+            self._tell(progress)

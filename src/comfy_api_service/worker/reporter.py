@@ -3,14 +3,14 @@ every announcement follows its commit.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
 
 import structlog
 
 from comfy_api_service.db import timings, transitions, work
 from comfy_api_service.db.base import Database, Tx
-from comfy_api_service.db.transitions import Change, Ending
+from comfy_api_service.db.endings import Change, Ending
 from comfy_api_service.domain.clock import Clock
 from comfy_api_service.domain.errors import Unavailable
 from comfy_api_service.domain.events import Preview, Progress
@@ -18,7 +18,7 @@ from comfy_api_service.domain.job import JobError, Status
 from comfy_api_service.services.announce import Announcer
 from comfy_api_service.signals.base import Note, Signals
 from comfy_api_service.telemetry import Metrics
-from comfy_api_service.worker.assignment import Assignment
+from comfy_api_service.worker.assignment import Assignment, Attempted
 from comfy_api_service.worker.verdict import Lost
 
 log = structlog.get_logger()
@@ -63,7 +63,7 @@ class Reporter:
         return held
 
     async def finish(
-        self, assignment: Assignment, ending: Ending, measured: Mapping[str, float] | None = None
+        self, assignment: Attempted, ending: Ending, measured: Mapping[str, float] | None = None
     ) -> Status | None:
         """End the job; how it ended (a cancel that came first wins), None if the attempt was replaced.
 
@@ -88,7 +88,7 @@ class Reporter:
         return status
 
     async def requeue(
-        self, assignment: Assignment, lost: Lost, *, out_of_memory: JobError | None = None
+        self, assignment: Attempted, lost: Lost, *, out_of_memory: JobError | None = None
     ) -> bool:
         """The attempt is lost; the job waits again, or ends. False if the attempt was replaced."""
         now = self._clock.now()
@@ -118,9 +118,17 @@ class Reporter:
         if change is not None:
             self._announcer.announce(job_id, change)
 
-    async def kept_keys(self, assignment: Assignment) -> set[str]:
-        """Keys that the job's rows name: a commit whose answer was lost may have kept them."""
-        return await self.persist(lambda tx: work.kept_keys(tx, [assignment.job_id]))
+    async def left_over(self, assignment: Attempted, keys: Sequence[str], *, mine: bool = False) -> list[str]:
+        """Those of the attempt's files that nobody wants: none while it is open, since who adopted it stores under
+        the same keys, unless it is `mine`; and none that rows name: a commit whose answer was lost may have kept them.
+        """
+        fence = assignment.fence
+        return await self.persist(lambda tx: work.left_over(tx, fence, keys, mine=mine))
+
+    async def is_closed(self, assignment: Assignment) -> bool:
+        """Whether nobody wants the attempt's prompt any more."""
+        prompt_id = assignment.prompt_id
+        return (await self.persist(lambda tx: work.closed_among(tx, [prompt_id]))).get(prompt_id, True)
 
     def progress(self, assignment: Assignment, progress: Progress) -> None:
         self._signals.publish(Note(assignment.job_id, assignment.account_id, assignment.attempt, progress))

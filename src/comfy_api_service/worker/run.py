@@ -37,12 +37,11 @@ from comfy_api_service.comfyui.message_types import (
 )
 from comfy_api_service.comfyui.views import Outcome, QueueView
 from comfy_api_service.domain.clock import Clock
-from comfy_api_service.domain.events import Progress
 from comfy_api_service.domain.graph import Graph
 from comfy_api_service.domain.job import State
 from comfy_api_service.worker.assignment import Assignment
 from comfy_api_service.worker.collect import Collected
-from comfy_api_service.worker.progress import ProgressMeter
+from comfy_api_service.worker.progress import ProgressMeter, Teller
 from comfy_api_service.worker.reporter import Reporter
 from comfy_api_service.worker.verdict import (
     Broke,
@@ -144,19 +143,22 @@ class Run:
         self._meter = ProgressMeter(graph)
         self._on_outputs = on_outputs
         self._on_started = on_started
+        self._teller = Teller(lambda progress: reporter.progress(assignment, progress))
         self._marked: asyncio.Task[None] | None = None
         self._stopping: asyncio.Task[None] | None = None
         if adopted:
             self._take_up(clock.monotonic(), clock.now())
 
     def _take_up(self, now: float, wall: float) -> None:
-        """What the rows say of an adopted attempt, on this process's clock."""
+        """What the rows say of an adopted attempt, on this process's clock.
+
+        How long it has run is counted from now: only the wall clock could tell more, and that may have been set.
+        """
         assignment = self.assignment
         self.watch.unanswered_at = now - min(max(wall - assignment.dispatched_at, 0.0), POST_GRACE_SECONDS)
         if assignment.state is not State.DISPATCHED:
-            since = wall if assignment.executing_at is None else assignment.executing_at
             self.watch.posted = True
-            self.watch.started_at = now - max(wall - since, 0.0)
+            self.watch.started_at = now
 
     @property
     def prompt_id(self) -> str:
@@ -166,6 +168,7 @@ class Run:
         """The first verdict stands."""
         if not self.verdict.done():
             self.verdict.set_result(verdict)
+            self._teller.close()
 
     async def post(self, body: bytes | None = None) -> None:
         """Send the prompt, unless it is to stop already. Ends the run if the backend declined or was not reached."""
@@ -176,7 +179,7 @@ class Run:
             self.watch.sending = False
             if not self.watch.posted:
                 self.watch.unanswered_at = self._clock.monotonic()
-        unwanted = self.verdict.done() and isinstance(self.verdict.result(), Stopped | Lost | Fenced)
+        unwanted = self.verdict.done() and isinstance(self.verdict.result(), Stopped | Lost)
         if unwanted and self.watch.posted:
             await self.remove()
 
@@ -225,9 +228,9 @@ class Run:
                 self.cached = frozenset(nodes)
             case NodeStarted(node=node):
                 self._started(now)
-                self._tell(self._meter.node_started(node, now))
+                self._teller.say(self._meter.node_started(node, now))
             case Stepped(node=node, value=value, maximum=maximum):
-                self._tell(self._meter.stepped(node, value, maximum, now))
+                self._teller.say(self._meter.stepped(node, value, maximum))
             case NodesProgress():
                 pass
             case Output():
@@ -256,6 +259,8 @@ class Run:
     async def _mark_started(self) -> None:
         if self.assignment.state is State.DISPATCHED and not await self._on_started(self):
             self.end(Fenced())
+        elif not self.verdict.done():
+            self._teller.open()
 
     async def marked(self) -> None:
         """Wait until the start is written, if one was seen; the end must not overtake it."""
@@ -289,12 +294,8 @@ class Run:
 
     @property
     def _announced(self) -> bool:
-        """Progress is told only after the start was: listeners first hear `running`."""
+        """Progress and previews are told only after the start was: listeners first hear `running`."""
         return self._marked is not None and self._marked.done()
-
-    def _tell(self, progress: Progress | None) -> None:
-        if progress is not None and self._announced:
-            self._reporter.progress(self.assignment, progress)
 
     @property
     def load_seconds(self) -> Mapping[str, float]:
@@ -367,6 +368,7 @@ class Run:
 
     def abandon(self) -> None:
         """Stop following; the prompt stays where it is."""
+        self._teller.close()
         for task in (self._stopping, self._marked, None if self.fetching is None else self.fetching.task):
             if task is not None:
                 task.cancel()

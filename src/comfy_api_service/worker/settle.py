@@ -10,14 +10,18 @@ import structlog
 from comfy_api_service.comfyui.client import ComfyClient
 from comfy_api_service.comfyui.errors import BackendError, OutputInvalid, OutputMissing, job_error
 from comfy_api_service.comfyui.message_types import Output
-from comfy_api_service.db.transitions import Ending, deadline_error
+from comfy_api_service.db.endings import Ending, deadline_error
+from comfy_api_service.db.transitions import AttemptKey
 from comfy_api_service.domain.clock import Clock
 from comfy_api_service.domain.errors import Code
 from comfy_api_service.domain.graph import Graph, pixel_steps
 from comfy_api_service.domain.job import CacheUse, JobError, State, Status
 from comfy_api_service.media.errors import MediaError
+from comfy_api_service.storage.base import StorageError
 from comfy_api_service.worker.assignment import Assignment
 from comfy_api_service.worker.collect import Collected, Collector
+from comfy_api_service.worker.parcel import Parcel
+from comfy_api_service.worker.parking import Parking
 from comfy_api_service.worker.reporter import Reporter
 from comfy_api_service.worker.run import Fetching, Run
 from comfy_api_service.worker.verdict import Broke, Declined, Lost, Produced, Stopped, Verdict
@@ -26,14 +30,25 @@ log = structlog.get_logger()
 
 STORING_AFTER_SECONDS: Final = 0.1
 """A result that is stored sooner spares the write that gives the account's slot back early."""
+PARK_AGAIN_SECONDS: Final = 1.0
 
 
 class Settler:
     def __init__(
-        self, collector: Collector, reporter: Reporter, clock: Clock, *, retention: float, job_timeout: float
+        self,
+        collector: Collector,
+        reporter: Reporter,
+        clock: Clock,
+        *,
+        parking: Parking | None,
+        retention: float,
+        job_timeout: float,
     ) -> None:
-        """`retention`: seconds that artifacts are kept."""
+        """`parking`: where results wait while the store is away, None where that would be the store's own disk;
+        `retention`: seconds that artifacts are kept.
+        """
         self._collector = collector
+        self._parking = parking
         self._reporter = reporter
         self._clock = clock
         self._retention = retention
@@ -65,10 +80,29 @@ class Settler:
         await asyncio.wait((fetching.task,))
         if not fetching.task.cancelled() and fetching.task.exception() is None:
             keys = [artifact.key for artifact in fetching.task.result().artifacts]
-            await self._collector.discard(run.assignment, keys)
+            await self._collector.discard(
+                run.assignment, await self._reporter.left_over(run.assignment, keys, mine=True)
+            )
+
+    def holds(self, attempt: AttemptKey) -> bool:
+        """Whether this attempt's result waits for the store, and the backend has no part in it any more."""
+        return self._parking is not None and self._parking.holds(attempt)
 
     async def settle(self, run: Run, verdict: Verdict, client: ComfyClient, graph: Graph) -> None:
         """Write what follows; where the attempt was replaced, remove what it left."""
+        try:
+            await self._settle(run, verdict, client, graph)
+        except Exception:
+            await self._tidy(run.assignment)
+            raise
+        await self._tidy(run.assignment)
+
+    async def _tidy(self, assignment: Assignment) -> None:
+        """Not after a cancel: the process ends, perhaps just when the parcel was written that its files need."""
+        if self._parking is not None:
+            await self._parking.tidy(assignment.fence.key)
+
+    async def _settle(self, run: Run, verdict: Verdict, client: ComfyClient, graph: Graph) -> None:
         await run.marked()
         if not isinstance(verdict, Produced):
             await self._drop(run)
@@ -89,7 +123,8 @@ class Settler:
                 held = False
         if not held:
             log.warning("attempt_replaced", job_id=run.assignment.job_id, attempt=run.assignment.attempt)
-            await run.remove()
+            if await self._reporter.is_closed(run.assignment):  # else another worker follows the prompt
+                await run.remove()
 
     async def _produced(self, run: Run, produced: Produced, client: ComfyClient, graph: Graph) -> bool:
         assignment = run.assignment
@@ -118,26 +153,49 @@ class Settler:
         if not collected.artifacts and not collected.values:
             error = JobError(Code.OUTPUT_INVALID, "The backend gave no output.")
             return await self._fail(assignment, error, produced.seconds)
-        return await self._succeed(run, produced, collected, graph)
+        parcel = self._parcel(run, produced, collected, graph)
+        return await self._park(run, parcel) if parcel.keys else await self._succeed(assignment, parcel)
 
-    async def _succeed(self, run: Run, produced: Produced, collected: Collected, graph: Graph) -> bool:
+    def _parcel(self, run: Run, produced: Produced, collected: Collected, graph: Graph) -> Parcel:
         assignment = run.assignment
         pictures = sum(artifact.kind == "image" for artifact in collected.artifacts)
-        ending = Ending(
-            State.SUCCEEDED,
+        keys = [artifact.key for artifact in collected.artifacts]
+        return Parcel(
+            job_id=assignment.job_id,
+            attempt=assignment.attempt,
+            worker_id=assignment.worker_id,
             artifacts=collected.artifacts,
+            keys=frozenset() if self._parking is None else self._parking.parked(keys),
             values=collected.values,
             cache=_cache_use(produced, graph),
             produced=pictures or assignment.images,
             backend_seconds=produced.seconds,
-            expires_at=self._clock.now() + self._retention,
+            measured=_measured(run, produced, graph),
+            images=assignment.images,
+            made_at=self._clock.now(),
         )
-        status = await self._reporter.finish(assignment, ending, _measured(run, produced, graph))
+
+    async def _succeed(self, assignment: Assignment, parcel: Parcel) -> bool:
+        ending = parcel.ending(self._clock.now() + self._retention)
+        status = await self._reporter.finish(assignment, ending, parcel.measured)
         if status is not Status.SUCCEEDED:
-            kept = await self._reporter.kept_keys(assignment)
-            keys = [artifact.key for artifact in collected.artifacts if artifact.key not in kept]
-            await self._collector.discard(assignment, keys)
+            keys = [artifact.key for artifact in parcel.artifacts]
+            await self._collector.discard(assignment, await self._reporter.left_over(assignment, keys))
         return status is not None
+
+    async def _park(self, run: Run, parcel: Parcel) -> bool:
+        """The store is away: the job stays in `storing`, and its result waits where no backend is needed for it."""
+        if not await self._reporter.storing(run.assignment):
+            return False
+        while self._parking is not None and not run.halt.is_set():
+            try:
+                await self._parking.keep(parcel)
+            except StorageError as fault:
+                log.warning("parking_failed", job_id=parcel.job_id, reason=str(fault))
+                await asyncio.sleep(PARK_AGAIN_SECONDS)
+            else:
+                return True
+        return await self._stopped(run, Stopped(parcel.backend_seconds))
 
     async def _broke(self, assignment: Assignment, broke: Broke, client: ComfyClient) -> bool:
         error = job_error(broke.failure)

@@ -8,9 +8,9 @@ import structlog
 
 from comfy_api_service.db import counters, jobs, timings, work
 from comfy_api_service.db.base import Database, Tx
+from comfy_api_service.db.endings import Ending, deadline_error
+from comfy_api_service.db.keys import KEY_SECONDS
 from comfy_api_service.db.requirements import forget_unused
-from comfy_api_service.db.submissions import KEY_SECONDS
-from comfy_api_service.db.transitions import Ending, deadline_error
 from comfy_api_service.domain.clock import Clock
 from comfy_api_service.domain.errors import Code, ServiceError
 from comfy_api_service.domain.job import JobError, State

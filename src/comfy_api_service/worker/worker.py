@@ -1,10 +1,9 @@
 """The worker: registers itself, drives its backends, proves that it lives, carries out marks and upkeep."""
 
 import asyncio
-import hashlib
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
-from urllib.parse import urlsplit
 
 import aiohttp
 import structlog
@@ -12,35 +11,40 @@ import structlog
 from comfy_api_service.comfyui.client import ComfyClient
 from comfy_api_service.db import backends, counters, work, workers
 from comfy_api_service.db.base import Database, Tx
+from comfy_api_service.domain.backend import Backend
 from comfy_api_service.domain.clock import Clock
 from comfy_api_service.domain.errors import ServiceError
-from comfy_api_service.domain.ids import new_worker_id
 from comfy_api_service.services.forever import forever
 from comfy_api_service.signals.base import Signals
 from comfy_api_service.telemetry import Metrics
-from comfy_api_service.worker.assignment import assigned
+from comfy_api_service.worker.carrier import Carrier
 from comfy_api_service.worker.driver import Driver
+from comfy_api_service.worker.fleet import Fleet
+from comfy_api_service.worker.identity import backend_id
+from comfy_api_service.worker.lease import Alone, SharedLease
 from comfy_api_service.worker.preparation import Preparation
 from comfy_api_service.worker.reporter import Reporter
 from comfy_api_service.worker.room import Room
 from comfy_api_service.worker.settle import Settler
 from comfy_api_service.worker.upkeep import Upkeep
-from comfy_api_service.worker.verdict import Lost, Why
+from comfy_api_service.worker.verdict import Why
 
 log = structlog.get_logger()
 
-LIFE_SECONDS: Final = 3.0
-"""How often the lease's counter is raised."""
 MARKS_SECONDS: Final = 1.0
-LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+AGAIN_SECONDS: Final = 0.5
+HANDOVER_SECONDS: Final = 60.0
+"""Beyond `JOB_TIMEOUT`, for what is stored after it."""
 
 
 class Worker:
     def __init__(
         self,
+        worker_id: str,
         *,
-        urls: Sequence[str],
+        urls: Sequence[str] | None,
         node_id: str,
+        open_own: Callable[[], Awaitable[Database]] | None,
         http: aiohttp.ClientSession,
         db: Database,
         signals: Signals,
@@ -48,128 +52,195 @@ class Worker:
         metrics: Metrics,
         reporter: Reporter,
         settler: Settler,
+        carrier: Carrier | None,
         upkeep: Upkeep,
         preparation: Preparation,
         concurrency: int | None,
         job_timeout: float,
         stall_timeout: float,
     ) -> None:
-        self.id = new_worker_id()
+        """`urls`: the backends that it may drive; None: any that is registered and can be reached from here.
+
+        `open_own` opens connections that the lease has for itself; None: a lock proves that no other worker lives.
+        """
+        self.id = worker_id
+        self._urls = None if urls is None else {backend_id(url, node_id): url for url in urls}
         self._node_id = node_id
         self._db = db
         self._signals = signals
         self._clock = clock
         self._metrics = metrics
         self._reporter = reporter
+        self._settler = settler
+        self._carrier = carrier
         self._upkeep = upkeep
-        room = Room(concurrency)
-        self._urls = {backend_id(url, node_id): url for url in urls}
-        self._drivers = []
-        for name, (identity, url) in zip(backend_names(urls), self._urls.items(), strict=True):
-            metrics.add_backend(name)
-            client = ComfyClient(url, http, observer=_observer(metrics, name))
-            self._drivers.append(
-                Driver(
-                    backend_id=identity,
-                    name=name,
-                    worker_id=self.id,
-                    client=client,
-                    db=db,
-                    signals=signals,
-                    clock=clock,
-                    metrics=metrics,
-                    reporter=reporter,
-                    settler=settler,
-                    room=room,
-                    preparation=preparation,
-                    job_timeout=job_timeout,
-                    stall_timeout=stall_timeout,
-                )
-            )
+        self._http = http
+        self._room = Room(concurrency)
+        self._preparation = preparation
+        self._job_timeout = job_timeout
+        self._stall_timeout = stall_timeout
+        self._replaced = asyncio.Event()
+        self._burying: dict[str, asyncio.Task[None]] = {}
+        self._shared = (
+            None
+            if open_own is None
+            else SharedLease(worker_id, open_own, on_dead=self._on_dead, on_replaced=self._replaced.set)
+        )
+        self._lease = self._shared or Alone()
+        self.fleet = Fleet(
+            worker_id,
+            alone=self._shared is None,
+            make_driver=self._make_driver,
+            db=db,
+            signals=signals,
+            clock=clock,
+            metrics=metrics,
+            reporter=reporter,
+            settler=settler,
+            handover_seconds=job_timeout + HANDOVER_SECONDS,
+        )
 
-    async def register(self) -> None:
-        """Enter worker and backends; the lock on the data folder proves that no other worker lives."""
+    def _make_driver(self, backend: Backend) -> Driver:
+        self._metrics.add_backend(backend.name)
+        return Driver(
+            backend_id=backend.id,
+            name=backend.name,
+            worker_id=self.id,
+            client=ComfyClient(
+                backend.url,
+                self._http,
+                observer=_observer(self._metrics, backend.name),
+                before_change=self._lease.proven,
+            ),
+            db=self._db,
+            signals=self._signals,
+            clock=self._clock,
+            metrics=self._metrics,
+            reporter=self._reporter,
+            settler=self._settler,
+            room=self._room,
+            preparation=self._preparation,
+            job_timeout=self._job_timeout,
+            stall_timeout=self._stall_timeout,
+        )
+
+    async def register(self, previous: str | None = None) -> None:
+        """Enter the worker and the backends of its settings, and take those that fall to it.
+
+        `previous`: an earlier worker that is known to be dead, whose backends are free at once.
+        """
         now = self._clock.now()
+        alone = self._shared is None
+        urls = self._urls
 
         async def write(tx: Tx) -> None:
-            await workers.register(tx, self.id, node_id=self._node_id, now=now, alone=True)
-            await backends.remove_others(tx, list(self._urls), now)
-            for driver in self._drivers:
-                await backends.register(
-                    tx,
-                    backend_id=driver.backend_id,
-                    url=self._urls[driver.backend_id],
-                    name=driver.name,
-                    node_id=self._node_id,
-                    worker_id=self.id,
-                    now=now,
-                )
+            if previous is not None:
+                await workers.bury(tx, previous)
+            await workers.register(tx, self.id, node_id=self._node_id, scope=urls, now=now, alone=alone)
+            if urls is None:
+                return
+            names = backend_names(list(urls.values())) if alone else None
+            await backends.enroll(tx, urls, node_id=self._node_id, now=now, names=names)
+            others = [worker.scope or () for worker in await workers.living(tx)]
+            keep = sorted({*urls, *(one for scope in others for one in scope)})
+            await backends.retire(tx, keep, node_id=None if alone else self._node_id, now=now)
 
         await self._db.write(write)
-        await self._release_removed()
-        self._metrics.leases.set(len(self._drivers))
-
-    async def _release_removed(self) -> None:
-        """Jobs that a backend had which is no more in the settings: nobody will tell what became of them."""
-        left = set(await self._db.read(work.backends_with_open_attempts)) - self._urls.keys()
-        for identity in sorted(left):
-            await self._release(identity)
-
-    async def _release(self, identity: str) -> None:
-        for attempt in await self._db.read(lambda tx: work.open_attempts(tx, identity)):
-            await self._reporter.requeue(assigned(attempt), Lost("backend removed"))
+        if self._shared is not None:
+            self._shared.start()
+        await self.fleet.look()
 
     async def run(self) -> None:
         """Drive everything until cancelled."""
         stop = self._signals.on_cancel(self._cancel)
         try:
             async with asyncio.TaskGroup() as group:
-                for driver in self._drivers:
-                    group.create_task(driver.run())
                 for name, work in (
+                    ("fleet", self.fleet.run),
                     ("upkeep", self._upkeep.run),
-                    ("lease", self._live),
                     ("marks", self._heed_marks),
                     ("gauges", self._measure),
+                    ("revival", self._revive),
                 ):
                     group.create_task(forever(name, work))
+                if self._carrier is not None:
+                    group.create_task(forever("parked results", self._carrier.run))
         finally:
             stop()
-            for driver in self._drivers:
-                await driver.close()
+            await self._leave()
+
+    async def _leave(self) -> None:
+        """What is open stays where it is; others may take it over at once."""
+        for task in self._burying.values():
+            task.cancel()
+        await self.fleet.abandon()
+        if self._shared is not None:
+            await self._shared.stop()
+        with contextlib.suppress(ServiceError):
+            await self._db.write(lambda tx: workers.bury(tx, self.id))
+            self._signals.pool_changed()
+
+    async def _revive(self) -> None:
+        """Taken for dead, and alive: whoever took over goes on, and this worker begins anew."""
+        while True:
+            await self._replaced.wait()
+            self._replaced.clear()
+            log.error("worker_replaced", worker=self.id)
+            self._metrics.replaced.inc()
+            await self.fleet.abandon()
+            if self._shared is not None:
+                await self._shared.stop()
+            while True:
+                try:
+                    await self.register()
+                    break
+                except ServiceError:
+                    await asyncio.sleep(AGAIN_SECONDS)
+
+    def _on_dead(self, worker_id: str, counter: int) -> None:
+        if worker_id not in self._burying:
+            task = self._burying[worker_id] = asyncio.create_task(self._bury(worker_id, counter))
+            task.add_done_callback(lambda _: self._burying.pop(worker_id, None))
+
+    async def _bury(self, worker_id: str, counter: int) -> None:
+        try:
+            await self._db.write(lambda tx: workers.bury(tx, worker_id, counter))
+        except workers.StillAlive:
+            return
+        except ServiceError:
+            return
+        log.warning("worker_dead", worker=worker_id)
+        self._signals.pool_changed()
 
     async def drain(self, grace: float) -> None:
         """No new work; running jobs may finish for `grace` seconds."""
-        await asyncio.gather(*(driver.drain(grace) for driver in self._drivers))
+        await self.fleet.drain(grace)
 
     def _cancel(self, job_id: str) -> None:
-        for driver in self._drivers:
-            driver.stop_job(job_id, Why("canceled"))
+        for part in self._parts:
+            part.stop_job(job_id, Why("canceled"))
 
-    async def _live(self) -> None:
-        while True:
-            await asyncio.sleep(LIFE_SECONDS)
-            try:
-                if not await self._db.write(lambda tx: workers.prove_life(tx, self.id)):
-                    log.error("worker_replaced", worker=self.id)
-            except ServiceError:
-                log.warning("lease_not_renewed")
+    @property
+    def _parts(self) -> "Sequence[Driver | Carrier]":
+        """All that has jobs."""
+        drivers = self.fleet.drivers
+        return drivers if self._carrier is None else [*drivers, self._carrier]
 
     async def _heed_marks(self) -> None:
         """Cancel marks whose signal was lost, and deadlines, of jobs that backends have."""
         while True:
             await asyncio.sleep(MARKS_SECONDS)
-            if not any(driver.open_runs for driver in self._drivers):
+            if not any(part.job_ids() for part in self._parts):
                 continue
             try:
                 marks = await self._db.read(lambda tx: work.marks(tx, self._clock.now()))
             except ServiceError:
                 continue
-            for driver in self._drivers:
-                for job_id in driver.job_ids() & marks.canceled:
-                    driver.stop_job(job_id, Why("canceled"))
-                for job_id in driver.job_ids() & marks.overdue:
-                    driver.stop_job(job_id, Why("deadline"))
+            for part in self._parts:
+                for job_id in part.job_ids() & marks.canceled:
+                    part.stop_job(job_id, Why("canceled"))
+                for job_id in part.job_ids() & marks.overdue:
+                    part.stop_job(job_id, Why("deadline"))
 
     async def _measure(self) -> None:
         """Gauges that are read from the database or from the drivers."""
@@ -185,16 +256,9 @@ class Worker:
                 oldest = load.oldest_queued_at
                 age = 0.0 if oldest is None else max(self._clock.now() - oldest, 0.0)
                 self._metrics.queue_oldest.set(age)
-            for driver in self._drivers:
+            for driver in self.fleet.drivers:
                 self._metrics.backend_busy.labels(driver.name).set(driver.busy.ratio())
             await asyncio.sleep(2.0)
-
-
-def backend_id(url: str, node_id: str) -> str:
-    """A backend's identity is its URL; a loopback address is qualified by the machine it is on."""
-    host = urlsplit(url).hostname or ""
-    qualified = f"{node_id}|{url}" if host in LOOPBACK or host.startswith("127.") else url
-    return "bck_" + hashlib.sha256(qualified.encode()).hexdigest()[:26]
 
 
 def backend_names(urls: Sequence[str]) -> list[str]:

@@ -11,6 +11,11 @@ from comfy_api_service.bootstrap import Service
 from comfy_api_service.simulator import Simulator
 
 
+@pytest.fixture(autouse=True)
+def _on_either_database(dialect: str) -> None:
+    """What reads and writes runs on both; what is about HTTP alone is marked `sqlite`."""
+
+
 @pytest.fixture
 async def sim() -> AsyncIterator[Simulator]:
     async with Simulator(FAST) as simulator:

@@ -112,6 +112,7 @@ async def test_a_batch_of_which_nothing_was_taken_leaves_its_key_free(tmp_path: 
             assert "idempotent-replayed" in (await send(client, {"requests": [SMALL, SMALL]})).headers
 
 
+@pytest.mark.sqlite  # the trigger is written for it
 async def test_a_batch_is_written_whole_or_not_at_all(client: Client, service: Service) -> None:
     """The second job's last row fails, as if the process had died there."""
     await service.db.write(

@@ -111,6 +111,7 @@ async def test_a_caller_that_leaves(slow: Service, query: str, canceled: bool) -
             assert not view.job.canceling
 
 
+@pytest.mark.sqlite
 async def test_a_stop_answers_who_waits(slow: Service) -> None:
     async with serving(slow.app) as url, httpx2.AsyncClient(base_url=url, timeout=10) as client:
         waiting = asyncio.create_task(client.post(GENERATE, json={**SMALL, "steps": 100}))
@@ -152,12 +153,14 @@ async def test_a_batch_takes_each_on_its_own(client: Client) -> None:
         [SMALL],
     ],
 )
+@pytest.mark.sqlite
 async def test_a_batch_that_is_none(client: Client, body: Any) -> None:
     answer = await client.post(BATCH, json=body)
     assert (answer.status_code, answer.json()["error"]["code"]) == (422, "VALIDATION_ERROR")
     assert (await client.get("/api/v1/jobs")).json()["jobs"] == []
 
 
+@pytest.mark.sqlite
 async def test_nan_in_a_batch_is_refused_on_its_own(client: Client) -> None:
     body = b'{"requests": [{"prompt": "x", "cfg_scale": NaN}, {"prompt": "x", "width": 64, "height": 64}]}'
     answer = await client.post(BATCH, content=body, headers={"Content-Type": "application/json"})

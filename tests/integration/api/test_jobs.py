@@ -70,10 +70,12 @@ async def test_pages_follow_each_other_newest_first(client: Client) -> None:
         ({"since": "yesterday"}, "since"),
         ({"until": "2026-13-01"}, "until"),
         ({"label": "no colon"}, "label"),
+        ({"label": "key:\0"}, "label"),
         ({"workflow": "x"}, "workflow"),
         ({"workflow_id": "x"}, "workflow_id"),
     ],
 )
+@pytest.mark.sqlite
 async def test_bad_queries_are_refused_by_name(client: Client, query: dict[str, Any], field: str) -> None:
     answer = await client.get(JOBS, params=query)
     assert answer.status_code == 422
@@ -144,6 +146,7 @@ async def test_waiting_and_running_jobs(tmp_path: Path) -> None:
         assert (await ended(service, first)).status == "canceled"
 
 
+@pytest.mark.sqlite
 async def test_switched_off(tmp_path: Path, sim: Simulator) -> None:
     async with (
         running(tmp_path, sim.url, jobs_enabled=False) as service,

@@ -10,6 +10,8 @@ from tests.support.api import SMALL, Client
 
 from comfy_api_service.bootstrap import Service
 
+pytestmark = pytest.mark.sqlite
+
 GENERATE = "/api/v1/generate"
 
 

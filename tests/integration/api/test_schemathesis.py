@@ -1,20 +1,18 @@
 """Schemathesis with all its checks over the OpenAPI document, against a real server."""
 
+import contextlib
 import json
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, settings
 from schemathesis.specs.openapi.checks import positive_data_acceptance
-from tests.support.api import in_thread, serving
-from tests.support.stack import FAST, online, running
+from tests.support.processes import client, serve, simulator, until_online
+from tests.support.schema import DIALECTS, copied
 
 from comfy_api_service.api.app import openapi_text
-from comfy_api_service.simulator import Simulator
 
 EXAMPLES = 12
 """An operation; so many that the whole takes less than a minute."""
@@ -23,22 +21,22 @@ EXAMPLES = 12
 KNOWS = {"IDEMPOTENCY_KEY_REUSED", "MODEL_NOT_FOUND", "NODE_NOT_AVAILABLE"}
 
 
-@asynccontextmanager
-async def stack(folder: Path) -> AsyncIterator[str]:
-    """The service under test; whatever serves the API at an address can stand here."""
-    async with Simulator(FAST) as sim, running(folder, sim.url) as service:
-        await online(service)
-        async with serving(service.app) as url:
-            yield url
-
-
-@pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+@pytest.fixture(scope="module", params=DIALECTS)
+def address(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The service as a process of its own: Hypothesis minds whoever draws from `random` in its process."""
     folder = tmp_path_factory.mktemp("schemathesis")
-    with in_thread(lambda: stack(folder)) as url:
-        yield url
+    with contextlib.ExitStack() as held:
+        environment = {}
+        if request.param == "postgresql":
+            environment["DATABASE_URL"] = held.enter_context(copied(request.getfixturevalue("postgres")))
+        sim = held.enter_context(simulator(folder, "--seconds-per-step", "0.002", "--seconds-per-load", "0"))
+        service = held.enter_context(serve(folder, sim.url, **environment))
+        with client(service) as http:
+            until_online(http)
+        yield service.url
 
 
+pytestmark = pytest.mark.sqlite  # its own fixture sees to the other
 schema = schemathesis.openapi.from_dict(json.loads(openapi_text("0.0.0")))
 
 

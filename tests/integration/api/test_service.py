@@ -13,6 +13,8 @@ from tests.support.stack import online, running
 from comfy_api_service.bootstrap import Service
 from comfy_api_service.simulator import Simulator
 
+pytestmark = pytest.mark.sqlite
+
 JOBS = "/api/v1/jobs"
 
 

@@ -130,6 +130,7 @@ REFUSED: list[tuple[str, Any, str]] = [
 ]  # fmt: skip
 
 
+@pytest.mark.sqlite
 async def test_every_field_out_of_range_of_wrong_type_or_unknown_is_refused_by_name(client: Client) -> None:
     for name, value, field in REFUSED:
         answer = await client.post(JOBS, json={**SMALL, name: value})
@@ -143,6 +144,7 @@ async def test_every_field_out_of_range_of_wrong_type_or_unknown_is_refused_by_n
 @pytest.mark.parametrize(
     "field", ["image", "strength", "mask", "controlnets", "workflow", "workflow_id", "inputs", "webhook_url"]
 )
+@pytest.mark.sqlite
 async def test_what_comes_later_is_refused_by_name(client: Client, field: str) -> None:
     answer = await client.post(JOBS, json={**SMALL, field: "https://example.com/x"})
     faults = answer.json()["error"]["details"]["errors"]
@@ -150,6 +152,7 @@ async def test_what_comes_later_is_refused_by_name(client: Client, field: str) -
     assert await _count(client) == 0
 
 
+@pytest.mark.sqlite
 async def test_all_faults_are_named_at_once_with_bounds_and_never_the_prompt(client: Client) -> None:
     secret = "a very private wish " * 300
     answer = await client.post(
@@ -170,6 +173,7 @@ async def test_all_faults_are_named_at_once_with_bounds_and_never_the_prompt(cli
     assert "private" not in answer.text
 
 
+@pytest.mark.sqlite
 async def test_a_labels_key_at_fault_is_told_as_that(client: Client) -> None:
     labels = {"": "x", "a b": "x", "prompt": "\n", "k" * 65: 1}
     answer = await client.post(JOBS, json={**SMALL, "labels": labels})
@@ -186,6 +190,7 @@ async def test_a_labels_key_at_fault_is_told_as_that(client: Client) -> None:
     ]
 
 
+@pytest.mark.sqlite
 async def test_absent_prompt_and_two_different_numbers(client: Client) -> None:
     absent = (await client.post(JOBS, json={})).json()["error"]["details"]["errors"]
     assert absent == [{"field": "prompt", "message": "is required"}]
@@ -217,6 +222,7 @@ async def test_absent_prompt_and_two_different_numbers(client: Client) -> None:
         (b'"prompt"', 422),
     ],
 )
+@pytest.mark.sqlite
 async def test_bodies_that_are_no_requests(client: Client, body: bytes, status: int) -> None:
     answer = await client.post(JOBS, content=body, headers=JSON)
     assert answer.status_code == status
@@ -235,6 +241,7 @@ async def test_bodies_that_are_no_requests(client: Client, body: bytes, status: 
         "",
     ],
 )
+@pytest.mark.sqlite
 async def test_only_json_is_taken(client: Client, media_type: str | None) -> None:
     headers = {} if media_type is None else {"Content-Type": media_type}
     answer = await client.post(JOBS, content=b'{"prompt": "x"}', headers=headers)
@@ -244,18 +251,21 @@ async def test_only_json_is_taken(client: Client, media_type: str | None) -> Non
 @pytest.mark.parametrize(
     "media_type", ["application/json; charset=utf-8", "Application/JSON", "application/ld+json"]
 )
+@pytest.mark.sqlite
 async def test_json_under_its_other_names(client: Client, media_type: str) -> None:
     answer = await client.post(JOBS, content=b'{"prompt": "x"}', headers={"Content-Type": media_type})
     assert answer.status_code == 202
 
 
 @pytest.mark.parametrize("key", ["", "a b", "k" * 256, "ü"])
+@pytest.mark.sqlite
 async def test_a_bad_idempotency_key_is_refused(client: Client, key: str) -> None:
     answer = await client.post(JOBS, json=SMALL, headers={b"Idempotency-Key": key.encode()})
     assert answer.status_code == 422
     assert answer.json()["error"]["details"]["errors"][0]["field"] == "Idempotency-Key"
 
 
+@pytest.mark.sqlite
 async def test_an_unknown_model_is_refused_with_the_nearest_names(client: Client) -> None:
     answer = await client.post(JOBS, json={**SMALL, "model": "v1-5-prund.safetensors"})
     error = answer.json()["error"]

@@ -135,7 +135,7 @@ async def test_the_service_looks_after_its_connections(
     listening = asyncio.Event()
     with socket.create_server(("127.0.0.1", 0)) as listener:
         serving = asyncio.create_task(
-            cli_server._serve(settings, [listener], stopped, "", listening.set, None)
+            cli_server._serve(settings, [listener], stopped, "", listening.set, None, "service")
         )
         await listening.wait()
         with asked(listener.getsockname()[1], upgrade=False):

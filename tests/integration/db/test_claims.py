@@ -1,22 +1,19 @@
 """Claims, fences and counters, on the real tables."""
 
-from tests.support.rows import add_backend, claim, new_job, put
+from tests.support.rows import add_accounts, add_backend, claim, drift, new_job, put
 
-from comfy_api_service.db import accounts, claims, counters, lanes, transitions, work
-from comfy_api_service.db.base import Tx
-from comfy_api_service.db.sqlite import SqliteDatabase
-from comfy_api_service.db.transitions import Ending, Fence
-from comfy_api_service.domain.account import Account
+from comfy_api_service.db import claims, counters, lanes, transitions, work
+from comfy_api_service.db.base import Database, Tx
+from comfy_api_service.db.endings import Ending
+from comfy_api_service.db.transitions import Fence
 from comfy_api_service.domain.job import State
 from comfy_api_service.domain.scheduling import entering
 from comfy_api_service.domain.submission import JobOptions
 
-
-async def drift(db: SqliteDatabase) -> list[counters.Drift]:
-    return await db.read(counters.drift)
+WORKER = "wrk-bck_1"
 
 
-async def test_a_claim_takes_priority_then_age_and_raises_the_attempt(db: SqliteDatabase) -> None:
+async def test_a_claim_takes_priority_then_age_and_raises_the_attempt(db: Database) -> None:
     claimant = await add_backend(db)
     old, new, urgent = await put(
         db, new_job(at=1.0), new_job(at=2.0), new_job(at=3.0, options=JobOptions(priority=5))
@@ -29,7 +26,7 @@ async def test_a_claim_takes_priority_then_age_and_raises_the_attempt(db: Sqlite
     assert await drift(db) == []
 
 
-async def test_only_a_backend_that_has_the_model_claims_the_job(db: SqliteDatabase) -> None:
+async def test_only_a_backend_that_has_the_model_claims_the_job(db: Database) -> None:
     one = await add_backend(db, "one.safetensors", backend_id="bck_1")
     two = await add_backend(db, "two.safetensors", backend_id="bck_2")
     (job_id,) = await put(db, new_job(model="two.safetensors"))
@@ -39,7 +36,7 @@ async def test_only_a_backend_that_has_the_model_claims_the_job(db: SqliteDataba
     assert claimed.job_id == job_id
 
 
-async def test_a_need_that_comes_before_its_backend_is_found_by_it(db: SqliteDatabase) -> None:
+async def test_a_need_that_comes_before_its_backend_is_found_by_it(db: Database) -> None:
     (job_id,) = await put(db, new_job(model="late.safetensors"))
     claimant = await add_backend(db, "late.safetensors")
     claimed = await claim(db, claimant)
@@ -47,20 +44,20 @@ async def test_a_need_that_comes_before_its_backend_is_found_by_it(db: SqliteDat
     assert claimed.job_id == job_id
 
 
-async def test_an_account_at_its_cap_waits_and_goes_on_when_it_has_room(db: SqliteDatabase) -> None:
+async def test_an_account_at_its_cap_waits_and_goes_on_when_it_has_room(db: Database) -> None:
     claimant = await add_backend(db)
     await put(db, new_job(), new_job())
     await db.write(lambda tx: tx.run("UPDATE lanes SET cap = 1"))
     first = await claim(db, claimant)
     assert first is not None
     assert await claim(db, claimant) is None
-    fence = Fence(first.job_id, first.attempt)
+    fence = first.fence
     assert await db.write(lambda tx: transitions.storing(tx, fence))
     assert await claim(db, claimant) is not None, "storing gives the slot back"
     assert await drift(db) == []
 
 
-async def test_jobs_for_an_offline_model_hold_up_nobody(db: SqliteDatabase) -> None:
+async def test_jobs_for_an_offline_model_hold_up_nobody(db: Database) -> None:
     claimant = await add_backend(db)
     await put(db, *(new_job(model="gone.safetensors") for _ in range(5)))
     (job_id,) = await put(db, new_job())
@@ -69,12 +66,12 @@ async def test_jobs_for_an_offline_model_hold_up_nobody(db: SqliteDatabase) -> N
     assert claimed.job_id == job_id
 
 
-async def test_a_replaced_attempt_changes_nothing(db: SqliteDatabase) -> None:
+async def test_a_replaced_attempt_changes_nothing(db: Database) -> None:
     claimant = await add_backend(db)
     (job_id,) = await put(db, new_job())
     first = await claim(db, claimant)
     assert first is not None
-    stale = Fence(job_id, 1)
+    stale = Fence(job_id, 1, WORKER)
     assert await db.write(lambda tx: transitions.requeue(tx, stale, reason="worker lost", now=2.0))
     second = await claim(db, claimant)
     assert second is not None
@@ -85,7 +82,7 @@ async def test_a_replaced_attempt_changes_nothing(db: SqliteDatabase) -> None:
     assert await db.write(lambda tx: transitions.finish(tx, stale, late, now=3.0)) is None
     assert await db.write(lambda tx: transitions.requeue(tx, stale, reason="again", now=3.0)) is None
     assert not await db.write(lambda tx: transitions.storing(tx, stale))
-    current = Fence(job_id, 2)
+    current = Fence(job_id, 2, WORKER)
     assert await db.write(lambda tx: transitions.finish(tx, current, late, now=4.0)) is not None
     assert await db.write(lambda tx: transitions.finish(tx, current, late, now=5.0)) is None, "ends once"
     prompts = [first.prompt_id, second.prompt_id, "another"]
@@ -94,7 +91,7 @@ async def test_a_replaced_attempt_changes_nothing(db: SqliteDatabase) -> None:
     assert await drift(db) == []
 
 
-async def test_a_lost_attempt_gives_its_virtual_time_back(db: SqliteDatabase) -> None:
+async def test_a_lost_attempt_gives_its_virtual_time_back(db: Database) -> None:
     claimant = await add_backend(db)
     await put(db, new_job(cost=30.0), new_job(cost=30.0))
     claimed = await claim(db, claimant)
@@ -107,75 +104,58 @@ async def test_a_lost_attempt_gives_its_virtual_time_back(db: SqliteDatabase) ->
 
     charged = await db.write(vtime)
     assert charged == 30.0
-    await db.write(
-        lambda tx: transitions.requeue(tx, Fence(claimed.job_id, 1), reason="lost", now=2.0, unsent=True)
-    )
+    await db.write(lambda tx: transitions.requeue(tx, claimed.fence, reason="lost", now=2.0, unsent=True))
     assert await db.write(vtime) == 0.0
 
 
-async def test_the_least_served_account_goes_first(db: SqliteDatabase) -> None:
+async def test_the_least_served_account_goes_first(db: Database) -> None:
     claimant = await add_backend(db)
-    for name in ("a", "b"):
-        await db.write(lambda tx, one=name: accounts.ensure(tx, Account(one, one, "free"), 0.0))  # type: ignore[misc]
+    await add_accounts(db, "a", "b")
     await put(db, *(new_job(account="a") for _ in range(3)), *(new_job(account="b") for _ in range(3)))
     taken = [await claim(db, claimant) for _ in range(6)]
     assert [one.account_id for one in taken if one] == ["a", "b", "a", "b", "a", "b"]
 
 
-async def newcomer(db: SqliteDatabase, claimant: claims.Claimant) -> bool:
-    seen = await db.read(lambda tx: claims.snapshot(tx, claimant.backend_id, claimant.inventory_hash))
-    return seen.lanes[0].newcomer
+async def newcomer(db: Database, claimant: claims.Claimant) -> bool:
+    (lane,) = await db.read(lambda tx: claims.ready_lanes(tx, claimant.inventory_hash))
+    return lane.newcomer
 
 
-async def test_a_job_that_is_queued_again_makes_no_newcomer(db: SqliteDatabase) -> None:
+async def test_a_job_that_is_queued_again_makes_no_newcomer(db: Database) -> None:
     claimant = await add_backend(db)
     (job_id,) = await put(db, new_job())
     assert await newcomer(db, claimant)
     assert await claim(db, claimant) is not None
-    lost = await db.write(lambda tx: transitions.requeue(tx, Fence(job_id, 1), reason="lost", now=2.0))
+    lost = await db.write(
+        lambda tx: transitions.requeue(tx, Fence(job_id, 1, WORKER), reason="lost", now=2.0)
+    )
     assert lost is not None
     assert not await newcomer(db, claimant)
 
 
-async def test_who_canceled_before_anything_ran_is_still_a_newcomer(db: SqliteDatabase) -> None:
+async def test_who_canceled_before_anything_ran_is_still_a_newcomer(db: Database) -> None:
     claimant = await add_backend(db)
     canceled, _ = await put(db, new_job(), new_job())
     await db.write(lambda tx: transitions.give_up(tx, canceled, Ending(State.CANCELED), now=2.0))
     assert await newcomer(db, claimant)
 
 
-async def test_nothing_is_saved_up_while_a_lane_is_empty(db: SqliteDatabase) -> None:
+async def test_nothing_is_saved_up_while_a_lane_is_empty(db: Database) -> None:
     claimant = await add_backend(db)
-    await db.write(lambda tx: accounts.ensure(tx, Account("late", "late", "free"), 0.0))
+    await add_accounts(db, "late")
     await db.write(lambda tx: tx.run("UPDATE workers SET start_tag = 100000"))
     await put(db, new_job(account="late"))
     row = await db.read(lambda tx: tx.one("SELECT vtime FROM lanes WHERE account_id = 'late'"))
     assert row is not None
-    window = await db.read(lanes.window)
-    assert row["vtime"] == entering(0.0, 100_000.0, window) > 99_000
+    frontier = await db.read(lanes.frontier)
+    assert row["vtime"] == entering(0.0, 100_000.0, frontier.window) > 99_000
     assert await claim(db, claimant) is not None
 
 
-async def test_the_reconciler_sees_and_mends_a_wrong_counter(db: SqliteDatabase) -> None:
+async def test_the_reconciler_sees_and_mends_a_wrong_counter(db: Database) -> None:
     await put(db, new_job(), new_job(model="other.safetensors"))
     await db.write(lambda tx: tx.run("UPDATE lanes SET queued = 7"))
     await db.write(lambda tx: tx.run("DELETE FROM lane_needs"))
     assert {d.counter for d in await drift(db)} >= {"queued"}
     await db.write(counters.mend)
     assert await drift(db) == []
-
-
-async def test_the_claims_queries_use_their_indexes(db: SqliteDatabase) -> None:
-    """A plan that walks over jobs would cost more the more of them wait."""
-    lanes_plan = await plan(db, claims._LANES)
-    heads_plan = await plan(db, claims._HEADS.format(among="n.account_id IN ('a')"))
-    assert "ix_lanes_eligible" in " ".join(lanes_plan)
-    assert "ix_jobs_ready" in " ".join(heads_plan)
-    assert not [step for step in heads_plan if step.startswith(("SCAN j", "SCAN h"))], heads_plan
-
-
-async def plan(db: SqliteDatabase, sql: str) -> list[str]:
-    values = {"inventory": "x", "lanes": 64, "accounts": "[]"}
-    params = {name: value for name, value in values.items() if f":{name}" in sql}
-    rows = await db.read(lambda tx: tx.all("EXPLAIN QUERY PLAN " + sql, params))
-    return [row["detail"] for row in rows]

@@ -1,19 +1,36 @@
-"""The schema: one line of migrations that ends in the tables as the code knows them."""
+"""The schema: one line of migrations that ends in the tables as the code knows them, on either engine."""
 
+import asyncio
 import sqlite3
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
+import asyncpg
 import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import create_engine, text
+from sqlalchemy import Connection, create_engine, text
+from sqlalchemy.ext.asyncio import create_async_engine
+from tests.support.postgres import PostgresServer
+from tests.support.schema import copied
 
 from comfy_api_service.db import migrate
-from comfy_api_service.db.tables import metadata
+from comfy_api_service.db.problems import DatabaseUnusable
+from comfy_api_service.db.tables import TEXT, metadata
+
+
+@pytest.fixture
+def empty(postgres: PostgresServer) -> Iterator[str]:
+    """A database without tables."""
+    name = "empty_one"
+    postgres.execute(f"CREATE DATABASE {name}")
+    yield postgres.url(name)
+    postgres.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 def test_the_code_knows_every_revision_and_the_newest() -> None:
@@ -24,14 +41,18 @@ def test_the_code_knows_every_revision_and_the_newest() -> None:
     assert {script.revision for script in scripts.walk_revisions()} == migrate.KNOWN
 
 
+def differences(connection: Connection) -> list[Any]:
+    context = MigrationContext.configure(connection, opts={"compare_type": True})
+    return list(compare_metadata(context, metadata))
+
+
 def test_migrations_end_in_the_tables_of_the_code(tmp_path: Path) -> None:
     path = tmp_path / "x.sqlite3"
     assert migrate.upgrade(path) == migrate.HEAD
     engine = create_engine(f"sqlite:///{path}")
     try:
         with engine.connect() as connection:
-            context = MigrationContext.configure(connection, opts={"compare_type": True})
-            assert compare_metadata(context, metadata) == []
+            assert differences(connection) == []
     finally:
         engine.dispose()
     assert migrate.upgrade(path) == migrate.HEAD
@@ -66,6 +87,44 @@ def test_lanes_that_were_served_before_there_was_a_mark_are_marked(tmp_path: Pat
     assert served == [("new", 0), ("old", 1)]
 
 
+async def test_migrations_end_in_the_tables_of_the_code_on_a_server(empty: str) -> None:
+    assert await migrate.upgrade_server(empty) == migrate.HEAD
+    engine = create_async_engine(empty.replace("postgresql://", "postgresql+asyncpg://"))
+    async with engine.connect() as connection:
+        assert await connection.run_sync(differences) == []
+    await engine.dispose()
+    assert await migrate.upgrade_server(empty) == migrate.HEAD
+
+
+async def test_text_is_compared_by_its_bytes_and_hot_tables_keep_room(empty: str) -> None:
+    await migrate.upgrade_server(empty)
+    connection = await asyncpg.connect(empty)
+    collations = await connection.fetch(
+        """SELECT table_name, column_name FROM information_schema.columns
+           WHERE table_schema = 'public' AND data_type = 'text' AND collation_name IS DISTINCT FROM 'C'"""
+    )
+    roomy = await connection.fetch("SELECT relname FROM pg_class WHERE reloptions::text LIKE '%fillfactor%'")
+    await connection.close()
+    assert collations == []
+    assert all(column.type is TEXT for table in metadata.tables.values() for column in table.columns
+               if column.type.python_type is str)  # fmt: skip
+    assert {"lanes", "lane_needs", "workers", "backends", "jobs"} <= {row["relname"] for row in roomy}
+
+
+async def test_several_that_start_at_once_do_not_collide(empty: str) -> None:
+    assert await asyncio.gather(*(migrate.upgrade_server(empty) for _ in range(5))) == [migrate.HEAD] * 5
+
+
+async def test_a_migration_that_fails_leaves_nothing(empty: str) -> None:
+    connection = await asyncpg.connect(empty)
+    await connection.execute("CREATE TABLE timings (key text)")  # in the way of a table in mid-migration
+    with pytest.raises(DatabaseUnusable):
+        await migrate.upgrade_server(empty)
+    left = await connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+    assert [row["tablename"] for row in left] == ["timings"]
+    await connection.close()
+
+
 def test_a_schema_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.sqlite3"
     migrate.upgrade(path)
@@ -74,6 +133,15 @@ def test_a_schema_of_a_newer_version_is_refused(tmp_path: Path) -> None:
         connection.commit()
     with pytest.raises(migrate.SchemaTooNew, match="9999"):
         migrate.upgrade(path)
+
+
+async def test_a_schema_of_a_newer_version_is_refused_on_a_server(postgres: PostgresServer) -> None:
+    with copied(postgres) as url:
+        connection = await asyncpg.connect(url)
+        await connection.execute("UPDATE alembic_version SET version_num = '9999'")
+        await connection.close()
+        with pytest.raises(migrate.SchemaTooNew, match="9999"):
+            await migrate.upgrade_server(url)
 
 
 def test_every_constraint_is_named_by_the_convention() -> None:

@@ -6,18 +6,18 @@ from dataclasses import replace
 import pytest
 from tests.support.rows import new_job
 
-from comfy_api_service.db.sqlite import SqliteDatabase
+from comfy_api_service.db.base import Database
 from comfy_api_service.db.submissions import KeyReused, QueueFull, Replay, Submissions, Written
 from comfy_api_service.domain.submission import JobOptions
 
 
-async def count(db: SqliteDatabase) -> int:
+async def count(db: Database) -> int:
     row = await db.read(lambda tx: tx.one("SELECT count(*) AS n FROM jobs"))
     assert row is not None
     return int(row["n"])
 
 
-async def test_what_arrives_together_is_one_transaction(db: SqliteDatabase) -> None:
+async def test_what_arrives_together_is_one_transaction(db: Database) -> None:
     submissions = Submissions(db, queue_limit=1000)
     outcomes = await asyncio.gather(*(submissions.add(new_job()) for _ in range(50)))
     places = [outcome.ordinal for outcome in outcomes if isinstance(outcome, Written)]
@@ -25,7 +25,7 @@ async def test_what_arrives_together_is_one_transaction(db: SqliteDatabase) -> N
     assert await count(db) == 50
 
 
-async def test_a_row_that_breaks_its_group_fails_alone(db: SqliteDatabase) -> None:
+async def test_a_row_that_breaks_its_group_fails_alone(db: Database) -> None:
     submissions = Submissions(db, queue_limit=1000)
     broken = new_job(account="nobody")
     answers = await asyncio.gather(
@@ -35,7 +35,7 @@ async def test_a_row_that_breaks_its_group_fails_alone(db: SqliteDatabase) -> No
     assert await count(db) == 2
 
 
-async def test_a_caller_that_leaves_cancels_nothing(db: SqliteDatabase) -> None:
+async def test_a_caller_that_leaves_cancels_nothing(db: Database) -> None:
     submissions = Submissions(db, queue_limit=1000)
     task = asyncio.create_task(submissions.add(new_job()))
     await asyncio.sleep(0)
@@ -46,7 +46,7 @@ async def test_a_caller_that_leaves_cancels_nothing(db: SqliteDatabase) -> None:
     assert await count(db) == 2
 
 
-async def test_the_same_key_twice_in_a_group_is_one_job(db: SqliteDatabase) -> None:
+async def test_the_same_key_twice_in_a_group_is_one_job(db: Database) -> None:
     submissions = Submissions(db, queue_limit=1000)
     first, again, other = await asyncio.gather(
         submissions.add(new_job(key="k")),
@@ -59,7 +59,7 @@ async def test_the_same_key_twice_in_a_group_is_one_job(db: SqliteDatabase) -> N
     assert await count(db) == 1
 
 
-async def test_a_key_is_forgotten_after_a_day(db: SqliteDatabase) -> None:
+async def test_a_key_is_forgotten_after_a_day(db: Database) -> None:
     submissions = Submissions(db, queue_limit=1000)
     job = new_job(key="k", at=1_000.0)
     await submissions.add(job)
@@ -67,13 +67,13 @@ async def test_a_key_is_forgotten_after_a_day(db: SqliteDatabase) -> None:
     assert isinstance(await submissions.add(late), Written)
 
 
-async def test_the_queue_limit_counts_within_a_group(db: SqliteDatabase) -> None:
+async def test_the_queue_limit_counts_within_a_group(db: Database) -> None:
     submissions = Submissions(db, queue_limit=3)
     outcomes = await asyncio.gather(*(submissions.add(new_job()) for _ in range(5)))
     assert [type(outcome) for outcome in outcomes] == [Written] * 3 + [QueueFull] * 2
 
 
-async def test_dedupe_within_a_group(db: SqliteDatabase) -> None:
+async def test_dedupe_within_a_group(db: Database) -> None:
     submissions = Submissions(db, queue_limit=10)
     merged = JobOptions(dedupe=True)
     first, again = await asyncio.gather(
@@ -83,7 +83,7 @@ async def test_dedupe_within_a_group(db: SqliteDatabase) -> None:
     assert again == Replay(await _only(db), by_key=False)
 
 
-async def _only(db: SqliteDatabase) -> str:
+async def _only(db: Database) -> str:
     row = await db.read(lambda tx: tx.one("SELECT id FROM jobs"))
     assert row is not None
     return str(row["id"])

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from tests.support.checker import check
 from tests.support.stack import FAST, ended, online, order, running, submit
 
@@ -12,6 +13,7 @@ STEPS = 8
 STEADY = replace(FAST, seconds_per_step=0.025)
 
 
+@pytest.mark.sqlite
 async def test_the_estimated_start_of_fifty_jobs_is_within_a_quarter(tmp_path: Path) -> None:
     async with Simulator(STEADY) as sim, running(tmp_path, sim.url) as service:
         await online(service)

@@ -23,8 +23,9 @@ from tests.support.stack import (
 
 from comfy_api_service.comfyui.client import ComfyClient
 from comfy_api_service.comfyui.errors import BadAnswer
+from comfy_api_service.db import claims, transitions
 from comfy_api_service.db import jobs as job_rows
-from comfy_api_service.db import transitions
+from comfy_api_service.db.base import CommitUnknown, Database
 from comfy_api_service.domain.account import LOCAL
 from comfy_api_service.domain.errors import Code
 from comfy_api_service.domain.job import State, Status
@@ -63,7 +64,7 @@ async def test_a_cancel_while_the_post_is_in_flight_leaves_nothing_running(
         accepted = await submit(service, order(steps=200))
         await reached(service, accepted.job.id, State.DISPATCHED)
         await service.services.jobs.cancel(LOCAL, accepted.job.id)
-        await until(lambda: any(run.why for run in service.worker._drivers[0]._runs.values()))
+        await until(lambda: any(run.why for run in service.worker.fleet.drivers[0]._runs.values()))
         release.set()
         assert (await ended(service, accepted.job.id)).state is State.CANCELED
         await until(lambda: queue_length(sim) == 0)
@@ -283,3 +284,26 @@ async def test_draining_twice_takes_the_grace_once(tmp_path: Path) -> None:
         await asyncio.sleep(0)
         assert drained.done()
     check(tmp_path, all_ended=False)
+
+
+async def test_a_claim_whose_commit_nobody_heard_of_is_followed_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = claims.next_job
+    lost: list[str] = []
+
+    async def next_job(db: Database, claimant: claims.Claimant, **given: Any) -> Any:
+        claimed = await real(db, claimant, **given)
+        if isinstance(claimed, claims.Claimed) and not lost:
+            lost.append(claimed.job_id)
+            raise CommitUnknown("The connection is gone.")
+        return claimed
+
+    monkeypatch.setattr(claims, "next_job", next_job)
+    monkeypatch.setattr(run_module, "POST_GRACE_SECONDS", 60.0)
+    async with Simulator(FAST) as sim, running(tmp_path, sim.url) as service:
+        await online(service)
+        done = await ended(service, (await submit(service)).job.id)
+        assert lost == [done.id]
+        assert (done.state, done.attempt, sim.record.executions) == (State.SUCCEEDED, 1, 1)
+    check(tmp_path)

@@ -1,6 +1,7 @@
 """One job's way, from submission to stored picture, and what its rows say afterwards."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,11 +20,16 @@ from tests.support.stack import (
     until,
 )
 
+from comfy_api_service.bootstrap import Service
 from comfy_api_service.domain.account import LOCAL
 from comfy_api_service.domain.errors import Code, Conflict, ServiceError
+from comfy_api_service.domain.events import Preview, Progress
 from comfy_api_service.domain.job import CacheUse, State
 from comfy_api_service.services.views import Done, Durable, Moved, Snapshot
+from comfy_api_service.signals.base import Note
 from comfy_api_service.simulator import Simulator
+
+pytestmark = pytest.mark.usefixtures("carrier")
 
 
 async def test_a_job_succeeds_with_verified_bytes_and_one_prompt(tmp_path: Path) -> None:
@@ -58,6 +64,28 @@ async def test_a_listener_gets_snapshot_start_progress_and_the_end(tmp_path: Pat
     assert last.view.links
 
 
+async def test_progress_of_another_attempt_than_the_rows_is_not_shown(tmp_path: Path) -> None:
+    async with Simulator(SLOW) as sim, running(tmp_path, sim.url) as service:
+        await online(service)
+        job_id = (await submit(service, order(steps=50))).job.id
+        await reached(service, job_id, State.EXECUTING)
+        jobs, signals = service.services.jobs, service.services.watcher._signals
+
+        async def shown() -> bool:
+            return (await jobs.get(LOCAL, job_id)).progress is not None
+
+        await until(shown)
+        for body in (Progress(77.0), Preview("image/png", b"x")):
+            signals.publish(Note(job_id, LOCAL.id, 9, body))
+
+        async def heard() -> bool:
+            return (await signals.latest([job_id]))[job_id].attempt == 9
+
+        await until(heard)
+        view = await jobs.get(LOCAL, job_id)
+        assert (view.progress, view.has_preview) == (None, False)
+
+
 async def test_a_listener_that_comes_back_gets_what_it_missed(tmp_path: Path) -> None:
     async with Simulator(FAST) as sim, running(tmp_path, sim.url) as service:
         await online(service)
@@ -71,7 +99,7 @@ async def test_a_listener_that_comes_back_gets_what_it_missed(tmp_path: Path) ->
 
 
 async def test_two_prompts_are_kept_in_the_backends_queue_and_never_more(tmp_path: Path) -> None:
-    async with Simulator(FAST) as sim, running(tmp_path, sim.url) as service:
+    async with Simulator(replace(FAST, seconds_per_step=0.02)) as sim, running(tmp_path, sim.url) as service:
         await online(service)
         jobs = [(await submit(service, order(seed=n))).job.id for n in range(12)]
         for one in jobs:
@@ -231,6 +259,29 @@ async def test_jobs_accepted_before_any_inventory_is_known_are_checked_when_take
             assert failed.error is not None
             assert failed.error.code is Code.MODEL_NOT_FOUND
     check(tmp_path)
+
+
+async def test_a_node_that_takes_long_is_told_although_it_came_with_others(tmp_path: Path) -> None:
+    """All its frames up to the node come at once: before the start is written, and faster than is told."""
+    async with Simulator(replace(FAST, seconds_per_load=600)) as sim, running(tmp_path, sim.url) as service:
+        await online(service)
+        await _told_of(service, (await submit(service)).job.id, "CheckpointLoaderSimple")
+
+
+async def test_a_sampler_is_told_before_its_first_step(tmp_path: Path) -> None:
+    async with Simulator(FAST) as sim, running(tmp_path, sim.url) as service:
+        await online(service)
+        await ended(service, (await submit(service)).job.id)
+        sim.faults.stall()
+        await _told_of(service, (await submit(service, order("a heron"))).job.id, "KSampler")
+
+
+async def _told_of(service: Service, job_id: str, node_class: str) -> None:
+    async def told() -> bool:
+        progress = (await service.services.jobs.get(LOCAL, job_id)).progress
+        return progress is not None and progress.message == node_class
+
+    await until(told)
 
 
 async def test_higher_priority_goes_first(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from tests.support.stack import (
 
 from comfy_api_service import bootstrap
 from comfy_api_service.domain.account import LOCAL
+from comfy_api_service.domain.clock import SystemClock
 from comfy_api_service.domain.job import State
 from comfy_api_service.settings import Settings
 from comfy_api_service.simulator import Simulator
@@ -112,3 +113,23 @@ async def test_two_processes_never_work_on_one_data_folder(tmp_path: Path) -> No
                 pass
     async with running(tmp_path, "http://127.0.0.1:9"):
         await asyncio.sleep(0)
+
+
+class Ahead(SystemClock):
+    """A clock that somebody set two hours forward."""
+
+    def now(self) -> float:
+        return super().now() + 7200
+
+
+async def test_a_clock_that_was_set_forward_meanwhile_ends_nothing_that_runs(tmp_path: Path) -> None:
+    async with Simulator(SLOW) as sim:
+        async with running(tmp_path, sim.url) as service:
+            await online(service)
+            job_id = (await submit(service, order(steps=12))).job.id
+            await reached(service, job_id, State.EXECUTING)
+        async with running(tmp_path, sim.url, clock=Ahead()) as service:
+            done = await ended(service, job_id)
+            assert (done.state, done.attempt) == (State.SUCCEEDED, 1)
+        assert sim.record.executions == 1
+    check(tmp_path, [job_id])

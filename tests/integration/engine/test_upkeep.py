@@ -107,7 +107,7 @@ async def test_the_reconciler_counts_what_it_finds(tmp_path: Path) -> None:
 async def test_a_cancel_that_comes_while_the_result_is_stored_wins_and_leaves_no_file(tmp_path: Path) -> None:
     async with Simulator(FAST) as sim, running(tmp_path, sim.url) as service:
         await online(service)
-        collector = service.worker._drivers[0]._settler._collector
+        collector = service.worker.fleet.drivers[0]._settler._collector
         collect = collector.collect
 
         async def slowly(*args: Any) -> Any:

@@ -251,6 +251,14 @@ async def test_a_check_tells_what_is_wrong(
     assert files_in(folder) == []
 
 
+async def test_what_is_above_or_below_an_object_is_none_to_delete(
+    storage: LocalStorage, folder: Path
+) -> None:
+    await put(storage, b"x")
+    await storage.delete(["jobs/job_1", "jobs/job_1/1", f"{KEY}/b"])
+    assert files_in(folder) == [KEY]
+
+
 async def test_empty_folders_go_with_the_last_object(storage: LocalStorage, folder: Path) -> None:
     await put(storage, b"x")
     await put(storage, b"x", "jobs/job_2/1/a.png")

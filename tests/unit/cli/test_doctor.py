@@ -4,6 +4,7 @@ import os
 import shutil
 import socket
 import sqlite3
+import sys
 from collections import namedtuple
 from collections.abc import Callable
 from contextlib import closing
@@ -236,6 +237,9 @@ def test_secrets_are_hidden() -> None:
         assert secret not in text
     assert shown["SECRET_KEY"] == HIDDEN
     assert without_password("redis://:pw@host/0") == f"redis://:{HIDDEN}@host/0"
+    assert without_password("redis://u:p@ss@host/0") == f"redis://u:{HIDDEN}@host/0"
+    url = "redis+sentinel://a,b/main?sentinel_password="
+    assert without_password(f"{url}pw&db=1") == f"{url}{HIDDEN}&db=1"
 
 
 def down() -> int:
@@ -280,7 +284,21 @@ def test_doctor_looks_at_the_local_folder(
     assert ended.code == 1
     assert "✗ local ComfyUI: There is no main.py" in ended.out
     (tmp_path / "main.py").touch()
+    (tmp_path / "torch.py").touch()
     assert shell("doctor", "--port", "0", "--comfyui-dir", str(tmp_path)).code == 0
+
+
+@pytest.mark.parametrize("python", [sys.executable, "/no/such/python"])
+def test_doctor_finds_an_interpreter_that_cannot_start_comfyui(
+    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, python: str
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", _plenty)
+    (tmp_path / "main.py").touch()
+    ended = shell("doctor", "--port", "0", "--comfyui-dir", str(tmp_path), "--comfyui-python", python)
+    assert ended.code == 1
+    assert f"✗ local ComfyUI: {python}, which would start it, does not have PyTorch" in ended.out.replace(
+        "\n", " "
+    )
 
 
 def _plenty(_: object) -> Usage:

@@ -30,6 +30,7 @@ REFUSED: dict[str, tuple[Code, str | None]] = {
     "invalid_link_type": (Code.INVALID_GRAPH, "8"),
     "invalid_missing_model": (Code.MODEL_NOT_FOUND, "4"),
     "invalid_missing_upload": (Code.INVALID_GRAPH, "1"),
+    "missing_model_in_combo_form": (Code.MODEL_NOT_FOUND, "2"),
     "invalid_no_class_type": (Code.INVALID_GRAPH, None),
     "invalid_no_outputs": (Code.INVALID_GRAPH, None),
     "invalid_unknown_node": (Code.NODE_NOT_AVAILABLE, None),
@@ -57,7 +58,8 @@ def test_every_recorded_refusal_has_its_code(
     recordings: dict[str, Recording], version: str, scenario: str
 ) -> None:
     bodies = refusals(recordings[f"{version}/{scenario}"])
-    assert bodies
+    # 0.3.64 does not check enumerations in their newer form: accepted there, and the loader fails.
+    assert bodies or (version, scenario) == ("0.3.64", "missing_model_in_combo_form")
     for body in bodies:
         refused = refusal(body)
         error = job_error(refused)

@@ -108,7 +108,11 @@ def test_every_recorded_text_frame_means_what_it_says(recording: Recording) -> N
 def test_every_recorded_progress_state_is_read_without_parsing(recording: Recording) -> None:
     for kind, data in texts(recording):
         if kind == "progress_state":
-            assert progress.scan(frame(kind, data)) == progress.read(data["prompt_id"], data)
+            found = progress.scan(frame(kind, data))
+            if data["prompt_id"].isascii():
+                assert found == progress.read(data["prompt_id"], data)
+            else:
+                assert found is None  # written with escapes, as no id of ours is: left to the parser
 
 
 ENDS: dict[str, type[Message]] = {

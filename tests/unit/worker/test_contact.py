@@ -45,8 +45,9 @@ class Client:
 
 
 class Rows:
-    async def write(self, function: Callable[[Any], Awaitable[Any]]) -> None:
+    async def write(self, function: Callable[[Any], Awaitable[Any]]) -> bool:
         del function
+        return True
 
 
 def _contact() -> tuple[Contact, Client, Clock]:
@@ -55,6 +56,7 @@ def _contact() -> tuple[Contact, Client, Clock]:
     contact = Contact(
         "bck_1",
         "comfyui-1",
+        "wrk_1",
         cast("ComfyClient", client),
         cast("Database", Rows()),
         MemorySignals(),

@@ -1,9 +1,11 @@
 """All checks, in the order in which they are shown."""
 
+import subprocess
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from comfy_api_service.cli.doctor import backends, data, machine
+from comfy_api_service.cli.doctor import backends, data, machine, postgres
 from comfy_api_service.cli.doctor.finding import Finding, fault, ok
 from comfy_api_service.cli.listening import url_of
 
@@ -31,17 +33,24 @@ def of_machine() -> list[Finding]:
     return [machine.python(), machine.sqlite(), machine.open_files()]
 
 
-async def of_settings(settings: "Settings") -> list[Finding]:
+async def of_settings(settings: "Settings", *, comfyui_python: str | None = None) -> list[Finding]:
     """Everything that the settings lead to."""
-    path = settings.database_path
     findings = [
         machine.port(settings.host, settings.port, is_this_service),
         data.data_folder(settings.data_dir),
         data.disk(settings.data_dir),
-        data.database(path),
+        data.database(settings.database_path)
+        if settings.postgres_url is None
+        else await postgres.database(settings.postgres_url, settings.database_pool_size),
     ]
+    if settings.redis_url is not None:
+        from comfy_api_service.cli.doctor import redis  # noqa: PLC0415 - takes a third of a second
+
+        findings.append(await redis.examine(settings.redis_url))
+    if settings.s3_endpoint is not None:
+        findings += await in_store(settings)
     if settings.comfyui_dir is not None:
-        findings.append(local(settings))
+        findings.append(local(settings, comfyui_python))
     if settings.comfyui_dir is None or "comfyui_url" in settings.model_fields_set:
         for probe in await backends.probe_all(settings.comfyui_url):
             findings.append(backends.reachable(probe))
@@ -49,20 +58,47 @@ async def of_settings(settings: "Settings") -> list[Finding]:
     return findings
 
 
-def local(settings: "Settings") -> Finding:
-    """The ComfyUI that `serve` would start."""
+async def in_store(settings: "Settings") -> list[Finding]:
+    """The S3-compatible store, if there is one."""
+    from comfy_api_service.bootstrap import s3_bucket  # noqa: PLC0415
+    from comfy_api_service.cli.doctor import store  # noqa: PLC0415
+
+    bucket = s3_bucket(settings)
+    return [] if bucket is None else await store.store(bucket)
+
+
+def local(settings: "Settings", python: str | None = None) -> Finding:
+    """The ComfyUI that `serve` would start, and whether its interpreter can."""
     from comfy_api_service.cli.faults import Fault  # noqa: PLC0415
     from comfy_api_service.cli.supervisor import local_comfyui  # noqa: PLC0415
 
     if settings.comfyui_dir is None:
         return ok("local ComfyUI", "none is started")
     try:
-        found = local_comfyui(settings.comfyui_dir, port=8188)
+        found = local_comfyui(settings.comfyui_dir, port=8188, python=python)
     except Fault as error:
         return fault(
             "local ComfyUI", error.message, "Set COMFYUI_DIR to the folder that ComfyUI was cloned to."
         )
+    if not _imports_torch(found.python, found.folder):
+        return fault(
+            "local ComfyUI",
+            f"{found.python}, which would start it, does not have PyTorch",
+            "Name ComfyUI's own interpreter with --comfyui-python, or install what it needs into this one: "
+            f"{found.python} -m pip install -r {found.folder / 'requirements.txt'}",
+        )
     return ok("local ComfyUI", f"{found.folder}, started with {found.python}")
+
+
+def _imports_torch(python: str, folder: Path) -> bool:
+    """Found, not imported: that would take seconds."""
+    look = "import importlib.util, sys; sys.exit(importlib.util.find_spec('torch') is None)"
+    command = (python, "-c", look)
+    try:
+        ended = subprocess.run(command, check=False, cwd=folder, capture_output=True, timeout=30)  # noqa: S603 - as serve does
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return ended.returncode == 0
 
 
 def is_this_service(host: str, port: int) -> bool:

@@ -25,6 +25,9 @@ def doctor(
     comfyui_dir: Annotated[
         Path | None, typer.Option(help="Folder of a local ComfyUI.  [dim]\\[COMFYUI_DIR][/dim]")
     ] = None,
+    comfyui_python: Annotated[
+        str | None, typer.Option(metavar="PYTHON", help="Interpreter for it, as `serve` is given it.")
+    ] = None,
     data_dir: Annotated[
         Path | None, typer.Option(help="Folder of database and results.  [dim]\\[DATA_DIR, ./data][/dim]")
     ] = None,
@@ -36,6 +39,7 @@ def doctor(
     Then the effective settings are shown, secrets hidden.
     """
     findings, settings = _examine(
+        comfyui_python,
         comfyui_url=tuple(comfyui_url) if comfyui_url else None,
         comfyui_dir=comfyui_dir,
         data_dir=data_dir,
@@ -51,7 +55,9 @@ def doctor(
         raise typer.Exit(ExitCode.FAILED)
 
 
-def _examine(**overrides: object) -> tuple[list["Finding"], Mapping[str, str] | None]:
+def _examine(
+    comfyui_python: str | None, **overrides: object
+) -> tuple[list["Finding"], Mapping[str, str] | None]:
     """What was found, and the settings; None if they are wrong, and what hangs on them is unknown."""
     from comfy_api_service.cli.doctor import checks  # noqa: PLC0415 - loads the settings
     from comfy_api_service.cli.doctor.shown import effective_settings  # noqa: PLC0415
@@ -62,7 +68,7 @@ def _examine(**overrides: object) -> tuple[list["Finding"], Mapping[str, str] | 
         settings = load(**overrides)
     except SettingsError as error:
         return [*checks.settings_faults(error.faults), *findings], None
-    found = run(checks.of_settings(settings))
+    found = run(checks.of_settings(settings, comfyui_python=comfyui_python))
     return [*checks.settings_faults(()), *findings, *found], effective_settings(settings)
 
 

@@ -7,11 +7,12 @@ if TYPE_CHECKING:
     from comfy_api_service.settings import Settings
 
 HIDDEN: Final = "********"
-_PASSWORD: Final = re.compile(r"(?<=://)([^/@\s:]*):([^/@\s]*)@")
+_PASSWORD: Final = re.compile(r"(?<=://)([^/@\s:]*):([^/\s]*)@")
+_PARAMETER: Final = re.compile(r"(?<=password=)[^&#\s]*")
 
 
 def without_password(url: str) -> str:
-    return _PASSWORD.sub(rf"\1:{HIDDEN}@", url)
+    return _PARAMETER.sub(HIDDEN, _PASSWORD.sub(rf"\1:{HIDDEN}@", url))
 
 
 def effective_settings(settings: "Settings") -> dict[str, str]:

@@ -25,7 +25,7 @@ class NodeFailure(Exception):
 
 
 class Steps(Protocol):
-    """Tells clients of a step; raises if the prompt was interrupted."""
+    """Tells clients of a step, with a preview (JPEG) or a result (PNG); raises if the prompt was interrupted."""
 
     async def __call__(
         self,
@@ -34,6 +34,7 @@ class Steps(Protocol):
         preview: Callable[[], bytes] | None = None,
         *,
         seconds: float = 0.0,
+        result: bytes | None = None,
     ) -> None: ...
 
 
@@ -48,12 +49,10 @@ class Surroundings:
     graph: dict[str, Any]
     extra_pnginfo: Mapping[str, Any] | None
     step: Steps
-    send_picture: Callable[[bytes], None]
-    """Sends PNG bytes over the socket."""
     previews: bool
     seconds_left: Callable[[], float | None]
     """What remains of a fixed time a prompt, or None."""
-    temp_suffix: str
+    temp_suffix: Callable[[], str]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -112,6 +111,18 @@ class Call:
             "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you "
             f"tried to allocate {wanted} bytes. Error code 12 (Cannot allocate memory)",
         )
+
+
+PYTHON_NAMES = {"PreviewImage": "SaveImage.save_images", "SaveImage": "SaveImage.save_images"}
+"""Of the functions behind nodes; those of newer nodes are called `execute`."""
+
+
+def check_keywords(node_class: NodeClass, inputs: Mapping[str, Any]) -> None:
+    """Fail on an input that the class does not have: a value there is dropped, what is linked is passed on."""
+    for name in inputs:
+        if name not in node_class.inputs:
+            function = PYTHON_NAMES.get(node_class.name, f"{node_class.name}.execute")
+            raise NodeFailure("TypeError", f"{function}() got an unexpected keyword argument '{name}'")
 
 
 Outputs = tuple[Any, ...]

@@ -2,7 +2,7 @@
 
 from comfy_api_service.simulator.values import Clip, Model, Named, Vae
 
-from .base import Call, Outputs, node
+from .base import Call, NodeFailure, Outputs, node
 
 
 @node("CheckpointLoaderSimple")
@@ -21,12 +21,22 @@ async def unet(call: Call) -> Outputs:
 
 @node("CLIPLoader", "DualCLIPLoader", "TripleCLIPLoader")
 def clip(call: Call) -> Outputs:
-    return (Clip(tuple(str(v) for k, v in call.inputs.items() if k.startswith("clip_name"))),)
+    names = tuple(str(v) for k, v in call.inputs.items() if k.startswith("clip_name"))
+    return (Clip(tuple(_file(call, "text_encoders", name) for name in names)),)
 
 
 @node("VAELoader")
 def vae(call: Call) -> Outputs:
     return (Vae(call.text("vae_name")),)
+
+
+def _file(call: Call, folder: str, name: str) -> str:
+    """The name, if there is such a file: validation does not always look."""
+    if name not in call.around.settings.models.get(folder, ()):
+        raise NodeFailure(
+            "FileNotFoundError", f"Model in folder '{folder}' with filename '{name}' not found."
+        )
+    return name
 
 
 def _with_lora(call: Call) -> Model:
@@ -51,7 +61,7 @@ def control_net(call: Call) -> Outputs:
 
 @node("UpscaleModelLoader")
 def upscale_model(call: Call) -> Outputs:
-    return (Named("upscaler", call.text("model_name")),)
+    return (Named("upscaler", _file(call, "upscale_models", call.text("model_name"))),)
 
 
 @node("CLIPVisionLoader")

@@ -2,8 +2,8 @@
 
 import io
 import json
-import random
 from collections.abc import Callable
+from typing import Any
 
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -73,16 +73,10 @@ async def save_image(call: Call) -> Result:
 
 @node("PreviewImage")
 async def preview_image(call: Call) -> Result:
-    prefix = "ComfyUI" + call.around.temp_suffix
+    prefix = "ComfyUI" + call.around.temp_suffix()
     if call.around.settings.fixed_output is not None:
         return _save(call, prefix, "temp", FAST)
     return await call.thread(lambda: _save(call, prefix, "temp", FAST))
-
-
-def temp_suffix() -> str:
-    """The random part of the names of temporary pictures; one for each life of a server."""
-    letters = "".join(random.choice("abcdefghijklmnopqrstuvwxyz") for _ in range(5))  # noqa: S311
-    return f"_temp_{letters}"
 
 
 def _png(picture: Picture) -> bytes:
@@ -97,8 +91,7 @@ async def save_websocket(call: Call) -> Result:
     fixed = call.around.settings.fixed_output
     for index, frame in enumerate(frames):
         data = fixed if fixed is not None else await call.thread(lambda frame=frame: _png(frame))  # type: ignore[misc]
-        await call.around.step(index, len(frames))
-        call.around.send_picture(data)
+        await call.around.step(index, len(frames), result=data)
     return Result()
 
 
@@ -110,7 +103,13 @@ def _animated(call: Call, extension: str, write: Callable[[list[Picture], str], 
     full = path(0, extension)
     name = full.rpartition("/")[2]
     write(list(images.frames), full)
-    return Result((), {"images": [entry(name, subfolder, "output")], "animated": [len(images.frames) != 1]})
+    ui: dict[str, Any] = {"images": [entry(name, subfolder, "output")]}
+    several = len(images.frames) > 1
+    if call.around.settings.protocol == "0.3.64":
+        ui["animated"] = [several or extension == "png"]
+    elif several:
+        ui["animated"] = [True]
+    return Result((), ui)
 
 
 @node("SaveAnimatedWEBP", heavy=True)

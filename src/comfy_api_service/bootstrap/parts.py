@@ -1,0 +1,161 @@
+"""What every role is built on: database, signals, storage, and what is known of the pool."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from comfy_api_service.bootstrap import folder
+from comfy_api_service.db import accounts
+from comfy_api_service.db.base import Database
+from comfy_api_service.db.migrate import upgrade, upgrade_server
+from comfy_api_service.db.sqlite import SqliteDatabase
+from comfy_api_service.domain.account import LOCAL
+from comfy_api_service.domain.clock import Clock
+from comfy_api_service.redis_link import address
+from comfy_api_service.services.announce import Announcer
+from comfy_api_service.services.forever import forever
+from comfy_api_service.services.jobs import Jobs
+from comfy_api_service.services.pool import Pool
+from comfy_api_service.settings import Settings
+from comfy_api_service.signals.base import Signals
+from comfy_api_service.signals.memory import MemorySignals
+from comfy_api_service.storage.base import Storage
+from comfy_api_service.storage.links import LinkSigner
+from comfy_api_service.storage.local import LocalStorage
+from comfy_api_service.storage.s3 import Bucket, S3Storage
+from comfy_api_service.telemetry import Metrics
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    settings: Settings
+    clock: Clock
+    metrics: Metrics
+    db: Database
+    signals: Signals
+    signer: LinkSigner
+    storage: Storage
+    pool: Pool
+    announcer: Announcer
+    jobs: Jobs
+
+    @property
+    def embedded_storage(self) -> bool:
+        return self.settings.s3_endpoint is None
+
+
+@asynccontextmanager
+async def parts(settings: Settings, clock: Clock, *, role: str) -> AsyncIterator[Parts]:
+    """Opened and closed here. `role` is shown by the database's server.
+
+    Raises `DataFolderUnusable`, `SchemaTooNew`, `DatabaseUnusable`.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        folder.make(settings.data_dir)
+        await migrate(settings)
+        db = await open_database(settings, role=role, connections=settings.database_pool_size)
+        stack.push_async_callback(db.close)
+        await db.write(lambda tx: accounts.ensure(tx, LOCAL, clock.now()))
+        metrics = Metrics()
+        signals = await stack.enter_async_context(open_signals(settings, metrics))
+        signer = LinkSigner(_secret(settings), settings.public_url or "")
+        storage = _storage(settings, signer, stack)
+        pool = Pool(db, signals, clock)
+        announcer = Announcer(signals, metrics)
+        yield Parts(
+            settings=settings,
+            clock=clock,
+            metrics=metrics,
+            db=db,
+            signals=signals,
+            signer=signer,
+            storage=storage,
+            pool=pool,
+            announcer=announcer,
+            jobs=Jobs(db, pool, signals, announcer, storage, clock),
+        )
+
+
+async def migrate(settings: Settings) -> str:
+    """Bring the schema up to date; returns its revision.
+
+    Raises `SchemaTooNew`, `DataFolderUnusable`, `DatabaseUnusable`.
+    """
+    if settings.postgres_url is not None:
+        return await upgrade_server(settings.postgres_url)
+    folder.make(settings.data_dir)
+    return await asyncio.to_thread(upgrade, settings.database_path)
+
+
+async def open_database(settings: Settings, *, role: str, connections: int) -> Database:
+    if settings.postgres_url is None:
+        return SqliteDatabase(settings.database_path)
+    from comfy_api_service.db.postgres import PostgresDatabase  # noqa: PLC0415 - spares others its loading
+
+    return await PostgresDatabase.open(
+        settings.postgres_url,
+        application=f"comfy-api {role} {settings.node_id}",
+        connections=connections,
+    )
+
+
+@asynccontextmanager
+async def open_signals(settings: Settings, metrics: Metrics) -> AsyncIterator[Signals]:
+    """Within the process, or over Redis; that need not be there yet."""
+    if settings.redis_url is None:
+        yield MemorySignals()
+        return
+    from comfy_api_service.redis_link.link import RedisLink  # noqa: PLC0415 - takes a third of a second
+    from comfy_api_service.signals.redis import RedisSignals  # noqa: PLC0415
+
+    link = RedisLink(address.parse(settings.redis_url), metrics)
+    signals = RedisSignals(link, metrics)
+    task = asyncio.create_task(forever("signals", signals.run), name="signals")
+    try:
+        yield signals
+    finally:
+        await signals.flush()
+        await stop(task)
+        await link.close()
+
+
+def _storage(settings: Settings, signer: LinkSigner, stack: contextlib.AsyncExitStack) -> Storage:
+    bucket = s3_bucket(settings)
+    if bucket is None:
+        local = LocalStorage(settings.data_dir / "artifacts", signer)
+        stack.callback(local.close)
+        return local
+    s3 = S3Storage(bucket)
+    stack.push_async_callback(s3.close)
+    return s3
+
+
+def s3_bucket(settings: Settings) -> Bucket | None:
+    """Where results go; None if that is the data folder."""
+    access_key, secret_key = settings.s3_access_key, settings.s3_secret_key
+    if settings.s3_endpoint is None or access_key is None or secret_key is None:
+        return None
+    return Bucket(
+        endpoint=settings.s3_endpoint,
+        name=settings.s3_bucket,
+        region=settings.s3_region,
+        access_key=access_key.get_secret_value(),
+        secret_key=secret_key.get_secret_value(),
+        public_url=settings.s3_public_url,
+    )
+
+
+def _secret(settings: Settings) -> bytes:
+    """The setting's, or one that is made at first start and kept."""
+    if settings.secret_key is not None:
+        return settings.secret_key.get_secret_value().encode()
+    return folder.own_key(settings.data_dir)
+
+
+async def stop(task: "asyncio.Task[Any]") -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task

@@ -1,0 +1,316 @@
+"""The roles: API and worker in one process, or each by itself."""
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import AsyncIterator, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from comfy_api_service import __version__
+from comfy_api_service.api.app import Api, build_app
+from comfy_api_service.api.options import ApiOptions
+from comfy_api_service.api.services import ApiServices
+from comfy_api_service.bootstrap import folder
+from comfy_api_service.bootstrap.parts import Parts, open_database, parts, stop
+from comfy_api_service.comfyui.transport import open_http
+from comfy_api_service.db.base import Database
+from comfy_api_service.db.submissions import Submissions
+from comfy_api_service.domain.account import LOCAL
+from comfy_api_service.domain.clock import Clock, SystemClock
+from comfy_api_service.domain.compilation import Compiled, compile_generation
+from comfy_api_service.domain.ids import new_worker_id
+from comfy_api_service.domain.params import generation_from
+from comfy_api_service.media.pipeline import Intake
+from comfy_api_service.services.batches import Batches
+from comfy_api_service.services.forever import forever
+from comfy_api_service.services.health import Health
+from comfy_api_service.services.models import Models
+from comfy_api_service.services.pool import Pool
+from comfy_api_service.services.results import Results
+from comfy_api_service.services.submit import Submitter
+from comfy_api_service.services.watch import Watcher
+from comfy_api_service.settings import Settings
+from comfy_api_service.storage.local import LocalStorage
+from comfy_api_service.telemetry import Metrics
+from comfy_api_service.worker.carrier import Carrier
+from comfy_api_service.worker.collect import Collector
+from comfy_api_service.worker.parking import Parking
+from comfy_api_service.worker.preparation import Preparation
+from comfy_api_service.worker.reporter import Reporter
+from comfy_api_service.worker.settle import Settler
+from comfy_api_service.worker.shelf import Shelf
+from comfy_api_service.worker.upkeep import Upkeep
+from comfy_api_service.worker.worker import Worker
+
+LEASE_CONNECTIONS = 2
+
+
+@dataclass(slots=True)
+class Service:
+    """A process that answers HTTP, with a worker beside it or without."""
+
+    app: Api
+    services: ApiServices
+    pool: Pool
+    db: Database
+    grace: float
+    driving: Worker | None = None
+    _drained: bool = False
+
+    @property
+    def worker(self) -> Worker:
+        """The worker of a process that has one."""
+        if self.driving is None:
+            raise LookupError("this process has no worker")
+        return self.driving
+
+    async def drain(self) -> None:
+        """Take no more work, let running jobs finish for the grace time; then end streams with a reason."""
+        if not self._drained:
+            self._drained = True
+            if self.driving is not None:
+                await self.driving.drain(self.grace)
+            self.app.drain()
+
+
+@dataclass(slots=True)
+class WorkerService:
+    """A process that drives backends."""
+
+    worker: Worker
+    metrics: Metrics
+    grace: float
+    _drained: bool = False
+
+    async def drain(self) -> None:
+        """Take no more work, let running jobs finish for the grace time."""
+        if not self._drained:
+            self._drained = True
+            await self.worker.drain(self.grace)
+
+
+@asynccontextmanager
+async def service(settings: Settings, *, clock: Clock | None = None) -> AsyncIterator[Service]:
+    """Everything in one process.
+
+    Raises `DataFolderInUse`, `DataFolderUnusable`, `SchemaTooNew`, `DatabaseUnusable`.
+    """
+    async with (
+        _placed(settings) as (worker_id, place),
+        parts(settings, clock or SystemClock(), role="serve") as on,
+        contextlib.AsyncExitStack() as stack,
+    ):
+        driving = await _worker(on, worker_id, place, settings.comfyui_url, stack)
+        ready = await _api(on, driving, stack)
+        _run(stack, "worker", driving.run)
+        stack.push_async_callback(ready.drain)
+        yield ready
+
+
+@asynccontextmanager
+async def api(settings: Settings, *, clock: Clock | None = None) -> AsyncIterator[Service]:
+    """The API alone; workers elsewhere drive the backends.
+
+    Raises `DataFolderUnusable`, `SchemaTooNew`, `DatabaseUnusable`.
+    """
+    async with (
+        parts(settings, clock or SystemClock(), role="api") as on,
+        contextlib.AsyncExitStack() as stack,
+    ):
+        ready = await _api(on, None, stack)
+        stack.push_async_callback(ready.drain)
+        yield ready
+
+
+@asynccontextmanager
+async def worker(settings: Settings, *, clock: Clock | None = None) -> AsyncIterator[WorkerService]:
+    """A worker alone; it drives the backends that the settings name, or any that it can reach if they name none.
+
+    Raises `DataFolderInUse`, `DataFolderUnusable`, `SchemaTooNew`, `DatabaseUnusable`.
+    """
+    named = settings.comfyui_url if "comfyui_url" in settings.model_fields_set else None
+    async with (
+        _placed(settings) as (worker_id, place),
+        parts(settings, clock or SystemClock(), role="worker") as on,
+        contextlib.AsyncExitStack() as stack,
+    ):
+        driving = await _worker(on, worker_id, place, named, stack)
+        await on.pool.refresh()
+        _run(stack, "worker", driving.run)
+        _run(stack, "pool", on.pool.run)
+        ready = WorkerService(driving, on.metrics, settings.shutdown_grace)
+        stack.push_async_callback(ready.drain)
+        yield ready
+
+
+@asynccontextmanager
+async def _placed(settings: Settings) -> AsyncIterator[tuple[str, folder.Place]]:
+    """A worker's id and its part of the data folder."""
+    worker_id = new_worker_id()
+    alone = settings.postgres_url is None
+    folder.make(settings.data_dir)
+    with contextlib.ExitStack() as stack:
+        place = stack.enter_context(folder.place(settings.data_dir, worker_id, alone=alone))
+        if alone:
+            stack.enter_context(folder.only_worker(settings.database_path.with_suffix(".lock")))
+        yield worker_id, place
+
+
+def _run(stack: contextlib.AsyncExitStack, name: str, work: Callable[[], Any]) -> None:
+    """In the background, until the stack is left."""
+    stack.push_async_callback(stop, asyncio.create_task(forever(name, work), name=name))
+
+
+async def _api(on: Parts, driving: Worker | None, stack: contextlib.AsyncExitStack) -> Service:
+    settings, db, signals, clock = on.settings, on.db, on.signals, on.clock
+    submitter = Submitter(
+        db,
+        Submissions(
+            db,
+            queue_limit=settings.queue_limit,
+            far_from_limit=lambda: on.pool.far_from(settings.queue_limit),
+            on_writing=signals.wake,
+        ),
+        on.pool,
+        on.jobs,
+        signals,
+        clock,
+        on.metrics,
+        default_model=settings.default_model,
+    )
+    watcher = Watcher(db, on.jobs, signals)
+    services = ApiServices(
+        submitter=submitter,
+        jobs=on.jobs,
+        results=Results(
+            db,
+            on.jobs,
+            on.storage,
+            clock,
+            stack.enter_context(ThreadPoolExecutor(2, thread_name_prefix="conversions")),
+            signer=on.signer if on.embedded_storage else None,
+        ),
+        watcher=watcher,
+        batches=Batches(db, submitter, on.jobs, clock, queue_limit=settings.queue_limit),
+        models=Models(on.pool),
+        health=Health(
+            db,
+            on.storage,
+            on.pool,
+            signals,
+            clock,
+            database_embedded=settings.postgres_url is None,
+            storage_embedded=on.embedded_storage,
+            redis_embedded=settings.redis_url is None,
+        ),
+        metrics=on.metrics,
+        clock=clock,
+    )
+    await on.pool.refresh()
+    _run(stack, "watcher", watcher.run)
+    _run(stack, "pool", on.pool.run)
+    return Service(
+        build_app(services, _api_options(settings)), services, on.pool, db, settings.shutdown_grace, driving
+    )
+
+
+async def _worker(
+    on: Parts,
+    worker_id: str,
+    place: folder.Place,
+    urls: tuple[str, ...] | None,
+    stack: contextlib.AsyncExitStack,
+) -> Worker:
+    """A worker that is registered, and does not run yet."""
+    settings, clock, metrics = on.settings, on.clock, on.metrics
+    shared = settings.postgres_url is not None
+    pictures = stack.enter_context(ThreadPoolExecutor(2, thread_name_prefix="pictures"))
+    reporter = Reporter(on.db, on.signals, on.announcer, clock, metrics)
+    parking, carrier = None, None
+    if not on.embedded_storage:
+        parked = LocalStorage(place.folder / "parked", on.signer)
+        stack.callback(parked.close)
+        shelf = Shelf(parked, clock, metrics, limit_bytes=settings.parked_limit)
+        await shelf.load()
+        parking = Parking(on.storage, shelf)
+        carrier = Carrier(
+            on.storage,
+            shelf,
+            parking,
+            reporter,
+            clock,
+            metrics,
+            worker_id=worker_id,
+            retention=LOCAL.retention,
+            timeout=settings.parked_timeout,
+        )
+    driving = Worker(
+        worker_id,
+        urls=urls,
+        node_id=settings.node_id,
+        open_own=(lambda: open_database(settings, role="lease", connections=LEASE_CONNECTIONS))
+        if shared
+        else None,
+        http=await stack.enter_async_context(open_http()),
+        db=on.db,
+        signals=on.signals,
+        clock=clock,
+        metrics=metrics,
+        reporter=reporter,
+        settler=Settler(
+            Collector(parking or on.storage, Intake(pictures), metrics, limit_bytes=settings.artifact_limit),
+            reporter,
+            clock,
+            parking=parking,
+            retention=LOCAL.retention,
+            job_timeout=settings.job_timeout,
+        ),
+        carrier=carrier,
+        upkeep=Upkeep(
+            on.db,
+            on.storage,
+            reporter,
+            clock,
+            metrics,
+            unservable_timeout=settings.unservable_timeout,
+            job_retention=settings.job_retention,
+        ),
+        preparation=Preparation(
+            _late_compiler(on.pool, settings.default_model), lambda: on.pool.view.complete, reporter, clock
+        ),
+        concurrency=settings.worker_concurrency,
+        job_timeout=settings.job_timeout,
+        stall_timeout=settings.stall_timeout,
+    )
+    await driving.register(place.previous)
+    return driving
+
+
+def _late_compiler(pool: Pool, default_model: str | None) -> Callable[[Mapping[str, Any]], Compiled]:
+    """Compiles a job that was accepted before any inventory was known."""
+
+    def compile_late(params: Mapping[str, Any]) -> Compiled:
+        return compile_generation(
+            generation_from(params),
+            pool.view.catalogue,
+            default_model=default_model,
+            seed_source=lambda: secrets.randbits(64),
+        )
+
+    return compile_late
+
+
+def _api_options(settings: Settings) -> ApiOptions:
+    return ApiOptions(
+        version=__version__,
+        jobs_enabled=settings.jobs_enabled,
+        max_body_size=settings.max_body_size,
+        public_url=settings.public_url,
+        cors_origins=settings.cors_origins,
+        cors_methods=settings.cors_methods,
+        cors_headers=settings.cors_headers,
+        metrics_token=None if settings.metrics_token is None else settings.metrics_token.get_secret_value(),
+    )

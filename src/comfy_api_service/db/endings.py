@@ -1,0 +1,185 @@
+"""The one end of a job: state, artifacts, ledger, events, outbox, in the transaction of whoever ends it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from comfy_api_service.db.base import Part, Row, Tx, dumps
+from comfy_api_service.db.records import JOB_COLUMNS, error_document, job_from
+from comfy_api_service.domain.errors import Code
+from comfy_api_service.domain.events import Event, EventType
+from comfy_api_service.domain.job import SHOWN, Artifact, CacheUse, Job, JobError, State
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How an attempt, and with it its job, ended. Times are seconds since the epoch, durations seconds."""
+
+    state: State
+    artifacts: Sequence[Artifact] = ()
+    values: Mapping[str, Any] = field(default_factory=dict)
+    error: JobError | None = None
+    cache: CacheUse | None = None
+    produced: int = 0
+    """Pictures to charge for."""
+    backend_seconds: float | None = None
+    """From the start of the prompt on the backend to its end."""
+    expires_at: float | None = None
+    outcome: str = "done"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Durable events of a committed transition, to be announced after the commit."""
+
+    account_id: str
+    attempt: int
+    queued_at: float
+    events: tuple[Event, ...]
+    job: Job | None = None
+    """The job at its end, where this was the end."""
+
+
+def deadline_error() -> JobError:
+    return JobError(Code.DEADLINE_EXCEEDED, "The job was not finished by its deadline.")
+
+
+def noted(account_id: str, *events: Event) -> tuple[Part, Part]:
+    """Durable events with their outbox entries, numbered by their job's counter."""
+    return (
+        (
+            """INSERT INTO events (job_id, seq, type, status, at, data)
+               VALUES (:job, :seq, :type, :status, :now, :data)""",
+            [
+                {
+                    "job": event.job_id,
+                    "seq": event.seq,
+                    "type": event.type,
+                    "status": event.status,
+                    "now": event.at,
+                    "data": dumps(event.data),
+                }
+                for event in events
+            ],
+        ),
+        (
+            "INSERT INTO outbox (job_id, account_id, seq, type, at) VALUES (:job, :account, :seq, :type, :now)",
+            [
+                {
+                    "job": event.job_id,
+                    "account": account_id,
+                    "seq": event.seq,
+                    "type": event.type,
+                    "now": event.at,
+                }
+                for event in events
+                if event.type is not EventType.ARTIFACT
+            ],
+        ),
+    )
+
+
+async def end(tx: Tx, job: Row, ending: Ending, parts: Sequence[Part], *, now: float) -> Change:
+    """End a job whose row and lane are held; `parts` go with it."""
+    events = _events(job, ending, now)
+    row = await tx.one(
+        f"""UPDATE jobs SET state = :state, seq = :seq, finished_at = :now, error = :error, results = :results,
+              cache = :cache, generation_time = :seconds, expires_at = :expires
+            WHERE id = :job RETURNING {JOB_COLUMNS.replace("j.", "")}""",
+        {
+            "job": job["id"],
+            "state": ending.state,
+            "seq": events[-1].seq,
+            "now": now,
+            "error": None if ending.error is None else dumps(error_document(ending.error)),
+            "results": dumps(ending.values),
+            "cache": ending.cache,
+            "seconds": ending.backend_seconds,
+            "expires": ending.expires_at,
+        },
+    )
+    if row is None:
+        raise LookupError("the end of a job without a row")
+    await tx.together(
+        *parts,
+        _kept(job, ending.artifacts),
+        *noted(job["account_id"], *events),
+        *await _settled(tx, job, ending, now),
+    )
+    ended = job_from(row, ending.artifacts)
+    return Change(job["account_id"], job["attempt"], job["queued_at"], events, ended)
+
+
+def _events(job: Row, ending: Ending, now: float) -> tuple[Event, ...]:
+    """One for each artifact, then the last."""
+    seq = job["seq"]
+    told = [
+        Event(
+            job["id"],
+            seq + number,
+            EventType.ARTIFACT,
+            SHOWN[State.STORING],
+            now,
+            {
+                "index": artifact.index,
+                "kind": artifact.kind,
+                "media_type": artifact.media_type,
+                "bytes": artifact.bytes,
+            },
+        )
+        for number, artifact in enumerate(ending.artifacts, 1)
+    ]
+    data: dict[str, Any] = {} if ending.error is None else {"error": error_document(ending.error)}
+    last = Event(job["id"], seq + len(told) + 1, EventType.DONE, SHOWN[ending.state], now, data)
+    return (*told, last)
+
+
+def _kept(job: Row, artifacts: Sequence[Artifact]) -> Part:
+    return (
+        """INSERT INTO artifacts (job_id, idx, attempt, node_id, kind, media_type, width, height, bytes, sha256, key,
+             seed, meta)
+           VALUES (:job, :idx, :attempt, :node, :kind, :media_type, :width, :height, :bytes, :sha256, :key,
+             :seed, :meta)""",
+        [
+            {
+                "job": job["id"],
+                "idx": artifact.index,
+                "attempt": job["attempt"],
+                "node": artifact.node_id,
+                "kind": artifact.kind,
+                "media_type": artifact.media_type,
+                "width": artifact.width,
+                "height": artifact.height,
+                "bytes": artifact.bytes,
+                "sha256": artifact.sha256,
+                "key": artifact.key,
+                "seed": None if artifact.seed is None else str(artifact.seed),
+                "meta": dumps(artifact.meta),
+            }
+            for artifact in artifacts
+        ],
+    )
+
+
+async def _settled(tx: Tx, job: Row, ending: Ending, now: float) -> list[Part]:
+    """Charge what was produced, give back the rest; once, since the ledger's line is settled once."""
+    seconds = ending.backend_seconds or 0.0
+    line = await tx.one(
+        """UPDATE ledger SET charged = :charged, gpu_seconds = :seconds, settled_at = :now
+           WHERE job_id = :job AND settled_at IS NULL RETURNING day, reserved""",
+        {"job": job["id"], "charged": ending.produced, "seconds": seconds, "now": now},
+    )
+    if line is None:
+        return []
+    sums = (
+        """UPDATE usage_days SET reserved = reserved - :reserved, charged = charged + :charged,
+             gpu_seconds = gpu_seconds + :seconds WHERE account_id = :account AND day = :day""",
+        {
+            "account": job["account_id"],
+            "day": line["day"],
+            "reserved": line["reserved"],
+            "charged": ending.produced,
+            "seconds": seconds,
+        },
+    )
+    return [sums]

@@ -1,0 +1,116 @@
+"""The matrix of the campaign: what fails (rows) in which way (columns). Rows are data, one file each in `rows/`."""
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from tests.chaos import rows
+
+from comfy_api_service.domain.errors import Code
+
+if TYPE_CHECKING:
+    from tests.chaos.scene import Scene
+
+
+class Column(StrEnum):
+    """A way to fail; the value is the heading in the table."""
+
+    KILLED = "kill -9"
+    STOPPED = "stopped, goes on"
+    SLOW = "slow (2 s)"
+    REFUSED = "refused"
+    LOST = "data lost"
+    RESTARTED = "restarted"
+    HALVED = "answers cut in half"
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """How a part is made to fail that way, and what may come of it beside success."""
+
+    inject: Callable[["Scene"], None]
+    deaf: bool = False
+    """The callers' own line suffers: answers may be cut, late or absent, and are asked for again."""
+    repeats: bool = False
+    """A backend may lose or hide what it did: a prompt may be executed again."""
+    may_fail: frozenset[Code] = frozenset()
+    """Ends by an error that this fault may rightly give a job; without them each job succeeds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Senseless:
+    """A cell that cannot be, with the reason."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A process of the service: `comfy-api` with these arguments."""
+
+    name: str
+    arguments: tuple[str, ...]
+    listens: bool = True
+    """It says where it listens; one that does not is taken for started at once."""
+
+
+SERVE: Final = Command("the service", ("serve", "--port", "0"))
+
+
+@dataclass(frozen=True, slots=True)
+class Servers:
+    """What else a row's runs need, started: a database server, a store."""
+
+    environment: Mapping[str, str]
+    """The settings by which the service finds them."""
+    found: Any
+    """What the row's faults want to have of them; in a scene it is `servers`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A part of the service or around it."""
+
+    name: str
+    place: int
+    """Order in the table."""
+    cells: Mapping[Column, Cell | Senseless]
+    commands: tuple[Command, ...] = (SERVE,)
+    """The service's processes, those first that callers speak to; the last one works."""
+    servers: Callable[[Path], AbstractContextManager[Servers]] | None = None
+    """Starts what its runs need beside ComfyUI, in a folder for it."""
+
+    def __post_init__(self) -> None:
+        absent = [column for column in Column if column not in self.cells]
+        if absent:
+            raise ValueError(f"row {self.name} says nothing of: {', '.join(absent)}")
+
+
+@cache
+def matrix() -> tuple[Row, ...]:
+    """Every row: `ROW` of each module in `rows/`."""
+    modules = [
+        importlib.import_module(f"{rows.__name__}.{module.name}")
+        for module in pkgutil.iter_modules(rows.__path__)
+    ]
+    return tuple(sorted((module.ROW for module in modules), key=lambda row: row.place))
+
+
+def row_of(name: str) -> Row:
+    return next(row for row in matrix() if row.name == name)
+
+
+def cells() -> dict[tuple[str, Column], Cell]:
+    """What is run, by row's name and column."""
+    return {
+        (row.name, column): cell
+        for row in matrix()
+        for column in Column
+        if isinstance(cell := row.cells[column], Cell)
+    }

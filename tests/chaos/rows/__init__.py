@@ -1,0 +1,1 @@
+"""One file a row: `ROW`, found by `tests.chaos.matrix`."""

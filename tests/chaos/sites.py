@@ -1,0 +1,134 @@
+"""The names of all failpoints, found in the code: a new write, call, put or signal is one without being listed."""
+
+import ast
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final
+
+import comfy_api_service
+from comfy_api_service import db, signals, storage
+from comfy_api_service.comfyui.client import ComfyClient
+from comfy_api_service.db.base import Database
+from comfy_api_service.signals.base import Signals
+from comfy_api_service.storage.base import Storage
+from comfy_api_service.storage.tree import Tree
+
+SOURCES: Final = Path(comfy_api_service.__file__).parent
+BEFORE, INSIDE, AFTER = "before", "inside", "after"
+"""`inside`: a transaction has written all it will, and is not committed."""
+
+CALLS: Final = tuple(
+    name
+    for name, function in vars(ComfyClient).items()
+    if not name.startswith("_") and inspect.isfunction(function)
+)
+"""Every call to ComfyUI."""
+STORES: Final = ("put", "delete", "expect", "forget")
+"""What changes a store; `check` and the sweeps are upkeep of minutes and hours."""
+PUBLICATIONS: Final = ("wake", "publish", "ask_cancel", "pool_changed")
+
+RARE: Final = {
+    "db.service": "before the service answers anything",
+    "db.Batches.submit": "the load sends no batches: nothing tells an unanswered one from another",
+    "db.Jobs.purge": "the load deletes no results: the checker wants to see them",
+    "db.Preparation.prepare": "only of jobs that came before any inventory was known",
+    "db.Reporter.give_up": "only of jobs past their deadline, and unservable ones",
+    "db.Reporter.kept_keys": "only if a commit's answer was lost",
+    "db.Upkeep.delete_expired": "results expire after days",
+    "db.Upkeep.forget_old": "every ten minutes",
+    "db.forget": "every ten minutes",
+    "db.mend": "only if counters were wrong",
+    "store.delete": "results are deleted after days, or when an attempt that was replaced left some",
+    "comfyui.free": "only when a backend is out of memory",
+    "comfyui.upload_image": "no job has inputs yet",
+}
+"""Sites that a run of some seconds does not come by, with the reason."""
+
+
+def implementations(package: ModuleType, protocol: type) -> list[type]:
+    """Every class of a package that offers all that the Protocol does."""
+    wanted = [name for name in vars(protocol) if not name.startswith("_")]
+    found = []
+    for module in pkgutil.iter_modules(package.__path__):
+        if module.name == "base" or module.ispkg:
+            continue
+        content = importlib.import_module(f"{package.__name__}.{module.name}")
+        found += [
+            one
+            for one in vars(content).values()
+            if inspect.isclass(one)
+            and one.__module__ == content.__name__
+            and all(hasattr(one, name) for name in wanted)
+        ]
+    return found
+
+
+def databases() -> list[Any]:
+    return implementations(db, Database)
+
+
+def stores() -> list[Any]:
+    return implementations(storage, Storage)
+
+
+def carriers() -> list[Any]:
+    return implementations(signals, Signals)
+
+
+def site(function: Any) -> str:
+    """The name of a transaction's function: where it was written, without what only Python adds."""
+    name: str = function.__qualname__
+    return name.partition(".<locals>")[0]
+
+
+def writes() -> set[str]:
+    """Every place in the code that writes to the database, as `site` will name it."""
+    found: set[str] = set()
+    for path in SOURCES.rglob("*.py"):
+        if path.is_relative_to(SOURCES / "simulator"):
+            continue
+        found.update(_writes_in(ast.parse(path.read_text(encoding="utf-8")), ()))
+    return found
+
+
+def _writes_in(node: ast.AST, around: tuple[str, ...]) -> Iterator[str]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            yield from _writes_in(child, (*around, child.name))
+            continue
+        if isinstance(child, ast.Call) and _is_write(child.func):
+            yield _named(child.args[0], around)
+        yield from _writes_in(child, around)
+
+
+def _is_write(called: ast.expr) -> bool:
+    if not isinstance(called, ast.Attribute):
+        return False
+    owner = called.value
+    name = owner.attr if isinstance(owner, ast.Attribute) else owner.id if isinstance(owner, ast.Name) else ""
+    return called.attr == "persist" or (called.attr == "write" and name in {"db", "_db"})
+
+
+def _named(argument: ast.expr, around: tuple[str, ...]) -> str:
+    if isinstance(argument, ast.Attribute):
+        return argument.attr
+    if around[-1] == "persist":
+        return ""
+    depth = 2 if around[0][0].isupper() else 1
+    return ".".join(around[:depth])
+
+
+def points() -> tuple[str, ...]:
+    """Every failpoint that a run can reach, sorted."""
+    found = {f"db.{name}.{when}" for name in writes() - {""} for when in (BEFORE, INSIDE, AFTER)}
+    for kind, names in (
+        ("comfyui", CALLS),
+        ("store", (*STORES, *(name for name in ("publish",) if hasattr(Tree, name)))),
+        ("signal", PUBLICATIONS),
+    ):
+        found |= {f"{kind}.{name}.{when}" for name in names for when in (BEFORE, AFTER)}
+    return tuple(sorted(point for point in found if point.rpartition(".")[0] not in RARE))

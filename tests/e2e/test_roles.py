@@ -1,0 +1,195 @@
+"""API and workers as processes of their own, over one PostgreSQL and one Valkey."""
+
+import contextlib
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from tests.e2e.test_survival import record, until_status
+from tests.support.checker import check
+from tests.support.postgres import PostgresServer
+from tests.support.processes import Process, api, client, simulator, until_online, worker
+from tests.support.schema import bound, copied
+from tests.support.valkey import valkey
+
+LIMIT = 60.0
+SLOW = ("--seconds-per-step", "0.1", "--seconds-per-load", "0")
+FAST = ("--seconds-per-step", "0.005", "--seconds-per-load", "0")
+
+
+@pytest.fixture
+def shared(tmp_path: Path, postgres: PostgresServer) -> Iterator[dict[str, str]]:
+    """What all processes are told; the checker finds the database by the folder."""
+    with copied(postgres) as url, bound(tmp_path, url), valkey() as redis:
+        yield {"DATABASE_URL": url, "REDIS_URL": redis.url}
+
+
+def submit(http: httpx2.Client, *, steps: int) -> str:
+    body = {"prompt": "a lighthouse", "steps": steps, "width": 64, "height": 64}
+    answer = http.post("/api/v1/jobs", json=body)
+    assert answer.status_code == 202, answer.text
+    return str(answer.json()["job_id"])
+
+
+def until(condition: Callable[[], Any]) -> Any:
+    end = time.monotonic() + LIMIT
+    while not (found := condition()):
+        assert time.monotonic() < end, "the condition did not come true in time"
+        time.sleep(0.05)
+    return found
+
+
+def leases(process: Process) -> set[str]:
+    """Names of the backends that a worker says it has taken and not given back."""
+    held: set[str] = set()
+    for line in tuple(process.output):
+        told = json.loads(line) if line.startswith("{") else {}
+        if told.get("event") == "backend_taken":
+            held.add(told["backend"])
+        elif told.get("event") in ("backend_handed_over", "backend_lost"):
+            held.discard(told["backend"])
+    return held
+
+
+def test_a_killed_workers_prompts_are_adopted_where_they_are(tmp_path: Path, shared: dict[str, str]) -> None:
+    with (
+        simulator(tmp_path, *SLOW) as sim,
+        api(tmp_path, **shared) as door,
+        client(door) as http,
+        worker(tmp_path, "--comfyui-url", sim.url, **shared) as first,
+        worker(tmp_path, "--comfyui-url", sim.url, **shared) as second,
+    ):
+        until_online(http)
+        driving, idle = (first, second) if leases(first) else (second, first)
+        assert leases(idle) == set()
+        jobs = [submit(http, steps=steps) for steps in (180, 5, 5)]
+        until_status(http, jobs[0], "running")
+        driving.kill()
+        killed_at = time.monotonic()
+        until(lambda: leases(idle))
+        taken_after = time.monotonic() - killed_at
+        assert taken_after < 15
+        assert [until_status(http, job, "succeeded", "failed")["attempts"] for job in jobs] == [1, 1, 1]
+        assert record(sim.url)["executions"] == 3
+        assert idle.terminate() == 0
+    check(tmp_path, jobs, artifacts=tmp_path / "data" / "artifacts")
+
+
+def test_a_stopped_worker_that_goes_on_changes_nothing(tmp_path: Path, shared: dict[str, str]) -> None:
+    with (
+        simulator(tmp_path, *SLOW) as sim,
+        api(tmp_path, **shared) as door,
+        client(door) as http,
+        worker(tmp_path, "--comfyui-url", sim.url, **shared) as first,
+        worker(tmp_path, "--comfyui-url", sim.url, **shared) as second,
+    ):
+        until_online(http)
+        driving, other = (first, second) if leases(first) else (second, first)
+        jobs = [submit(http, steps=steps) for steps in (180, 5, 5)]
+        until_status(http, jobs[0], "running")
+        os.kill(driving.popen.pid, signal.SIGSTOP)
+        until(lambda: leases(other))
+        os.kill(driving.popen.pid, signal.SIGCONT)
+        until(lambda: any("worker_replaced" in line for line in driving.output))
+        assert [until_status(http, job, "succeeded", "failed")["attempts"] for job in jobs] == [1, 1, 1]
+        assert record(sim.url)["executions"] == 3
+        assert (first.terminate(), second.terminate()) == (0, 0)
+    check(tmp_path, jobs, artifacts=tmp_path / "data" / "artifacts")
+
+
+def test_backends_are_shared_evenly_and_handed_over_without_losing_a_job(
+    tmp_path: Path, shared: dict[str, str]
+) -> None:
+    with contextlib.ExitStack() as stack:
+        sims = [stack.enter_context(simulator(tmp_path, *FAST)) for _ in range(4)]
+        urls = [part for sim in sims for part in ("--comfyui-url", sim.url)]
+        door = stack.enter_context(api(tmp_path, **shared))
+        http = stack.enter_context(client(door))
+        first = stack.enter_context(worker(tmp_path, *urls, **shared))
+        until(lambda: len(leases(first)) == 4)
+        until_online(http)
+        jobs = [submit(http, steps=30) for _ in range(20)]
+        second = stack.enter_context(worker(tmp_path, **shared))  # names none: it may drive any
+        until(lambda: (len(leases(first)), len(leases(second))) == (2, 2))
+        jobs += [submit(http, steps=30) for _ in range(20)]
+        assert first.terminate() == 0
+        until(lambda: len(leases(second)) == 4)
+        for job in jobs:
+            assert until_status(http, job, "succeeded", "failed")["status"] == "succeeded"
+        assert sum(record(sim.url)["executions"] for sim in sims) == len(jobs)
+    check(tmp_path, jobs, artifacts=tmp_path / "data" / "artifacts")
+
+
+def test_several_api_processes_answer_on_one_port(tmp_path: Path, shared: dict[str, str]) -> None:
+    with (
+        simulator(tmp_path, *FAST) as sim,
+        worker(tmp_path, "--comfyui-url", sim.url, **shared),
+        api(tmp_path, "--workers", "2", **shared) as door,
+        client(door) as http,
+    ):
+        until(lambda: _answers(http))
+        until_online(http)
+        made = http.post("/api/v1/generate", json={"prompt": "a lighthouse", "width": 64, "height": 64})
+        assert made.status_code == 201, made.text
+        picture = httpx2.get(made.json()["image_url"], trust_env=False)
+        assert picture.content.startswith(b"\x89PNG")
+        children = _children(door.popen.pid)
+        assert len(children) == 2
+        os.kill(children[0], signal.SIGKILL)
+        until(lambda: len(_children(door.popen.pid)) == 2 and children[0] not in _children(door.popen.pid))
+        until(lambda: _answers(http))
+        assert door.terminate() == 0
+        assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
+
+
+def test_processes_of_an_api_whose_parent_was_killed_end(tmp_path: Path, shared: dict[str, str]) -> None:
+    with api(tmp_path, "--workers", "2", **shared) as door, client(door) as http:
+        until(lambda: _answers(http))
+        until(lambda: len(_children(door.popen.pid)) == 2)
+        children = _children(door.popen.pid)
+        door.popen.kill()
+        until(lambda: not [pid for pid in children if _lives(pid)])
+
+
+def test_roles_that_run_apart_need_a_database_that_they_share(tmp_path: Path) -> None:
+    for role in ("api", "worker"):
+        process = Process(["comfy_api_service", role], folder=tmp_path)
+        assert process.popen.wait(LIMIT) == 2
+        process.close()
+        assert any("DATABASE_URL=postgresql://" in line for line in process.output)
+
+
+def test_a_workers_figures(tmp_path: Path, shared: dict[str, str]) -> None:
+    with simulator(tmp_path, *FAST) as sim:
+        port = 20000 + os.getpid() % 10000
+        environment = {**shared, "METRICS_PORT": str(port), "METRICS_TOKEN": "x" * 32}
+        with worker(tmp_path, "--comfyui-url", sim.url, **environment):
+            url = f"http://127.0.0.1:{port}"
+            assert httpx2.get(f"{url}/health/live", trust_env=False).json() == {"alive": True}
+            assert httpx2.get(f"{url}/metrics", trust_env=False).status_code == 401
+            headers = {"Authorization": f"Bearer {'x' * 32}"}
+            figures = httpx2.get(f"{url}/metrics", headers=headers, trust_env=False).text
+            assert "comfyui_worker_leases 1.0" in figures
+
+
+def _answers(http: httpx2.Client) -> bool:
+    with contextlib.suppress(httpx2.TransportError):
+        return http.get("/ping").status_code == 200
+    return False
+
+
+def _children(pid: int) -> list[int]:
+    return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return False
