@@ -15,7 +15,7 @@ from tests.support.compose import DEPLOY, environment, load, own, variables_of
 from typer.core import TyperGroup
 
 from comfy_api_service.cli.main import app
-from comfy_api_service.settings import NOT_YET, SECRET_FILES, Settings, SettingsError
+from comfy_api_service.settings import NOT_YET, SECRET_FILES, Settings
 from comfy_api_service.settings import load as load_settings
 
 SCHEMA = Path(__file__).parents[1] / "fixtures" / "compose" / "compose-spec.json"

@@ -14,12 +14,12 @@ import pytest
 from tests.e2e.test_survival import record, until_status
 from tests.support.checker import check
 from tests.support.postgres import PostgresServer
-from tests.support.processes import Process, api, client, simulator, until_online, worker
+from tests.support.processes import Process, api, client, serve, simulator, until_online, worker
 from tests.support.schema import bound, copied
 from tests.support.valkey import valkey
 
 LIMIT = 60.0
-SLOW = ("--seconds-per-step", "0.1", "--seconds-per-load", "0")
+SLOW = ("--seconds-per-step", "0.13", "--seconds-per-load", "0")
 FAST = ("--seconds-per-step", "0.005", "--seconds-per-load", "0")
 
 
@@ -68,7 +68,7 @@ def test_a_killed_workers_prompts_are_adopted_where_they_are(tmp_path: Path, sha
         until_online(http)
         driving, idle = (first, second) if leases(first) else (second, first)
         assert leases(idle) == set()
-        jobs = [submit(http, steps=steps) for steps in (180, 5, 5)]
+        jobs = [submit(http, steps=steps) for steps in (150, 5, 5)]
         until_status(http, jobs[0], "running")
         driving.kill()
         killed_at = time.monotonic()
@@ -91,7 +91,7 @@ def test_a_stopped_worker_that_goes_on_changes_nothing(tmp_path: Path, shared: d
     ):
         until_online(http)
         driving, other = (first, second) if leases(first) else (second, first)
-        jobs = [submit(http, steps=steps) for steps in (180, 5, 5)]
+        jobs = [submit(http, steps=steps) for steps in (150, 5, 5)]
         until_status(http, jobs[0], "running")
         os.kill(driving.popen.pid, signal.SIGSTOP)
         until(lambda: leases(other))
@@ -193,3 +193,67 @@ def _lives(pid: int) -> bool:
         return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
     except FileNotFoundError:
         return False
+
+
+@pytest.mark.parametrize("kind", ["roles apart", "one process"])
+def test_backends_are_added_drained_and_removed_while_running(
+    tmp_path: Path, postgres: PostgresServer, kind: str
+) -> None:
+    with contextlib.ExitStack() as stack:
+        environment: dict[str, str] = {}
+        if kind == "roles apart":
+            url = stack.enter_context(copied(postgres))
+            stack.enter_context(bound(tmp_path, url))
+            environment = {"DATABASE_URL": url}
+        first, second = (stack.enter_context(simulator(tmp_path, *FAST)) for _ in range(2))
+        if kind == "roles apart":
+            door = stack.enter_context(api(tmp_path, **environment))
+            driving = stack.enter_context(worker(tmp_path, "--comfyui-url", first.url, **environment))
+        else:
+            door = driving = stack.enter_context(serve(tmp_path, first.url))
+        http = stack.enter_context(client(door))
+        until_online(http)
+
+        def backends(*arguments: str, code: int = 0) -> str:
+            process = Process(
+                ["comfy_api_service", "backends", *arguments], folder=tmp_path, environment=environment
+            )
+            assert process.popen.wait(LIMIT) == code, process.output
+            process.close()
+            return "\n".join(process.output)
+
+        def states() -> dict[str, str]:
+            return {one["name"]: one["state"] for one in json.loads(backends("list", "--json"))["backends"]}
+
+        def runs(count: int) -> list[str]:
+            jobs = [submit(http, steps=10) for _ in range(count)]
+            assert all(
+                until_status(http, job, "succeeded", "failed")["status"] == "succeeded" for job in jobs
+            )
+            return jobs
+
+        assert states() == {"comfyui-1": "online"}
+        assert backends("add", second.url) == "comfyui-2 is on the list"
+        until(lambda: states() == {"comfyui-1": "online", "comfyui-2": "online"})
+        jobs = runs(8)
+        assert record(second.url)["executions"] > 0
+        backends("drain", "comfyui-2")
+        until(lambda: states()["comfyui-2"] == "draining")
+        before = record(second.url)["executions"]
+        jobs += runs(6)
+        assert record(second.url)["executions"] == before
+        backends("resume", "comfyui-2")
+        until(lambda: states()["comfyui-2"] == "online")
+        jobs += runs(8)
+        assert record(second.url)["executions"] > before
+        backends("remove", "comfyui-2")
+        assert states() == {"comfyui-1": "online"}
+        until(lambda: leases(driving) == {"comfyui-1"})
+        assert "There is no such ComfyUI server." in backends("drain", "comfyui-2", code=1)
+        assert "COMFYUI_URL" in backends("add", "no address", code=2)
+        jobs += runs(2)
+        check(
+            tmp_path / "data" if kind == "one process" else tmp_path,
+            jobs,
+            artifacts=tmp_path / "data" / "artifacts",
+        )

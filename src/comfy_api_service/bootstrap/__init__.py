@@ -4,7 +4,7 @@ Nothing is built at import. Everything that is opened here is closed here, in th
 """
 
 from comfy_api_service.bootstrap.folder import DataFolderInUse, DataFolderUnusable
-from comfy_api_service.bootstrap.parts import migrate, s3_bucket
+from comfy_api_service.bootstrap.parts import backends, migrate, s3_bucket
 from comfy_api_service.bootstrap.service import Service, WorkerService, api, service, worker
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "Service",
     "WorkerService",
     "api",
+    "backends",
     "migrate",
     "s3_bucket",
     "service",

@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from comfy_api_service.bootstrap import folder
 from comfy_api_service.db import accounts
@@ -13,9 +13,10 @@ from comfy_api_service.db.base import Database
 from comfy_api_service.db.migrate import upgrade, upgrade_server
 from comfy_api_service.db.sqlite import SqliteDatabase
 from comfy_api_service.domain.account import LOCAL
-from comfy_api_service.domain.clock import Clock
+from comfy_api_service.domain.clock import Clock, SystemClock
 from comfy_api_service.redis_link import address
 from comfy_api_service.services.announce import Announcer
+from comfy_api_service.services.backends import Backends
 from comfy_api_service.services.forever import forever
 from comfy_api_service.services.jobs import Jobs
 from comfy_api_service.services.pool import Pool
@@ -27,6 +28,8 @@ from comfy_api_service.storage.links import LinkSigner
 from comfy_api_service.storage.local import LocalStorage
 from comfy_api_service.storage.s3 import Bucket, S3Storage
 from comfy_api_service.telemetry import Metrics
+
+SHELL_CONNECTIONS: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +123,17 @@ async def open_signals(settings: Settings, metrics: Metrics) -> AsyncIterator[Si
         await signals.flush()
         await stop(task)
         await link.close()
+
+
+@asynccontextmanager
+async def backends(settings: Settings) -> AsyncIterator[Backends]:
+    """The operator's view of the pool, beside whatever runs. Raises as `parts` does."""
+    await migrate(settings)
+    db = await open_database(settings, role="shell", connections=SHELL_CONNECTIONS)
+    try:
+        yield Backends(db, SystemClock(), node_id=settings.node_id)
+    finally:
+        await db.close()
 
 
 def _storage(settings: Settings, signer: LinkSigner, stack: contextlib.AsyncExitStack) -> Storage:

@@ -8,7 +8,7 @@ from comfy_api_service.db.base import Reader, Row, Tx, dumps, loads
 from comfy_api_service.domain.backend import Backend, BackendState
 
 _COLUMNS = """id, url, name, node_id, state, worker_id, draining, version, devices, memory, inventory_hash,
-  resident_model, seen_at"""
+  resident_model, seen_at, manual"""
 
 
 def _from_row(row: Row) -> Backend:
@@ -26,6 +26,7 @@ def _from_row(row: Row) -> Backend:
         seen_at=row["seen_at"],
         node_id=row["node_id"],
         worker_id=row["worker_id"],
+        manual=bool(row["manual"]),
     )
 
 
@@ -35,9 +36,16 @@ async def every(tx: Reader) -> list[Backend]:
 
 
 async def enroll(
-    tx: Tx, urls: Mapping[str, str], *, node_id: str, now: float, names: Sequence[str] | None = None
+    tx: Tx,
+    urls: Mapping[str, str],
+    *,
+    node_id: str,
+    now: float,
+    names: Sequence[str] | None = None,
+    manual: bool = False,
 ) -> None:
-    """Write backends down that the settings name; `urls` by id. Who drives one that is there goes on with it.
+    """Write backends down that settings or an operator (`manual`) name; `urls` by id. Who drives one that is there
+    goes on with it.
 
     `names` are theirs, in order. None: each keeps the name that it has, or gets the next that is free.
     """
@@ -49,10 +57,19 @@ async def enroll(
     for backend_id, url in urls.items():
         used[backend_id] = next(wanted) if names is not None or backend_id not in used else used[backend_id]
         await tx.run(
-            """INSERT INTO backends (id, url, name, node_id, state, added_at)
-               VALUES (:id, :url, :name, :node, 'offline', :now)
-               ON CONFLICT (id) DO UPDATE SET url = excluded.url, name = excluded.name, removed_at = NULL""",
-            {"id": backend_id, "url": url, "name": used[backend_id], "node": node_id, "now": now},
+            """INSERT INTO backends (id, url, name, node_id, state, added_at, manual)
+               VALUES (:id, :url, :name, :node, 'offline', :now, :manual)
+               ON CONFLICT (id) DO UPDATE SET url = excluded.url, name = excluded.name, removed_at = NULL,
+                 manual = CASE WHEN backends.removed_at IS NULL AND backends.manual = 1 THEN 1
+                   ELSE excluded.manual END""",
+            {
+                "id": backend_id,
+                "url": url,
+                "name": used[backend_id],
+                "node": node_id,
+                "now": now,
+                "manual": int(manual),
+            },
         )
 
 
@@ -113,7 +130,7 @@ async def retire(tx: Tx, keep: Sequence[str], *, node_id: str | None, now: float
     await tx.lock("backends")
     await tx.run(
         f"""UPDATE backends SET removed_at = :now, state = 'offline'
-            WHERE NOT ({tx.dialect.among("id", "keep")}) AND {_FREE}"""
+            WHERE NOT ({tx.dialect.among("id", "keep")}) AND manual = 0 AND {_FREE}"""
         + ("" if node_id is None else " AND node_id = :node"),
         {"keep": dumps(list(keep)), "now": now, **({} if node_id is None else {"node": node_id})},
     )

@@ -305,6 +305,7 @@ backends = Table(
     _text("state"),
     _text("worker_id", null=True),
     _count("draining"),
+    _count("manual"),
     _text("version", null=True),
     _text("devices", null=True),
     _text("memory", null=True),

@@ -23,8 +23,8 @@ from comfy_api_service.signals.base import Signals
 from comfy_api_service.telemetry import Metrics
 from comfy_api_service.worker.assignment import assigned
 from comfy_api_service.worker.driver import Driver
-from comfy_api_service.worker.identity import reachable
 from comfy_api_service.worker.reporter import Reporter
+from comfy_api_service.worker.scope import drivable
 from comfy_api_service.worker.settle import Settler
 from comfy_api_service.worker.verdict import Lost
 
@@ -108,7 +108,7 @@ class Fleet:
         if self._worker_id not in {worker.id for worker in living}:
             return  # the lease says so too, in a moment
         wanted = shared_out(
-            {worker.id: reachable(worker, listed) for worker in living},
+            {worker.id: drivable(worker, listed) for worker in living},
             {backend.id: backend.worker_id for backend in listed},
         )
         by_id = {backend.id: backend for backend in listed}

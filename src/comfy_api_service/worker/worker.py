@@ -11,7 +11,7 @@ import structlog
 from comfy_api_service.comfyui.client import ComfyClient
 from comfy_api_service.db import backends, counters, work, workers
 from comfy_api_service.db.base import Database, Tx
-from comfy_api_service.domain.backend import Backend
+from comfy_api_service.domain.backend import Backend, backend_id
 from comfy_api_service.domain.clock import Clock
 from comfy_api_service.domain.errors import ServiceError
 from comfy_api_service.services.forever import forever
@@ -20,7 +20,6 @@ from comfy_api_service.telemetry import Metrics
 from comfy_api_service.worker.carrier import Carrier
 from comfy_api_service.worker.driver import Driver
 from comfy_api_service.worker.fleet import Fleet
-from comfy_api_service.worker.identity import backend_id
 from comfy_api_service.worker.lease import Alone, SharedLease
 from comfy_api_service.worker.preparation import Preparation
 from comfy_api_service.worker.reporter import Reporter

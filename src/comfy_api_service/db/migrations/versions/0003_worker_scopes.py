@@ -1,4 +1,4 @@
-"""Workers tell which backends they may drive, so that all of them share the pool out alike."""
+"""Workers tell which backends they may drive, and operators add some for all: so the pool is shared out."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -13,7 +13,11 @@ TEXT = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 
 def upgrade() -> None:
     op.add_column("workers", sa.Column("scope", TEXT, nullable=True))
+    op.add_column(
+        "backends", sa.Column("manual", sa.BigInteger(), server_default=sa.text("0"), nullable=False)
+    )
 
 
 def downgrade() -> None:
+    op.drop_column("backends", "manual")
     op.drop_column("workers", "scope")
