@@ -312,6 +312,7 @@ backends = Table(
     _text("breaker", null=True),
     _text("residency", null=True),
     _text("resident_model", null=True),
+    _real("start_tag"),
     _time("added_at"),
     _time("seen_at", null=True),
     _time("removed_at", null=True),
@@ -331,7 +332,6 @@ workers = Table(
     Column("id", TEXT, primary_key=True),
     _text("node_id"),
     _count("counter"),
-    _real("start_tag"),
     _time("started_at"),
 )
 

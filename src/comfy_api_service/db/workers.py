@@ -1,19 +1,17 @@
-"""Workers: their leases' counters and the start tags they have given out."""
+"""Workers and their leases' counters."""
 
 from comfy_api_service.db.base import Tx
-from comfy_api_service.db.lanes import frontier
 
 
 async def register(tx: Tx, worker_id: str, *, node_id: str, now: float, alone: bool) -> None:
     """Enter a worker. `alone`: a lock proves that no other lives, so their rows can go."""
-    tag = (await frontier(tx)).v
     if alone:
         await tx.run("DELETE FROM workers")
         await tx.run("UPDATE backends SET worker_id = NULL")
     await tx.run(
-        """INSERT INTO workers (id, node_id, counter, start_tag, started_at)
-           VALUES (:id, :node, 0, :tag, :now)""",
-        {"id": worker_id, "node": node_id, "tag": tag, "now": now},
+        """INSERT INTO workers (id, node_id, counter, started_at)
+           VALUES (:id, :node, 0, :now)""",
+        {"id": worker_id, "node": node_id, "now": now},
     )
 
 

@@ -50,6 +50,7 @@ def upgrade() -> None:
         sa.Column("breaker", TEXT, nullable=True),
         sa.Column("residency", TEXT, nullable=True),
         sa.Column("resident_model", TEXT, nullable=True),
+        sa.Column("start_tag", sa.Double(), server_default=sa.text("0"), nullable=False),
         sa.Column("added_at", sa.Double(), nullable=False),
         sa.Column("seen_at", sa.Double(), nullable=True),
         sa.Column("removed_at", sa.Double(), nullable=True),
@@ -109,7 +110,6 @@ def upgrade() -> None:
         sa.Column("id", TEXT, nullable=False),
         sa.Column("node_id", TEXT, nullable=False),
         sa.Column("counter", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
-        sa.Column("start_tag", sa.Double(), server_default=sa.text("0"), nullable=False),
         sa.Column("started_at", sa.Double(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_workers")),
     )
