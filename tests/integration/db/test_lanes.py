@@ -73,6 +73,17 @@ async def test_a_newcomer_waits_only_for_those_who_compete_for_the_same_backend(
     assert "late" in {one.account_id for one in next_ones if one is not None}
 
 
+async def test_a_backends_v_is_the_greatest_start_tag_it_gave_out(db: Database) -> None:
+    claimant = await add_backend(db)
+    await put(db, new_job(cost=7.0), new_job(), new_job())
+    for expected in (0.0, 7.0):
+        assert await claim(db, claimant) is not None
+        assert await start_tag(db, "bck_1") == expected
+    await serves_others(db)
+    assert await claim(db, claimant) is not None
+    assert await start_tag(db, "bck_1") == V
+
+
 async def test_of_several_backends_that_serve_a_lane_the_furthest_counts(db: Database) -> None:
     await add_accounts(db, "late")
     for n, v in enumerate((500.0, V, 700.0)):
