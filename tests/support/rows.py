@@ -71,7 +71,6 @@ async def add_backend(db: Database, *models: str, backend_id: str = "bck_1") -> 
     inventory = inventory_of_checkpoints(*models or ("one.safetensors",))
 
     async def write(tx: Tx) -> None:
-        await store_inventory(tx, inventory, 0.0)
         await workers.register(
             tx, f"wrk-{backend_id}", node_id="node", scope=[backend_id], now=0.0, alone=False
         )
@@ -79,18 +78,28 @@ async def add_backend(db: Database, *models: str, backend_id: str = "bck_1") -> 
             tx, {backend_id: f"http://{backend_id}"}, node_id="node", now=0.0, names=[backend_id]
         )
         await backends.take(tx, backend_id, f"wrk-{backend_id}")
-        await lanes.admit(tx, inventory.hash)
-        await backends.describe(
-            tx,
-            backend_id,
-            worker_id=f"wrk-{backend_id}",
-            state=BackendState.ONLINE,
-            now=0.0,
-            inventory_hash=inventory.hash,
-        )
+        await _comes(tx, backend_id, inventory)
 
     await db.write(write)
     return Claimant(backend_id, f"wrk-{backend_id}", "client", inventory.hash)
+
+
+async def _comes(tx: Tx, backend_id: str, inventory: Inventory) -> None:
+    await store_inventory(tx, inventory, 0.0)
+    await lanes.admit(tx, backend_id, inventory.hash)
+    await backends.describe(
+        tx,
+        backend_id,
+        worker_id=f"wrk-{backend_id}",
+        state=BackendState.ONLINE,
+        now=0.0,
+        inventory_hash=inventory.hash,
+    )
+
+
+async def comes_with(db: Database, backend_id: str, *models: str) -> None:
+    """A backend that is known is online, with these checkpoints."""
+    await db.write(lambda tx: _comes(tx, backend_id, inventory_of_checkpoints(*models)))
 
 
 async def claim(db: Database, claimant: Claimant, now: float = 1_001.0) -> Claimed | None:

@@ -240,16 +240,13 @@ async def _take(tx: Tx, claimant: Claimant, choice: Choice, prompt_id: str, now:
             ),
         ),
         (
-            """UPDATE workers SET start_tag = CASE WHEN start_tag < :tag THEN :tag ELSE start_tag END
-               WHERE id = :worker""",
-            {"tag": choice.start_tag, "worker": claimant.worker_id},
-        ),
-        (
-            "UPDATE backends SET residency = :residency, resident_model = :model WHERE id = :id",
+            """UPDATE backends SET residency = :residency, resident_model = :model,
+                 start_tag = CASE WHEN start_tag < :tag THEN :tag ELSE start_tag END WHERE id = :id""",
             {
                 "id": claimant.backend_id,
                 "residency": dumps(choice.residency.to_json()),
                 "model": choice.residency.model,
+                "tag": choice.start_tag,
             },
         ),
     )

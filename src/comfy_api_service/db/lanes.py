@@ -3,10 +3,10 @@
 A lane is locked before the jobs in it; who holds it knows its row, and changes it once in a transaction.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
-from typing import Self
+from typing import Final, Self
 
 from comfy_api_service.db.base import Part, Reader, Row, Tx, dumps
 from comfy_api_service.domain.scheduling import WINDOW_JOBS, entering
@@ -48,37 +48,73 @@ class Held:
     @property
     def enters_when_released(self) -> bool:
         """Whether it becomes ready by one running job less."""
-        return self.running >= self.cap
+        return self.queued > 0 and self.running >= self.cap
 
 
 @dataclass(frozen=True, slots=True)
 class Frontier:
     """Where lanes enter that become ready after being empty or at their cap."""
 
-    v: float
-    """The greatest start tag given out."""
+    tags: Mapping[str, float]
+    """Need → the greatest start tag given out by the backends that take work for it now."""
     window: float
 
-    def enter(self, vtime: float) -> float:
-        return entering(vtime, self.v, self.window)
+    def enter(self, vtime: float, needs: Collection[str]) -> float:
+        """The virtual time with these needs; nothing is changed by those that no backend takes work for."""
+        return entering(
+            vtime, max([self.tags[need] for need in needs if need in self.tags], default=-inf), self.window
+        )
 
 
-async def joined(tx: Tx, held: Sequence[Held]) -> dict[str, float]:
-    """The virtual times of lanes that jobs join, by account: ready ones keep theirs.
+_ONLINE: Final = "b.state = 'online' AND b.removed_at IS NULL"
+_FRONTIER: Final = f"""SELECT NULL AS need, seconds AS value FROM timings WHERE key = 'all'
+UNION ALL SELECT c.requirement_id, max(b.start_tag) FROM capabilities c
+  JOIN backends b ON b.inventory_hash = c.inventory_hash AND {_ONLINE}
+WHERE {{wanted}} GROUP BY c.requirement_id"""
+
+
+async def frontier(tx: Reader, needs: Collection[str]) -> Frontier:
+    rows = await tx.all(
+        _FRONTIER.format(wanted=tx.dialect.among("c.requirement_id", "needs")),
+        {"needs": dumps(sorted(needs))},
+    )
+    return _frontier(rows)
+
+
+def _frontier(rows: Sequence[Row]) -> Frontier:
+    values = {row["need"]: row["value"] for row in rows}
+    return Frontier(window=window_of(values.pop(None, None)), tags=values)
+
+
+async def joined(tx: Tx, arriving: Sequence[tuple[Held, Collection[str]]]) -> dict[str, float]:
+    """The virtual times of lanes that jobs with these needs join, by account: ready ones keep theirs.
 
     A lane whose jobs all wait for a backend that is away enters as an empty one does.
     """
-    edge = await frontier(tx)
-    joining = {lane.account_id: edge.enter(lane.vtime) for lane in held}
-    raised = [lane for lane in held if lane.queued and joining[lane.account_id] > lane.vtime]
+    edge = await frontier(tx, {need for _, needs in arriving for need in needs})
+    joining = {lane.account_id: edge.enter(lane.vtime, needs) for lane, needs in arriving}
+    raised = [lane for lane, _ in arriving if lane.queued and joining[lane.account_id] > lane.vtime]
     ready = await _servable(tx, [lane.account_id for lane in raised])
     return joining | {lane.account_id: lane.vtime for lane in raised if lane.account_id in ready}
 
 
-_SERVABLE = """EXISTS (
+async def released(tx: Tx, lane: Held) -> float:
+    """The virtual time of a lane that was at its cap and gets a slot back: it enters with all that waits in it."""
+    rows = await tx.all(
+        _FRONTIER.format(
+            wanted="""c.requirement_id IN (
+              SELECT n.requirement_id FROM lane_needs n WHERE n.account_id = :account AND n.queued > 0)"""
+        ),
+        {"account": lane.account_id},
+    )
+    edge = _frontier(rows)
+    return edge.enter(lane.vtime, edge.tags)
+
+
+_SERVABLE: Final = f"""EXISTS (
   SELECT 1 FROM lane_needs n JOIN capabilities c ON c.requirement_id = n.requirement_id
     JOIN backends b ON b.inventory_hash = c.inventory_hash
-  WHERE n.account_id = l.account_id AND n.queued > 0 AND b.state = 'online' AND b.removed_at IS NULL)"""
+  WHERE n.account_id = l.account_id AND n.queued > 0 AND {_ONLINE})"""
 """Some backend that takes work now could run a job that waits in the lane."""
 
 
@@ -93,12 +129,21 @@ async def _servable(tx: Reader, account_ids: Sequence[str]) -> set[str]:
     return {row["account_id"] for row in rows}
 
 
-async def admit(tx: Tx, inventory_hash: str) -> None:
+async def admit(tx: Tx, backend_id: str, inventory_hash: str) -> None:
     """A backend with this inventory is about to be written down as online: lanes that only it serves enter anew.
 
-    Also for one that is online with another inventory, which counts until the new one is written.
+    Also for one that is online with another inventory, which counts until the new one is written. Its row is
+    held. It goes on from a start tag at which it fits among the others (`_UNMOVED`).
     """
-    entry = (await frontier(tx)).enter(-inf)
+    fit = await tx.one(_UNMOVED, {"id": backend_id, "inventory": inventory_hash})
+    row = await tx.one(
+        """UPDATE backends SET start_tag = CASE WHEN start_tag < :tag THEN :tag ELSE start_tag END
+           WHERE id = :id RETURNING start_tag""",
+        {"id": backend_id, "tag": max(fit["alike"] or 0.0, fit["shared"] or 0.0) if fit else 0.0},
+    )
+    if fit is None or row is None:
+        raise LookupError("a backend that was never registered")
+    entry = entering(-inf, row["start_tag"], window_of(fit["mean"]))
     rows = await tx.all(
         f"""SELECT l.account_id FROM lanes l
             WHERE l.queued > 0 AND l.running < l.cap AND l.vtime < :entry AND EXISTS (
@@ -115,14 +160,24 @@ async def admit(tx: Tx, inventory_hash: str) -> None:
     )
 
 
-async def frontier(tx: Reader) -> Frontier:
-    row = await tx.one(
-        """SELECT (SELECT max(start_tag) FROM workers) AS v,
-             (SELECT seconds FROM timings WHERE key = 'all') AS mean"""
-    )
-    if row is None:
-        return Frontier(0.0, window_of(None))
-    return Frontier(row["v"] or 0.0, window_of(row["mean"]))
+_UNMOVED: Final = f"""WITH shared AS (
+  SELECT max(t.tag) AS v, EXISTS (
+    SELECT 1 FROM lane_needs n WHERE n.requirement_id = mine.requirement_id AND n.queued > 0) AS waits
+  FROM capabilities mine JOIN capabilities c ON c.requirement_id = mine.requirement_id
+    JOIN (SELECT b.inventory_hash, max(b.start_tag) AS tag FROM backends b WHERE {_ONLINE} GROUP BY b.inventory_hash) t
+    ON t.inventory_hash = c.inventory_hash
+  WHERE mine.inventory_hash = :inventory GROUP BY mine.requirement_id)
+SELECT coalesce(min(CASE WHEN waits THEN v END), max(v)) AS shared, (
+    SELECT max(b.start_tag) FROM backends b WHERE b.removed_at IS NULL AND (b.inventory_hash = :inventory
+      OR b.inventory_hash = (SELECT own.inventory_hash FROM backends own WHERE own.id = :id))) AS alike,
+  (SELECT seconds FROM timings WHERE key = 'all') AS mean FROM shared"""
+"""The start tag from which a backend that comes with this inventory goes on, if its own is lower.
+
+`shared`: the greatest one at which no need that waits, and that others serve, is entered for any later than
+without it. So what only this backend serves does not go before those who wait for others too, for all that
+was done while it was away; nor does a newcomer go behind them. If nothing waits: the greatest of the needs.
+`alike`: of those that have the same inventory, or had it until now: they serve the same lanes.
+"""
 
 
 def window_of(mean: float | None) -> float:

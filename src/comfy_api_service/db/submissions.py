@@ -313,7 +313,10 @@ async def _entered(tx: Tx, jobs: Sequence[NewJob], held: Mapping[str, lanes.Held
         count, cost = counts.get(job.account_id, (0, 0.0))
         counts[job.account_id] = (count + 1, cost + job.cost)
         needs[job.account_id, job.requirement.id] = needs.get((job.account_id, job.requirement.id), 0) + 1
-    vtimes = await lanes.joined(tx, [held[account] for account in counts])
+    arriving: dict[str, set[str]] = {}
+    for account, need in needs:
+        arriving.setdefault(account, set()).add(need)
+    vtimes = await lanes.joined(tx, [(held[account], wanted) for account, wanted in arriving.items()])
     changes = [
         lanes.change(
             account, vtime=vtimes[account], queued=count, cost=cost, entered=count, entered_cost=cost

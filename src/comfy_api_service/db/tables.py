@@ -313,6 +313,7 @@ backends = Table(
     _text("breaker", null=True),
     _text("residency", null=True),
     _text("resident_model", null=True),
+    _real("start_tag"),
     _time("added_at"),
     _time("seen_at", null=True),
     _time("removed_at", null=True),
@@ -332,7 +333,7 @@ workers = Table(
     Column("id", TEXT, primary_key=True),
     _text("node_id"),
     _count("counter"),
-    _real("start_tag"),
+    _real("start_tag"),  # of the version before: nobody reads it
     _time("started_at"),
     Column("scope", TEXT),
 )

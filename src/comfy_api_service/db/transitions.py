@@ -126,7 +126,7 @@ async def _released(tx: Tx, job: Row, correction: float) -> dict[str, object]:
 
 async def _freed(tx: Tx, lane: lanes.Held) -> float:
     """The lane's virtual time with one job less on backends: one that was at its cap enters anew."""
-    return (await lanes.frontier(tx)).enter(lane.vtime) if lane.enters_when_released else lane.vtime
+    return await lanes.released(tx, lane) if lane.enters_when_released else lane.vtime
 
 
 def _overruled(job: Row, ending: Ending, now: float) -> Ending:
@@ -218,7 +218,7 @@ async def requeue(
     data = {"reason": reason, "attempt": fence.attempt}
     events = () if unsent else (_next(job, EventType.REQUEUED, State.READY, now, data),)
     await tx.together(
-        (lanes.CHANGE, await _returned(tx, job)),
+        (lanes.CHANGE, await _returned(tx, job, need)),
         (lanes.NEED, lanes.need(job["account_id"], need, 1)),
         _closed(job, reason, now),
         (
@@ -237,13 +237,13 @@ async def requeue(
     return Change(job["account_id"], fence.attempt, job["queued_at"], events)
 
 
-async def _returned(tx: Tx, job: Row) -> dict[str, object]:
-    """The lane with this job waiting again, its virtual time given back."""
+async def _returned(tx: Tx, job: Row, need: str) -> dict[str, object]:
+    """The lane with this job waiting again for `need`, its virtual time given back."""
     lane = lanes.Held.from_row(job)
     running = 0 if job["state"] == State.STORING else -1
     vtime = await _freed(tx, lane) if running else lane.vtime
     given_back = replace(lane, vtime=vtime - job["cost"] / lane.weight)
-    (vtime,) = (await lanes.joined(tx, [given_back])).values()
+    (vtime,) = (await lanes.joined(tx, [(given_back, {need})])).values()
     return lanes.change(lane.account_id, vtime=vtime, running=running, queued=1, cost=job["cost"])
 
 

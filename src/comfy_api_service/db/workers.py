@@ -1,13 +1,12 @@
-"""Workers: the counters by which they prove that they live, and the start tags they have given out.
+"""Workers: the counters by which they prove that they live.
 
-A worker that is gone keeps its row, marked, until another one enters: its start tag must not be forgotten.
+A worker that is gone keeps its row, marked, until another one enters.
 """
 
 from collections.abc import Collection
 from dataclasses import dataclass
 
 from comfy_api_service.db.base import Reader, Tx, dumps, loads
-from comfy_api_service.db.lanes import frontier
 
 GONE = -1
 """The counter of a worker that left or was found dead."""
@@ -33,18 +32,16 @@ async def register(
     """Enter a worker, or one that was taken for gone anew. `alone`: a lock proves that no other lives, so their
     rows can go. `scope`: ids of the backends that it may drive, None for any.
     """
-    tag = (await frontier(tx)).v
     await tx.lock("backends")
     if alone:
         await tx.run("UPDATE backends SET worker_id = NULL")
     await tx.run("DELETE FROM workers" if alone else f"DELETE FROM workers WHERE NOT {LIVING}")
     await tx.run(
-        """INSERT INTO workers (id, node_id, counter, start_tag, started_at, scope)
-           VALUES (:id, :node, 0, :tag, :now, :scope)""",
+        """INSERT INTO workers (id, node_id, counter, started_at, scope)
+           VALUES (:id, :node, 0, :now, :scope)""",
         {
             "id": worker_id,
             "node": node_id,
-            "tag": tag,
             "now": now,
             "scope": None if scope is None else dumps(sorted(scope)),
         },

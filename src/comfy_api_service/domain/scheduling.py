@@ -26,6 +26,9 @@ The rules, in the order in which they bind:
 
 Choices within these rules, each seen in a model of a pool (4 backends, 8 models by Zipf's law):
 
+- V is a figure of each backend, and a lane's is that of the furthest backend that serves it. Virtual time goes
+  fast where few accounts share a backend: with one V for all, who comes to a crowded one beside it would wait
+  until it has caught up, hours instead of a minute.
 - A lane enters `ENTRY` of a window behind V, not a whole one. Who asks for most of the pool stands at V plus
   one job: a whole window behind him, everybody who comes in would put him outside of the window, where he waits
   until nobody else does, and the pool has less work to choose from. At 0.7 of capacity, weights 1 to 8 and
@@ -155,7 +158,7 @@ class Choice:
     model: str | None
     cost: float
     start_tag: float
-    """The lane's vtime at the claim. V is the greatest given out."""
+    """The lane's vtime at the claim. A backend's V is the greatest it gave out."""
     vtime: float
     """The lane's new one: raised by cost over weight."""
     residency: Residency
@@ -194,7 +197,7 @@ def entering(vtime: float, v: float, window: float) -> float:
     """The virtual time of a lane that is ready again: nothing is saved up.
 
     Again: it was empty, at its cap, or had no job that any backend could run. `v` is the greatest start tag
-    given out in the pool.
+    given out by the backends that can run one of its jobs now.
     """
     return max(vtime, v - ENTRY * window)
 

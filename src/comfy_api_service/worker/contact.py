@@ -187,7 +187,7 @@ class Contact:
             if self.inventory is not None:
                 await store_inventory(tx, self.inventory, self._clock.now())
                 if state is BackendState.ONLINE:
-                    await lanes.admit(tx, self.inventory.hash)
+                    await lanes.admit(tx, self.backend_id, self.inventory.hash)
             await backends.describe(
                 tx,
                 self.backend_id,

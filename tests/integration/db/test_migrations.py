@@ -151,3 +151,36 @@ def test_every_constraint_is_named_by_the_convention() -> None:
             assert str(constraint.name).startswith(("pk_", "fk_", "uq_", "ck_"))
         for index in table.indexes:
             assert str(index.name).startswith("ix_")
+
+
+def columns(path: Path) -> dict[tuple[str, str], tuple[str, bool]]:
+    """Type, and whether an insert may leave it out, of every column."""
+    with closing(sqlite3.connect(path)) as db:
+        tables = [row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        return {
+            (table, name): (kind, not required or default is not None)
+            for table in tables
+            for _, name, kind, required, default, _ in db.execute(f"PRAGMA table_info({table})")
+        }
+
+
+def test_the_newest_migration_takes_nothing_from_processes_of_the_version_before(tmp_path: Path) -> None:
+    """They run on while it is applied: what they read and write must be there, and nothing new be asked of them."""
+    path = tmp_path / "x.sqlite3"
+    before = sorted(migrate.KNOWN)[-2]
+    engine = create_engine(f"sqlite:///{path}")
+    config = Config()
+    config.set_main_option("script_location", str(migrate.MIGRATIONS))
+    with engine.connect() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, before)
+        connection.commit()
+    engine.dispose()
+    old = columns(path)
+    migrate.upgrade(path)
+    new = columns(path)
+    assert {column: new.get(column, ("", False))[0] for column in old} == {
+        column: kind for column, (kind, _) in old.items()
+    }
+    known = {table for table, _ in old}
+    assert [one for one in new.keys() - old.keys() if one[0] in known and not new[one][1]] == []

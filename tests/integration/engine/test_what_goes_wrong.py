@@ -74,7 +74,7 @@ async def test_nothing_is_saved_up_while_the_backend_is_away(tmp_path: Path) -> 
 
         await until(away)
         accepted = await submit(service)
-        await service.db.write(lambda tx: tx.run("UPDATE workers SET start_tag = 100000"))
+        await service.db.write(lambda tx: tx.run("UPDATE backends SET start_tag = 100000"))
         await sim.faults.restart()
         await ended(service, accepted.job.id)
         lane = await service.db.read(lambda tx: tx.one("SELECT vtime FROM lanes"))

@@ -126,6 +126,8 @@ class Backend:
     busy: bool = False
     offers: frozenset[str | None] | None = None
     """The models it has jobs run for, None for jobs without one; nothing here: it has them all."""
+    start_tag: float = 0.0
+    """The greatest that it gave out."""
 
     def can(self, model: str | None) -> bool:
         return self.offers is None or model in self.offers
@@ -149,7 +151,6 @@ class Pool:
         self.backends = [Backend() for _ in range(backends)]
         self.window = WINDOW_JOBS * mean_cost
         self.now = 0.0
-        self.v = 0.0
         self.runs: list[Run] = []
         self.ended: list[Job] = []
         self._load_seconds = load_seconds
@@ -202,7 +203,11 @@ class Pool:
     def set_offers(self, index: int, offers: Iterable[str | None] | None) -> None:
         """Change what a backend has jobs run for now; what it has already claimed stays with it."""
         waited = [lane for lane in self.accounts.values() if not self._ready(lane)]
-        self.backends[index].offers = None if offers is None else frozenset(offers)
+        backend = self.backends[index]
+        offered = None if offers is None else frozenset(offers)
+        alike = [other.start_tag for other in self.backends if other.offers in {backend.offers, offered}]
+        backend.start_tag = max(self._unmoved(offered), *alike)
+        backend.offers = offered
         for lane in waited:
             self._enter(lane)
 
@@ -221,14 +226,38 @@ class Pool:
             return self._load_seconds[model]
         return self._load_seconds
 
+    @property
+    def v(self) -> float:
+        """Where the backends are that are furthest; for pools of backends that are alike."""
+        return max(backend.start_tag for backend in self.backends)
+
+    def v_of(self, models: Iterable[str | None]) -> float | None:
+        """V of a lane with these needs; nothing if no backend has one of the models."""
+        wanted = set(models)
+        tags = [backend.start_tag for backend in self.backends if any(map(backend.can, wanted))]
+        return max(tags, default=None)
+
+    def _unmoved(self, offered: frozenset[str | None] | None) -> float:
+        """The greatest tag with which a backend that comes with these models moves nobody's entry."""
+        shared = {
+            model: v
+            for model in {model for lane in self.accounts.values() for model in lane.waiting}
+            if (offered is None or model in offered) and (v := self.v_of([model])) is not None
+        }
+        waiting = [
+            v for model, v in shared.items() if any(model in lane.needs for lane in self.accounts.values())
+        ]
+        return min(waiting) if waiting else max(shared.values(), default=0.0)
+
     def _ready(self, lane: Account) -> bool:
         """Some backend could take a job of the lane."""
-        return lane.ready and any(backend.can(model) for backend in self.backends for model in lane.needs)
+        return lane.ready and self.v_of(lane.needs) is not None
 
     def _enter(self, lane: Account) -> None:
         """The lane may have become ready, and was not."""
-        if self._ready(lane):
-            lane.vtime = entering(lane.vtime, self.v, self.window)
+        v = self.v_of(lane.needs)
+        if lane.ready and v is not None:
+            lane.vtime = entering(lane.vtime, v, self.window)
 
     def _fill(self, index: int) -> None:
         backend = self.backends[index]
@@ -249,7 +278,7 @@ class Pool:
         lane.vtime = choice.vtime
         lane.newcomer = False
         lane.running += 1
-        self.v = max(self.v, choice.start_tag)
+        backend.start_tag = max(backend.start_tag, choice.start_tag)
         backend.residency = choice.residency
         backend.claimed.append(job)
         if self._watch is not None:

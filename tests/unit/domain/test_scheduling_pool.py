@@ -6,9 +6,10 @@ Jobs of 3 s, loads of 8 s, one model loaded at a time, two prompts on each backe
 import random
 from collections import Counter
 from math import inf
+from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tests.unit.domain.pool_model import (
     MODELS,
@@ -186,6 +187,129 @@ def test_nor_when_models_come_and_go(seed: int, weights: list[float], load: floa
     pool.at(when, lambda: change(models))
     pool.run()
     assert len(pool.ended) == 300
+
+
+# Backends that have different models.
+
+
+def unlike(chance: random.Random, accounts: list[Account], **options: Any) -> tuple[Pool, dict[str, str]]:
+    """A pool whose backends have different models, some in common, and the model that each account asks for."""
+    pool = Pool(accounts, backends=chance.randint(2, 4), **options)
+    models = MODELS[:5]
+    for index in range(len(pool.backends)):
+        pool.set_offers(index, chance.sample(models, chance.randint(1, 3)))
+    offered = [model for model in models if serving(pool, model)]
+    return pool, {account.name: chance.choice(offered) for account in accounts}
+
+
+def serving(pool: Pool, model: str) -> list[int]:
+    return [index for index, backend in enumerate(pool.backends) if backend.can(model)]
+
+
+def test_a_newcomer_does_not_wait_for_a_backend_that_serves_others() -> None:
+    """Ten accounts share one backend, one has another to itself: V there goes ten times as fast."""
+    crowd = [Account(f"acc_{number}") for number in range(10)]
+    pool = Pool([*crowd, Account("alone"), Account("new", newcomer=False)], backends=2)
+    pool.set_offers(0, [MODELS[0]])
+    pool.set_offers(1, [MODELS[1]])
+    for _ in range(200):
+        for account in crowd:
+            pool.submit(0.0, account.name, MODELS[0])
+    for _ in range(2_000):
+        pool.submit(0.0, "alone", MODELS[1])
+    pool.submit(3_600.0, "new", MODELS[0])
+    pool.run(until=5_000)
+    (wait,) = [run.waited for run in pool.runs if run.job.account == "new"]
+    assert wait <= 12 * JOB
+
+
+@given(
+    seed=st.integers(0, 2**32),
+    weights=st.lists(st.sampled_from([0.5, 1.0, 2.0, 8.0]), min_size=4, max_size=8),
+    newcomer=st.booleans(),
+)
+@example(seed=0, weights=[1.0, 2.0, 1.0, 8.0, 0.5], newcomer=False)
+@settings(max_examples=40, deadline=None)
+def test_who_comes_waits_for_a_window_of_each_that_competes_with_him(
+    seed: int, weights: list[float], *, newcomer: bool
+) -> None:
+    """Counted in work that the furthest of his backends takes before his first job; also without rule 6."""
+    chance = random.Random(seed)
+    crowd = [Account(f"acc_{number}", weight) for number, weight in enumerate(weights)]
+    claims: list[Claim] = []
+
+    def check(claim: Claim) -> None:
+        claims.append(claim)
+        for lane in claim.snapshot.lanes:
+            assert pool.backends[claim.backend].start_tag - lane.vtime <= pool.window + 1e-6
+
+    pool, asks = unlike(
+        chance, [*crowd, Account("new", newcomer=newcomer)], mean_cost=0.3, load_seconds=1.0, watch=check
+    )
+    came = chance.uniform(100, 300)
+    for account in crowd:
+        when, load = chance.choice([0.0, came / 2]), chance.choice([0.1, 1.0, 1.0])
+        while when < 2 * came:
+            when += chance.expovariate(load)
+            pool.submit(when, account.name, asks[account.name], seconds=chance.uniform(0.1, 5.0))
+    pool.submit(came, "new", asks["new"])
+    pool.run(until=came - 1e-6)
+    furthest = max(serving(pool, asks["new"]), key=lambda index: pool.backends[index].start_tag)
+    known = len(claims)
+    pool.run()
+    before = dict.fromkeys(pool.accounts, 0.0)
+    for claim in claims[known:]:
+        if claim.job.account == "new":
+            break
+        if claim.backend == furthest:
+            before[claim.job.account] += claim.choice.cost
+    else:
+        pytest.fail("he never came to his turn")
+    for name, work in before.items():
+        assert work <= 1.1 * pool.window * pool.accounts[name].weight + 5.0 + 1e-6
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_who_competes_for_the_same_backends_gets_shares_by_weight(seed: int) -> None:
+    """Whatever the others do, and also those who came later, from then on."""
+    chance = random.Random(seed)
+    accounts = [Account(f"acc_{number:02}", chance.choice(WEIGHTS[:3])) for number in range(12)]
+    pool, asks = unlike(chance, accounts, mean_cost=0.1, load_seconds=0.5)
+    came, end = 300.0, 3_000.0
+    for number, account in enumerate(accounts):
+        for _ in range(int(end) * len(serving(pool, asks[account.name]))):
+            pool.submit(came * (number % 2), account.name, asks[account.name], seconds=1.0)
+    pool.run(until=came)
+    known = len(pool.runs)
+    pool.run(until=end)
+    done = Counter(run.job.account for run in pool.runs[known:])
+    rivals: dict[tuple[int, ...], list[float]] = {}
+    for account in accounts:
+        assert account.queued
+        rivals.setdefault(tuple(serving(pool, asks[account.name])), []).append(
+            done[account.name] / account.weight
+        )
+    assert any(len(shares) > 1 for shares in rivals.values())
+    for shares in rivals.values():
+        assert shares == pytest.approx([sum(shares) / len(shares)] * len(shares), rel=0.02)
+
+
+def test_a_backend_without_a_past_serves_those_alike_who_waited_for_it_and_who_did_not() -> None:
+    """Some had another backend all along, some waited an hour for one with their model: nothing is saved up."""
+    pool = Pool([Account(f"acc_{number}") for number in range(8)], backends=2, load_seconds=1.0)
+    rare, common = MODELS[:2]
+    pool.set_offers(0, [common])
+    pool.set_offers(1, [])
+    for number in range(8):
+        for _ in range(2_000):
+            pool.submit(0.0, f"acc_{number}", rare if number < 2 else common)
+    pool.at(3_600.0, lambda: pool.set_offers(1, [rare, common]))
+    pool.run(until=3_600.0)
+    known = len(pool.runs)
+    pool.run(until=5_400.0)
+    done = Counter(run.job.account for run in pool.runs[known:])
+    fair = sum(done.values()) / 8
+    assert all(-WINDOW_JOBS <= done[name] - fair <= 2 * WINDOW_JOBS for name in pool.accounts)
 
 
 # Who comes, and who comes back.
