@@ -165,6 +165,12 @@ class Metrics:
             registry=registry,
         )
         self.leases = Gauge("comfyui_worker_leases", "Backends that this worker drives.", registry=registry)
+        self.suspected = Counter(
+            "comfyui_backend_suspected",
+            "How often a backend answered and did not work.",
+            ["backend"],
+            registry=registry,
+        )
         self.replaced = Counter(
             "comfyui_worker_replaced",
             "How often this worker was taken for dead and found itself alive.",
@@ -230,6 +236,7 @@ class Metrics:
         for gauge in (self.backend_up, self.backend_busy, self.breaker):
             gauge.labels(name).set(0)
         self.model_loads.labels(name)
+        self.suspected.labels(name)
         for kind in ("ram_total", "ram_free", "vram_total", "vram_free"):
             self.backend_memory.labels(name, kind)
 

@@ -13,7 +13,7 @@ import structlog
 
 from comfy_api_service.comfyui import inventory as wire_inventory
 from comfy_api_service.comfyui.client import ComfyClient
-from comfy_api_service.comfyui.errors import BackendError, Unreachable
+from comfy_api_service.comfyui.errors import BackendError, PromptRefused, Unreachable
 from comfy_api_service.comfyui.views import SystemStats
 from comfy_api_service.db import backends, lanes
 from comfy_api_service.db.base import Database, Tx
@@ -26,6 +26,7 @@ from comfy_api_service.domain.inventory import Inventory
 from comfy_api_service.signals.base import Signals
 from comfy_api_service.telemetry import Metrics
 from comfy_api_service.telemetry.metrics import BREAKER_STATES
+from comfy_api_service.worker.canary import Canary
 
 log = structlog.get_logger()
 
@@ -36,7 +37,7 @@ AWAY_SECONDS: Final = 1.0
 INVENTORY_SECONDS: Final = 60.0
 """Between two readings of what it has: models come and go while it runs."""
 SUSPICION_SECONDS: Final = 60.0
-"""How long a backend that ran nothing, or stalled, gets no work."""
+"""How long a backend that ran nothing, or stalled, gets no work if no canary can be sent there."""
 
 
 class Contact:
@@ -71,7 +72,8 @@ class Contact:
         self._changed = changed
         self._inventory_at: float | None = None
         self._written: tuple[Any, ...] | None = None
-        self._suspect_until = 0.0
+        self._suspect_since: float | None = None
+        self._canary = Canary(client, clock)
         self._draining = False
         self._told_away = False
         self._ask_now = asyncio.Event()
@@ -103,7 +105,7 @@ class Contact:
     def permits(self) -> bool:
         """Whether a prompt may be posted now."""
         now = self._clock.monotonic()
-        trusted = now >= self._suspect_until and not self._draining
+        trusted = self._suspect_since is None and not self._draining
         return trusted and self.state is BackendState.ONLINE and self.breaker.permits(now)
 
     def answered_badly(self) -> None:
@@ -115,12 +117,28 @@ class Contact:
         self._set_breaker(self.breaker.succeeded())
 
     def suspect(self, why: str) -> None:
-        """It answers but does not work: no more work for a while."""
-        now = self._clock.monotonic()
-        if now >= self._suspect_until:
+        """It answers but does not work: no more work until a canary came back."""
+        if self._suspect_since is None:
             log.warning("backend_suspect", backend=self.name, reason=why)
-        self._suspect_until = now + SUSPICION_SECONDS
+            self._metrics.suspected.labels(self.name).inc()
+        self._suspect_since = self._clock.monotonic()
         self._ask_now.set()
+
+    async def _probe(self) -> None:
+        """Whether a suspect works again."""
+        since = self._suspect_since
+        if since is None:
+            return
+        if Canary.suits(self.inventory):
+            try:
+                well = await self._canary.came_back()
+            except PromptRefused:
+                well = False
+        else:
+            well = self._clock.monotonic() - since >= SUSPICION_SECONDS
+        if well and self._suspect_since == since:
+            self._suspect_since = None
+            log.info("backend_trusted", backend=self.name)
 
     async def _ask(self) -> None:
         now = self._clock.monotonic()
@@ -128,6 +146,7 @@ class Contact:
             stats = await self._client.system_stats()
             if self._inventory_at is None or now - self._inventory_at >= INVENTORY_SECONDS:
                 await self._read_inventory()
+            await self._probe()
         except (BackendError, ValueError) as fault:
             self._away(self._clock.monotonic(), fault)
             await self._write(self.state, None)
@@ -137,7 +156,7 @@ class Contact:
             self.away_since = None
             self._told_away = False
             self._set_breaker(self.breaker.succeeded())
-        suspect = self._clock.monotonic() < self._suspect_until
+        suspect = self._suspect_since is not None
         well = BackendState.DRAINING if self._draining else BackendState.ONLINE
         state = BackendState.DEGRADED if suspect else well
         if await self._write(state, stats):  # before any claim: lanes enter anew by it
@@ -146,7 +165,8 @@ class Contact:
     def _away(self, now: float, fault: Exception) -> None:
         self.refuses = isinstance(fault, Unreachable)
         if self.refuses:
-            self._suspect_until = 0.0  # what listens there next is another process
+            self._suspect_since = None  # what listens there next is another process
+            self._canary = Canary(self._client, self._clock)
         if self.away_since is None:
             self.away_since = now
         if not self._told_away:
