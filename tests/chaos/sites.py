@@ -32,12 +32,20 @@ STORES: Final = ("put", "delete", "expect", "forget")
 PUBLICATIONS: Final = ("wake", "publish", "ask_cancel", "pool_changed")
 
 RARE: Final = {
-    "db.service": "before the service answers anything",
+    "db.parts": "before the service answers anything",
+    "db.Backends.add": "an operator's wish",
+    "db.Backends.remove": "an operator's wish",
+    "db.Backends.set_draining": "an operator's wish",
+    "db.Fleet._rescue": "only of backends that were taken off the list with prompts on them",
+    "db.Fleet._leave": "only workers beside others come by",
+    "db.SharedLease._prove": "only workers beside others come by",
+    "db.Worker._bury": "only workers beside others come by",
     "db.Batches.submit": "the load sends no batches: nothing tells an unanswered one from another",
     "db.Jobs.purge": "the load deletes no results: the checker wants to see them",
     "db.Preparation.prepare": "only of jobs that came before any inventory was known",
     "db.Reporter.give_up": "only of jobs past their deadline, and unservable ones",
-    "db.Reporter.kept_keys": "only if a commit's answer was lost",
+    "db.Reporter.left_over": "only if a commit's answer was lost, or the attempt was",
+    "db.Reporter.is_closed": "only if the attempt was lost to somebody",
     "db.Upkeep.delete_expired": "results expire after days",
     "db.Upkeep.forget_old": "every ten minutes",
     "db.forget": "every ten minutes",

@@ -220,7 +220,10 @@ async def test_prompts_of_a_backend_that_runs_nothing_do_not_run_when_it_recover
             jobs = [(await submit(service, order(seed=n))).job.id for n in range(6)]
             for one in jobs:
                 await ended(service, one)
-            await until(lambda: queue_length(zombie) == 0)
+            await until(lambda: queue_length(zombie) == 1)  # the canary
+            zombie.faults.accept_and_run_nothing(on=False)
+            await until(lambda: zombie.record.executions == 1)
+            await online(service, 2)
     check(tmp_path, jobs)
 
 
