@@ -347,7 +347,8 @@ class Driver:
             return adopted
 
         for attempt in await self._reporter.persist(take):
-            if not self._settler.holds(attempt.fence.key):
+            known = attempt.prompt_id in self._runs or attempt.prompt_id in self._settling
+            if not known and not self._settler.holds(attempt.fence.key):
                 self._take_up(attempt)
 
     def _take_up(self, attempt: OpenAttempt) -> None:
