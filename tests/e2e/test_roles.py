@@ -195,6 +195,7 @@ def _lives(pid: int) -> bool:
         return False
 
 
+@pytest.mark.timeout(300)  # the shell is started some twenty times
 @pytest.mark.parametrize("kind", ["roles apart", "one process"])
 def test_backends_are_added_drained_and_removed_while_running(
     tmp_path: Path, postgres: PostgresServer, kind: str
