@@ -1,6 +1,7 @@
 """ComfyUI: two simulated servers, each a process."""
 
 from tests.chaos.matrix import Cell, Column, Row
+from tests.chaos.scaled import scaled
 from tests.chaos.scene import Scene
 from tests.chaos.ways import DEATHS, restart
 
@@ -94,3 +95,4 @@ ROW = Row(
         Column.HALVED: Cell(halved, repeats=True),
     },
 )
+SCALED = scaled(ROW)
