@@ -5,6 +5,7 @@ import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -90,7 +91,7 @@ def _surrounded(folder: Path, make: Callable[[], Line], names: Sequence[str]) ->
                     store.url,
                     led(store.port),
                     kill=store.kill,
-                    start=store.start,
+                    start=partial(_begin_anew, store),
                     pause=store.pause,
                     resume=store.resume,
                     end=store.end,
@@ -99,6 +100,13 @@ def _surrounded(folder: Path, make: Callable[[], Line], names: Sequence[str]) ->
             bucket,
             store.folder(bucket),
         )
+
+
+def _begin_anew(store: S3Server) -> None:
+    """What it was writing when it was killed is no object, and goes: this server leaves that to its operator."""
+    for path in store.root.rglob(".rclone_temp_put_*"):
+        path.unlink()
+    store.start()
 
 
 STACK: Final = Stack(

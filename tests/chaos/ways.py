@@ -62,7 +62,7 @@ def kill_at(scene: Scene, point: str, who: str = "") -> None:
 
 def stopped_at(scene: Scene, candidates: list[str], who: str = "") -> None:
     """SIGSTOP at each failpoint of the share, SIGCONT a little later."""
-    for point in scene.share(_while_running(candidates)):
+    for point in scene.share(while_running(candidates)):
         stop_at(scene, point, who)
 
 
@@ -75,7 +75,7 @@ def stop_at(scene: Scene, point: str, who: str = "") -> None:
 
 def told_at(scene: Scene, candidates: list[str], action: str, who: str = "") -> None:
     """`raise` or `slow` at each failpoint of the share."""
-    for point in scene.share(_while_running(candidates)):
+    for point in scene.share(while_running(candidates)):
         tell_at(scene, point, action, who)
 
 
@@ -85,7 +85,8 @@ def tell_at(scene: Scene, point: str, action: str, who: str = "") -> None:
         scene.a_while(0.1, 0.3)
 
 
-def _while_running(candidates: list[str]) -> list[str]:
+def while_running(candidates: list[str]) -> list[str]:
+    """Those that a service comes by that is neither started nor ended."""
     return [point for point in candidates if not point.startswith((*AT_START, *ON_LEAVING, *ON_A_DEATH))]
 
 

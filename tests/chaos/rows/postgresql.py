@@ -25,7 +25,7 @@ ROW = Row(
     {
         Column.KILLED: Cell(outages.killed(NAME)),
         Column.STOPPED: Cell(outages.stopped(NAME)),
-        Column.SLOW: Cell(slow),
+        Column.SLOW: Cell(slow, repeats=True, may_fail=DEATHS),
         Column.REFUSED: Cell(refused, repeats=True, may_fail=DEATHS),
         Column.LOST: Cell(outages.swallowed(NAME)),
         Column.RESTARTED: Cell(outages.restarted(NAME)),

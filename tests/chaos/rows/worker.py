@@ -9,7 +9,7 @@ from tests.chaos.matrix import Cell, Column, Row, Senseless
 from tests.chaos.rows import api
 from tests.chaos.scaled import STACK, WORKER, driven
 from tests.chaos.scene import BACKENDS, Scene
-from tests.chaos.ways import DEATHS, MISSED_WITHIN, killed_at, of, told_at
+from tests.chaos.ways import DEATHS, MISSED_WITHIN, killed_at, of, tell_at, while_running
 from tests.support.processes import Process
 
 from comfy_api_service.domain.leases import DEAD_SECONDS
@@ -69,7 +69,8 @@ def stopped(scene: Scene) -> None:
 def slow(scene: Scene) -> None:
     """2 s in each place in turn; in the middle of a transaction its whole loop stands still."""
     for _ in range(scene.form.times):
-        told_at(scene, scene.rng.sample(places(), 6), "slow", WORKER)
+        for point in scene.rng.sample(while_running(places()), 3):
+            tell_at(scene, point, "slow", WORKER)
 
 
 def lost(scene: Scene) -> None:
