@@ -44,7 +44,7 @@ fmt: $(STAMP) ## format the code and mend what can be mended
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-chaos: $(STAMP) ## the fault campaign: break every part in every way, some 30 minutes; goes on where it was left
+chaos: $(STAMP) ## the fault campaign: break every part in every way, about an hour; goes on where it was left
 	@$(BIN)/python -m tests.chaos $(ARGS)
 
 bench: $(STAMP) ## measure the promises of speed, as ratios within one run

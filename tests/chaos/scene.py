@@ -22,12 +22,15 @@ from tests.chaos.load import Callers
 from tests.chaos.matrix import Command, Row, Surroundings
 from tests.chaos.outages import Server
 from tests.chaos.proxy import Line, lines
+from tests.chaos.sites import SHARED
 from tests.chaos.trap import FIRED, ORDERS
 from tests.support.processes import Process
 from tests.support.schema import bound
 
 ROOT: Final = Path(__file__).parents[2]
 BACKENDS: Final = 2
+SHARED_POINTS: Final = 12
+"""Failpoints tried in a run of several processes: each costs the start of one, and one machine has tried most."""
 LIMIT: Final = 60.0
 """Seconds within which whatever is waited for comes, when it comes at all."""
 
@@ -41,11 +44,11 @@ class Form:
     times: int
     """Faults of one kind in a run."""
     points: int | None
-    """Failpoints tried in a run; None: a share, so that all seeds together try each."""
+    """Failpoints tried in a run; None: a share, so that all seeds together try each (on one machine)."""
     seeds: int
 
 
-FULL: Final = Form(stop_seconds=30.0, times=3, points=None, seeds=3)
+FULL: Final = Form(stop_seconds=30.0, times=3, points=None, seeds=2)
 SHORT: Final = Form(stop_seconds=1.5, times=1, points=1, seeds=1)
 
 
@@ -269,6 +272,8 @@ class Scene:
             mixed = self.rng.sample(mixed, self.form.points)
         else:
             mixed = mixed[self.seed % self.form.seeds :: self.form.seeds]
+            if self.shared:
+                mixed = sorted(mixed, key=lambda point: not point.startswith(SHARED))[:SHARED_POINTS]
         self.rng.shuffle(mixed)
         return mixed
 
