@@ -48,7 +48,7 @@ class Form:
     seeds: int
 
 
-FULL: Final = Form(stop_seconds=30.0, times=3, points=None, seeds=2)
+FULL: Final = Form(stop_seconds=30.0, times=2, points=None, seeds=2)
 SHORT: Final = Form(stop_seconds=1.5, times=1, points=1, seeds=1)
 
 

@@ -35,7 +35,6 @@ EXCHANGES: Final = (RedisLink.ask.__name__,)
 """What is sent to Redis: publications are, some at a time, a little after they were put down."""
 
 RARE: Final = {
-    "db.service": "before the service answers anything",
     "db.Fleet._rescue": "only of backends that were taken off the list with prompts on them",
     "db.Driver._claimed_after_all": "only if the answer to a claim's commit was lost",
     "db.Batches.submit": "the load sends no batches: nothing tells an unanswered one from another",

@@ -74,7 +74,9 @@ def trapped(folder: Path, orders: str, name: str = "worker 1") -> subprocess.Com
 
 
 def test_a_failpoint_kills_once_and_only_where_it_was_ordered(tmp_path: Path) -> None:
-    order = '[{"id": "o1", "point": "signal.wake.before", "action": "kill"}]'
+    order = '[{"id": "o1", "point": "signal.wake.before", "action": "kill", "who": "worker"}]'
+    other = trapped(tmp_path, order, "API 1")
+    assert (other.returncode, other.stdout) == (0, "begun\n1\n")
     killed = trapped(tmp_path, order)
     assert (killed.returncode, killed.stdout) == (-signal.SIGKILL, "begun\n")
     assert (tmp_path / FIRED).read_text().split() == ["o1"]
@@ -83,7 +85,7 @@ def test_a_failpoint_kills_once_and_only_where_it_was_ordered(tmp_path: Path) ->
 
 
 def test_a_failpoint_raises_what_its_other_side_would(tmp_path: Path) -> None:
-    failed = trapped(tmp_path, '[{"id": "o1", "point": "signal.wake.after", "action": "raise"}]')
+    failed = trapped(tmp_path, '[{"id": "o1", "point": "signal.wake.after", "action": "raise", "who": ""}]')
     assert failed.returncode == 1
     assert "ConnectionError" in failed.stderr
 

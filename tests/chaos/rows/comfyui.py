@@ -75,7 +75,8 @@ def restarted(scene: Scene) -> None:
 
 
 def halved(scene: Scene) -> None:
-    for path in ("", "/view", "/queue", "/history", "/prompt", "/object_info")[: 2 * scene.form.times]:
+    paths = ("", "/view", "/queue", "/history", "/prompt", "/object_info")
+    for path in scene.rng.sample(paths, 2 * scene.form.times):
         for backend in scene.backends:
             backend.fault("halve_responses", n=2, path=path)
             scene.hit(f"ComfyUI: half answers{' of ' + path if path else ''}")
