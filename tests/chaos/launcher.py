@@ -11,9 +11,11 @@ from tests.chaos import settable_clock, trap
 from comfy_api_service.cli.main import main
 
 FOLDER = "CHAOS_FOLDER"
+NAME = "CHAOS_NAME"
 
 if __name__ == "__main__":
     folder = Path(os.environ[FOLDER])
-    trap.install(folder)
-    settable_clock.install(folder)
+    name = os.environ[NAME]
+    trap.install(folder, name)
+    settable_clock.install(folder / name)
     main()

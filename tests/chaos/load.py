@@ -4,6 +4,8 @@ import random
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -40,12 +42,24 @@ class Told:
     """Answers that should never be given."""
 
 
+class _Spread:
+    """Speaks through any of several clients."""
+
+    def __init__(self, doors: Sequence[httpx2.Client], rng: random.Random) -> None:
+        self._doors = doors
+        self._rng = rng
+
+    def request(self, method: str, path: str, **content: Any) -> httpx2.Response:
+        return self._rng.choice(self._doors).request(method, path, **content)
+
+
 class Callers:
     """Two threads that work until told to stop."""
 
-    def __init__(self, url: str, seed: int) -> None:
+    def __init__(self, urls: Sequence[str], seed: int) -> None:
+        """`urls`: of the processes that answer; each call goes to any of them."""
         self.told = Told()
-        self._url = url
+        self._urls = urls
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._acknowledged = threading.Condition()
@@ -73,7 +87,12 @@ class Callers:
     def _work(self, number: int, rng: random.Random) -> None:
         mine: list[str] = []
         count = 0
-        with httpx2.Client(base_url=self._url, timeout=PATIENCE, trust_env=False) as client:
+        with ExitStack() as stack:
+            doors = [
+                stack.enter_context(httpx2.Client(base_url=url, timeout=PATIENCE, trust_env=False))
+                for url in self._urls
+            ]
+            client = _Spread(doors, rng)
             while not self._stop.is_set():
                 if len(mine) < BACKLOG:
                     count += 1
@@ -88,7 +107,7 @@ class Callers:
                     self._look(client, rng.choice(mine), mine)
                 self._stop.wait(PACE * rng.uniform(0.5, 1.5))
 
-    def _submit(self, client: httpx2.Client, key: str, rng: random.Random) -> str | None:
+    def _submit(self, client: _Spread, key: str, rng: random.Random) -> str | None:
         """Insist, with the same key, until it is acknowledged or the callers go home."""
         body = {"prompt": "a lighthouse", "steps": 4, "width": 64, "height": 64,
                 "seed": rng.getrandbits(48), "batch_size": rng.choice((1, 1, 1, 2))}  # fmt: skip
@@ -111,11 +130,11 @@ class Callers:
                 self._stop.wait(0.3)
         return None
 
-    def _cancel(self, client: httpx2.Client, job_id: str) -> None:
+    def _cancel(self, client: _Spread, job_id: str) -> None:
         self.told.cancels.add(job_id)
         self._ask(client, "DELETE", f"/api/v1/jobs/{job_id}")
 
-    def _look(self, client: httpx2.Client, job_id: str, mine: list[str]) -> None:
+    def _look(self, client: _Spread, job_id: str, mine: list[str]) -> None:
         answer = self._ask(client, "GET", f"/api/v1/jobs/{job_id}")
         if answer is not None and answer.status_code == 200:
             status = answer.json()["status"]
@@ -125,7 +144,7 @@ class Callers:
         elif answer is not None and answer.status_code == 404:
             self.told.wrong.append(f"{job_id} was acknowledged and is not found")
 
-    def _ask(self, client: httpx2.Client, method: str, path: str, **content: Any) -> httpx2.Response | None:
+    def _ask(self, client: _Spread, method: str, path: str, **content: Any) -> httpx2.Response | None:
         """An answer, or None if there was none; every error is held to what was promised of errors."""
         begun = time.monotonic()
         try:

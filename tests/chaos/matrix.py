@@ -2,19 +2,21 @@
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from tests.chaos import rows
 
 from comfy_api_service.domain.errors import Code
 
 if TYPE_CHECKING:
+    from tests.chaos.outages import Server
+    from tests.chaos.proxy import Line
     from tests.chaos.scene import Scene
 
 
@@ -56,21 +58,49 @@ class Command:
 
     name: str
     arguments: tuple[str, ...]
-    listens: bool = True
-    """It says where it listens; one that does not is taken for started at once."""
+    answers: bool
+    """Callers speak to it."""
+    drives: bool
+    """It drives backends."""
 
 
-SERVE: Final = Command("the service", ("serve", "--port", "0"))
+class Surroundings(Protocol):
+    """The servers that the service's processes share, started."""
+
+    @property
+    def servers(self) -> Mapping[str, "Server"]:
+        """By name."""
+        ...
+
+    @property
+    def results(self) -> Path | None:
+        """Where files of results are to be found; None: in the data folder."""
+        ...
+
+    def environment(self, name: str) -> Mapping[str, str]:
+        """The settings by which the process of this name finds them."""
+        ...
+
+
+Surrounded = Callable[[Path, Callable[[], "Line"], Sequence[str]], AbstractContextManager[Surroundings]]
+"""Given a folder, what makes lines, and the names of the processes, each of which has lines of its own."""
 
 
 @dataclass(frozen=True, slots=True)
-class Servers:
-    """What else a row's runs need, started: a database server, a store."""
+class Stack:
+    """What is started for a run, beside two backends and callers."""
 
-    environment: Mapping[str, str]
-    """The settings by which the service finds them."""
-    found: Any
-    """What the row's faults want to have of them; in a scene it is `servers`."""
+    commands: tuple[Command, ...]
+    surrounded: Surrounded | None = None
+
+    @property
+    def shared(self) -> bool:
+        """Several workers share the backends."""
+        return sum(command.drives for command in self.commands) > 1
+
+
+SINGLE: Final = Stack((Command("the service", ("serve", "--port", "0"), answers=True, drives=True),))
+"""Everything in one process, over SQLite and files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +111,7 @@ class Row:
     place: int
     """Order in the table."""
     cells: Mapping[Column, Cell | Senseless]
-    commands: tuple[Command, ...] = (SERVE,)
-    """The service's processes, those first that callers speak to; the last one works."""
-    servers: Callable[[Path], AbstractContextManager[Servers]] | None = None
-    """Starts what its runs need beside ComfyUI, in a folder for it."""
+    stack: Stack = SINGLE
 
     def __post_init__(self) -> None:
         absent = [column for column in Column if column not in self.cells]
@@ -94,12 +121,15 @@ class Row:
 
 @cache
 def matrix() -> tuple[Row, ...]:
-    """Every row: `ROW` of each module in `rows/`."""
+    """Every row: `ROW` of each module in `rows/`, and `SCALED` of those that run on both stacks."""
     modules = [
         importlib.import_module(f"{rows.__name__}.{module.name}")
         for module in pkgutil.iter_modules(rows.__path__)
     ]
-    return tuple(sorted((module.ROW for module in modules), key=lambda row: row.place))
+    found = [
+        getattr(module, name) for module in modules for name in ("ROW", "SCALED") if hasattr(module, name)
+    ]
+    return tuple(sorted(found, key=lambda row: row.place))
 
 
 def row_of(name: str) -> Row:

@@ -9,7 +9,7 @@ from typing import Any
 from tests.chaos.load import Told
 from tests.chaos.matrix import Cell
 from tests.chaos.scene import Scene
-from tests.support.checker import Fault, Kind, faults
+from tests.support.checker import Fault, Kind, faults, opened
 
 from comfy_api_service.domain.errors import Code
 
@@ -17,9 +17,8 @@ from comfy_api_service.domain.errors import Code
 def judge(scene: Scene, cell: Cell) -> list[Fault]:
     """Every fault; the service has ended."""
     told = scene.callers.told
-    found = faults(scene.data, told.jobs.values())
-    with closing(sqlite3.connect(scene.data / "comfy-api.sqlite3")) as db:
-        db.row_factory = sqlite3.Row
+    found = faults(scene.data, told.jobs.values(), artifacts=scene.results)
+    with closing(opened(scene.data)) as db:
         found += _keys(db, told)
         found += _ends(db, told, cell)
         found += _runs(db, [record for backend in scene.backends for record in backend.records()], cell)
@@ -30,7 +29,7 @@ def judge(scene: Scene, cell: Cell) -> list[Fault]:
 
 
 def jobs_of(scene: Scene) -> int:
-    with closing(sqlite3.connect(scene.data / "comfy-api.sqlite3")) as db:
+    with closing(opened(scene.data)) as db:
         count: int = db.execute("SELECT count(*) FROM jobs").fetchone()[0]
         return count
 

@@ -1,4 +1,4 @@
-"""One run of a cell: two ComfyUI servers, the service, callers, lines between them, and a fault or some."""
+"""One run of a cell: two ComfyUI servers, the service, what it needs, callers, lines between them, faults."""
 
 import itertools
 import json
@@ -7,25 +7,30 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import httpx2
 from tests.chaos import settable_clock
 from tests.chaos.backend import Backend
-from tests.chaos.launcher import FOLDER
+from tests.chaos.launcher import FOLDER, NAME
 from tests.chaos.load import Callers
-from tests.chaos.matrix import Command, Row
-from tests.chaos.proxy import lines
+from tests.chaos.matrix import Command, Row, Surroundings
+from tests.chaos.outages import Server
+from tests.chaos.proxy import Line, lines
+from tests.chaos.sites import SHARED
 from tests.chaos.trap import FIRED, ORDERS
 from tests.support.processes import Process
+from tests.support.schema import bound
 
 ROOT: Final = Path(__file__).parents[2]
 BACKENDS: Final = 2
+SHARED_POINTS: Final = 12
+"""Failpoints tried in a run of several processes: each costs the start of one, and one machine has tried most."""
 LIMIT: Final = 60.0
 """Seconds within which whatever is waited for comes, when it comes at all."""
 
@@ -39,11 +44,11 @@ class Form:
     times: int
     """Faults of one kind in a run."""
     points: int | None
-    """Failpoints tried in a run; None: a share, so that all seeds together try each."""
+    """Failpoints tried in a run; None: a share, so that all seeds together try each (on one machine)."""
     seeds: int
 
 
-FULL: Final = Form(stop_seconds=30.0, times=3, points=None, seeds=3)
+FULL: Final = Form(stop_seconds=30.0, times=2, points=None, seeds=2)
 SHORT: Final = Form(stop_seconds=1.5, times=1, points=1, seeds=1)
 
 
@@ -60,11 +65,11 @@ class Scene:
         self.missed: list[str] = []
         """Failpoints that nothing came by."""
         self.starts = 0
-        self.servers: Any = None
-        """What the row's own servers are to its faults."""
         self.backends: list[Backend] = []
-        self._row = row
-        self._environment: Mapping[str, str] = {}
+        self.doors: dict[str, Line] = {}
+        """The callers' lines to the processes that answer, by their names."""
+        self._stack = row.stack
+        self._around: Surroundings | None = None
         self._processes: dict[str, Process] = {}
         self._orders = itertools.count()
 
@@ -72,14 +77,14 @@ class Scene:
         """Start everything; the stack ends it."""
         (self.folder / FIRED).touch()
         self._order([])
-        settable_clock.set_clock(self.folder)
-        if self._row.servers is not None:
+        self.set_clocks()
+        make = stack.enter_context(lines())
+        self.doors = {command.name: make() for command in self._stack.commands if command.answers}
+        if self._stack.surrounded is not None:
             place = self.folder / "servers"
             place.mkdir()
-            started = stack.enter_context(self._row.servers(place))
-            self._environment, self.servers = started.environment, started.found
-        make = stack.enter_context(lines())
-        self.front = make()
+            self._around = stack.enter_context(self._stack.surrounded(place, make, self.names()))
+            stack.enter_context(bound(self.folder, self.server("PostgreSQL").url))
         for number in range(BACKENDS):
             place = self.folder / f"comfyui-{number}"
             place.mkdir()
@@ -89,11 +94,23 @@ class Scene:
             self.backends.append(backend)
         stack.callback(self._close)
         self.start()
-        self.callers = Callers(f"http://127.0.0.1:{self.front.port}", self.seed)
+        urls = [f"http://127.0.0.1:{door.port}" for door in self.doors.values()]
+        self.callers = Callers(urls, self.seed)
 
     @property
     def data(self) -> Path:
+        """Where the database is looked for."""
         return self.folder / "data"
+
+    @property
+    def results(self) -> Path:
+        """Where files of results are."""
+        elsewhere = None if self._around is None else self._around.results
+        return elsewhere or self.data / "artifacts"
+
+    def folder_of(self, name: str) -> Path:
+        """A process's data folder."""
+        return self.folder / f"data of {name}" if self._stack.shared else self.data
 
     # --- what faults do
 
@@ -121,12 +138,28 @@ class Scene:
     # --- the service
 
     @property
-    def service(self) -> Process:
-        """The process that callers speak to."""
-        return self.process(self._row.commands[0].name)
+    def shared(self) -> bool:
+        """Several workers share the backends."""
+        return self._stack.shared
+
+    def names(self, *, drives: bool = False) -> list[str]:
+        """Of all processes, or of those that drive backends."""
+        return [command.name for command in self._stack.commands if command.drives or not drives]
+
+    def one_of(self, who: str = "") -> str:
+        """The name of a process, one of those whose names begin so; without it, of one that drives backends."""
+        return self.rng.choice([name for name in self.names(drives=not who) if name.startswith(who)])
 
     def process(self, name: str) -> Process:
         return self._processes[name]
+
+    def server(self, name: str) -> Server:
+        """One of those that the processes share."""
+        assert self._around is not None, "this stack has no servers"
+        return self._around.servers[name]
+
+    def servers(self) -> list[Server]:
+        return [] if self._around is None else list(self._around.servers.values())
 
     def processes(self) -> list[Process]:
         return list(self._processes.values())
@@ -137,10 +170,11 @@ class Scene:
 
     def start(self) -> None:
         """Start what does not live, as often as an order for its start kills it."""
-        for command in self._row.commands:
+        for command in self._stack.commands:
             while not self._lives(command):
                 self._begin(command)
-        self.front.lead_to(int(self.service.url.rpartition(":")[2]))
+        for name, door in self.doors.items():
+            door.lead_to(int(self.process(name).url.rpartition(":")[2]))
         self.starts += 1
 
     def _lives(self, command: Command) -> bool:
@@ -154,14 +188,13 @@ class Scene:
         environment = {
             "PYTHONPATH": str(ROOT),
             FOLDER: str(self.folder),
-            "DATA_DIR": str(self.data),
+            NAME: command.name,
+            "DATA_DIR": str(self.folder_of(command.name)),
             "COMFYUI_URL": ",".join(f"http://127.0.0.1:{backend.line.port}" for backend in self.backends),
-            **self._environment,
+            **({} if self._around is None else self._around.environment(command.name)),
         }
         process = Process(arguments, folder=self.folder, environment=environment)
         self._processes[command.name] = process
-        if not command.listens:
-            return
         self.until(partial(_begun, process))
         if not process.url and process.popen.poll() != -signal.SIGKILL:
             raise AssertionError(f"{command.name} does not start:\n" + "\n".join(process.output[-20:]))
@@ -170,11 +203,22 @@ class Scene:
         for process in self.processes():
             process.close()
 
-    def kill(self, name: str | None = None) -> None:
-        """kill -9 of a process of the service; without a name, of the one that works."""
-        name = name or self._row.commands[-1].name
+    def kill(self, name: str) -> None:
+        """kill -9 of a process of the service."""
         self.process(name).kill()
-        self.hit(f"kill -9 of {name}", signalled=True)
+        self.hit(f"kill -9 of {_kind(name)}", signalled=True)
+
+    def restart(self, name: str) -> None:
+        """SIGTERM, and start again when it has ended."""
+        code = self.process(name).terminate(LIMIT)
+        assert code in {0, -signal.SIGKILL}, f"a drain ends with 0, not {code}"  # -9: an order killed it
+        self.hit(f"SIGTERM to {_kind(name)}", signalled=True)
+        self.start()
+
+    def set_clocks(self, *, offset: float = 0.0, rate: float = 1.0, name: str | None = None) -> None:
+        """The clock of the machine that this process runs on, or of all."""
+        for one in self.names() if name is None else [name]:
+            settable_clock.set_clock(self.folder / one, offset=offset, rate=rate)
 
     def carry_on(self) -> None:
         """SIGCONT to whatever stands still."""
@@ -192,7 +236,7 @@ class Scene:
         """If there is one, and if the service still answers: a failpoint may kill it meanwhile."""
         with (
             suppress(httpx2.TransportError),
-            httpx2.Client(base_url=self.service.url, timeout=10, trust_env=False) as client,
+            httpx2.Client(base_url=self._answering().url, timeout=10, trust_env=False) as client,
         ):
             found = client.get("/api/v1/jobs", params={"status": "running", "limit": 1})
             for job in found.json()["jobs"] if found.is_success else ():
@@ -201,10 +245,12 @@ class Scene:
 
     # --- failpoints
 
-    def arm(self, points: dict[str, str]) -> list[str]:
-        """Order what happens where (`kill`, `stop`, `raise`, `slow` by point), instead of earlier orders."""
+    def arm(self, points: dict[str, str], who: str = "") -> list[str]:
+        """Order what happens where (`kill`, `stop`, `raise`, `slow` by point), instead of earlier orders, to the
+        first process whose name begins with `who`.
+        """
         orders = [
-            {"id": f"o{next(self._orders)}", "point": point, "action": action}
+            {"id": f"o{next(self._orders)}", "point": point, "action": action, "who": who}
             for point, action in points.items()
         ]
         self._order(orders)
@@ -226,6 +272,8 @@ class Scene:
             mixed = self.rng.sample(mixed, self.form.points)
         else:
             mixed = mixed[self.seed % self.form.seeds :: self.form.seeds]
+            if self.shared:
+                mixed = sorted(mixed, key=lambda point: not point.startswith(SHARED))[:SHARED_POINTS]
         self.rng.shuffle(mixed)
         return mixed
 
@@ -234,8 +282,11 @@ class Scene:
     def heal(self) -> None:
         """Take back what can be taken back, and see that all of it lives."""
         self._order([])
-        settable_clock.set_clock(self.folder)
-        self.front.heal()
+        self.set_clocks()
+        for door in self.doors.values():
+            door.heal()
+        for server in self.servers():
+            server.heal()
         for backend in self.backends:
             backend.line.heal()
             if backend.process.popen.poll() is not None:
@@ -245,11 +296,16 @@ class Scene:
         self.carry_on()
         self.start()
 
+    def _answering(self) -> Process:
+        """A process that answers callers and lives, if there is one."""
+        processes = [self.process(name) for name in self.doors]
+        return next((one for one in processes if one.popen.poll() is None), processes[0])
+
     def open_jobs(self) -> int | None:
         """How many jobs have not ended, 100 at most; None if the service does not say."""
         try:
             answer = httpx2.get(
-                f"{self.service.url}/api/v1/jobs",
+                f"{self._answering().url}/api/v1/jobs",
                 params={"status": ["queued", "running"], "limit": 100},
                 timeout=10,
                 trust_env=False,
@@ -257,6 +313,11 @@ class Scene:
         except httpx2.TransportError:
             return None
         return len(answer.json()["jobs"]) if answer.is_success else None
+
+
+def _kind(name: str) -> str:
+    """A process's name without its number."""
+    return name.rstrip(" 0123456789")
 
 
 def _begun(process: Process) -> bool:

@@ -32,6 +32,7 @@ class Wall:
 def set_clock(folder: Path, *, offset: float = 0.0, rate: float = 1.0) -> None:
     """From now on the service's clock is `offset` seconds off, and runs `rate` times as fast."""
     now = time.time()
+    folder.mkdir(exist_ok=True)
     path = folder / CLOCK
     fresh = path.with_suffix(".new")
     fresh.write_text(json.dumps({"shown": now + offset, "since": now, "rate": rate}))

@@ -13,6 +13,7 @@ import comfy_api_service
 from comfy_api_service import db, signals, storage
 from comfy_api_service.comfyui.client import ComfyClient
 from comfy_api_service.db.base import Database
+from comfy_api_service.redis_link.link import RedisLink
 from comfy_api_service.signals.base import Signals
 from comfy_api_service.storage.base import Storage
 from comfy_api_service.storage.tree import Tree
@@ -30,6 +31,8 @@ CALLS: Final = tuple(
 STORES: Final = ("put", "delete", "expect", "forget")
 """What changes a store; `check` and the sweeps are upkeep of minutes and hours."""
 PUBLICATIONS: Final = ("wake", "publish", "ask_cancel", "pool_changed")
+EXCHANGES: Final = (RedisLink.ask.__name__,)
+"""What is sent to Redis: publications are, some at a time, a little after they were put down."""
 
 RARE: Final = {
     "db.parts": "before the service answers anything",
@@ -37,15 +40,13 @@ RARE: Final = {
     "db.Backends.remove": "an operator's wish",
     "db.Backends.set_draining": "an operator's wish",
     "db.Fleet._rescue": "only of backends that were taken off the list with prompts on them",
-    "db.Fleet._leave": "only workers beside others come by",
-    "db.SharedLease._prove": "only workers beside others come by",
-    "db.Worker._bury": "only workers beside others come by",
+    "db.Driver._claimed_after_all": "only if the answer to a claim's commit was lost",
     "db.Batches.submit": "the load sends no batches: nothing tells an unanswered one from another",
     "db.Jobs.purge": "the load deletes no results: the checker wants to see them",
     "db.Preparation.prepare": "only of jobs that came before any inventory was known",
     "db.Reporter.give_up": "only of jobs past their deadline, and unservable ones",
-    "db.Reporter.left_over": "only if a commit's answer was lost, or the attempt was",
-    "db.Reporter.is_closed": "only if the attempt was lost to somebody",
+    "db.Reporter.is_closed": "only of a prompt whose attempt another worker took over meanwhile",
+    "db.Reporter.left_over": "only if an attempt was replaced, or a commit's answer was lost",
     "db.Upkeep.delete_expired": "results expire after days",
     "db.Upkeep.forget_old": "every ten minutes",
     "db.forget": "every ten minutes",
@@ -56,10 +57,15 @@ RARE: Final = {
 }
 """Sites that a run of some seconds does not come by, with the reason."""
 
+SHARED: Final = ("db.Fleet._leave", "db.SharedLease._prove", "db.Worker._bury", "redis.ask")
+"""Sites that only workers beside others come by."""
+
 
 def implementations(package: ModuleType, protocol: type) -> list[type]:
-    """Every class of a package that offers all that the Protocol does."""
-    wanted = [name for name in vars(protocol) if not name.startswith("_")]
+    """Every class of a package that has all methods of the Protocol."""
+    wanted = [
+        name for name, what in vars(protocol).items() if not name.startswith("_") and inspect.isfunction(what)
+    ]
     found = []
     for module in pkgutil.iter_modules(package.__path__):
         if module.name == "base" or module.ispkg:
@@ -130,13 +136,15 @@ def _named(argument: ast.expr, around: tuple[str, ...]) -> str:
     return ".".join(around[:depth])
 
 
-def points() -> tuple[str, ...]:
-    """Every failpoint that a run can reach, sorted."""
+def points(*, shared: bool = False) -> tuple[str, ...]:
+    """Every failpoint that a run can reach, sorted; `shared`: one with several workers."""
     found = {f"db.{name}.{when}" for name in writes() - {""} for when in (BEFORE, INSIDE, AFTER)}
     for kind, names in (
         ("comfyui", CALLS),
         ("store", (*STORES, *(name for name in ("publish",) if hasattr(Tree, name)))),
         ("signal", PUBLICATIONS),
+        ("redis", EXCHANGES),
     ):
         found |= {f"{kind}.{name}.{when}" for name in names for when in (BEFORE, AFTER)}
-    return tuple(sorted(point for point in found if point.rpartition(".")[0] not in RARE))
+    left_out = {*RARE, *(() if shared else SHARED)}
+    return tuple(sorted(point for point in found if point.rpartition(".")[0] not in left_out))

@@ -279,7 +279,7 @@ def test_an_error_without_a_name_is_found() -> None:
 
 
 def judged(answer: httpx2.Response, wrong: list[str]) -> None:
-    callers = Callers("http://service.test", 0)
+    callers = Callers(["http://service.test"], 0)
     callers._judge(answer)
     assert callers.told.wrong == wrong
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from tests.chaos import campaign, report, settable_clock, sites
-from tests.chaos.launcher import FOLDER
+from tests.chaos.launcher import FOLDER, NAME
 from tests.chaos.matrix import Column, Row, Senseless, cells, matrix
 from tests.chaos.proxy import Line, lines
 from tests.chaos.scene import ROOT
@@ -29,9 +29,9 @@ def test_every_cell_is_run_or_has_its_reason() -> None:
 
 
 def test_every_implementation_of_the_outside_has_failpoints() -> None:
-    assert "SqliteDatabase" in [one.__name__ for one in sites.databases()]
-    assert "LocalStorage" in [one.__name__ for one in sites.stores()]
-    assert "MemorySignals" in [one.__name__ for one in sites.carriers()]
+    assert {one.__name__ for one in sites.databases()} == {"SqliteDatabase", "PostgresDatabase"}
+    assert {one.__name__ for one in sites.stores()} == {"LocalStorage", "S3Storage"}
+    assert {one.__name__ for one in sites.carriers()} == {"MemorySignals", "RedisSignals"}
 
 
 def test_failpoints_are_found_in_the_code() -> None:
@@ -39,6 +39,8 @@ def test_failpoints_are_found_in_the_code() -> None:
     for point in ("db.Submissions._insert.inside", "db.next_job.after", "db.Reporter.finish.before",
                   "comfyui.submit.after", "store.put.before", "signal.publish.after"):  # fmt: skip
         assert point in points
+    assert "redis.ask.before" in sites.points(shared=True)
+    assert "redis.ask.before" not in points
     known = {"db": sites.writes(), "comfyui": set(sites.CALLS), "store": set(sites.STORES)}
     for name in sites.RARE:
         kind, _, rest = name.partition(".")
@@ -50,7 +52,7 @@ import asyncio, os, sys
 from pathlib import Path
 from tests.chaos import trap
 from comfy_api_service.signals.memory import MemorySignals
-trap.install(Path(os.environ["CHAOS_FOLDER"]))
+trap.install(Path(os.environ["CHAOS_FOLDER"]), os.environ["CHAOS_NAME"])
 signals = MemorySignals()
 print("begun", flush=True)
 signals.wake()
@@ -58,12 +60,12 @@ print(signals.wakes, flush=True)
 """
 
 
-def trapped(folder: Path, orders: str) -> subprocess.CompletedProcess[str]:
+def trapped(folder: Path, orders: str, name: str = "worker 1") -> subprocess.CompletedProcess[str]:
     (folder / ORDERS).write_text(orders)
     (folder / FIRED).touch()
     return subprocess.run(
         [sys.executable, "-c", PROGRAM],
-        env={**os.environ, "PYTHONPATH": str(ROOT), FOLDER: str(folder)},
+        env={**os.environ, "PYTHONPATH": str(ROOT), FOLDER: str(folder), NAME: name},
         capture_output=True,
         text=True,
         check=False,
@@ -72,7 +74,9 @@ def trapped(folder: Path, orders: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_failpoint_kills_once_and_only_where_it_was_ordered(tmp_path: Path) -> None:
-    order = '[{"id": "o1", "point": "signal.wake.before", "action": "kill"}]'
+    order = '[{"id": "o1", "point": "signal.wake.before", "action": "kill", "who": "worker"}]'
+    other = trapped(tmp_path, order, "API 1")
+    assert (other.returncode, other.stdout) == (0, "begun\n1\n")
     killed = trapped(tmp_path, order)
     assert (killed.returncode, killed.stdout) == (-signal.SIGKILL, "begun\n")
     assert (tmp_path / FIRED).read_text().split() == ["o1"]
@@ -81,7 +85,7 @@ def test_a_failpoint_kills_once_and_only_where_it_was_ordered(tmp_path: Path) ->
 
 
 def test_a_failpoint_raises_what_its_other_side_would(tmp_path: Path) -> None:
-    failed = trapped(tmp_path, '[{"id": "o1", "point": "signal.wake.after", "action": "raise"}]')
+    failed = trapped(tmp_path, '[{"id": "o1", "point": "signal.wake.after", "action": "raise", "who": ""}]')
     assert failed.returncode == 1
     assert "ConnectionError" in failed.stderr
 

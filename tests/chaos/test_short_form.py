@@ -13,6 +13,8 @@ CHOSEN = [
     ("ComfyUI", Column.STOPPED),
     ("network", Column.HALVED),
     ("disk", Column.REFUSED),
+    ("worker", Column.KILLED),
+    ("Redis", Column.LOST),
 ]
 
 

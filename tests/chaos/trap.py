@@ -1,10 +1,11 @@
 """Failpoints, wrapped around the service's side effects from outside: in a process that a test started.
 
-What is armed stands in a file that whoever drives the test rewrites; each order is carried out once, in whatever
-process comes by first, and noted in another file before it is.
+What is armed stands in a file that whoever drives the test rewrites; each order is carried out once, by the first of
+the processes it is meant for that comes by, and noted in another file before it is.
 """
 
 import asyncio
+import fcntl
 import functools
 import inspect
 import json
@@ -21,6 +22,7 @@ from tests.chaos.sites import (
     AFTER,
     BEFORE,
     CALLS,
+    EXCHANGES,
     INSIDE,
     PUBLICATIONS,
     STORES,
@@ -33,6 +35,7 @@ from tests.chaos.sites import (
 from comfy_api_service.comfyui.client import ComfyClient
 from comfy_api_service.comfyui.errors import NoAnswer, Unreachable
 from comfy_api_service.domain.errors import Unavailable
+from comfy_api_service.redis_link.link import RedisAway, RedisLink
 from comfy_api_service.storage.base import StorageUnavailable
 from comfy_api_service.storage.tree import Tree
 
@@ -47,6 +50,7 @@ FAULTS: Final[dict[str, Callable[[str], Exception]]] = {
     ),
     "store": lambda _: StorageUnavailable("The store cannot be reached."),
     "signal": lambda _: ConnectionError("the carrier of signals is gone"),
+    "redis": lambda _: RedisAway(),
 }
 """What each kind of side effect raises when its other side is gone."""
 
@@ -54,7 +58,8 @@ FAULTS: Final[dict[str, Callable[[str], Exception]]] = {
 class Trap:
     """Looks up whether a point is armed, and does what was ordered."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, name: str) -> None:
+        self._name = name
         self._orders = folder / ORDERS
         self._fired = folder / FIRED
         self._read_at: tuple[int, int] = (0, 0)
@@ -71,14 +76,22 @@ class Trap:
                 done = set(self._fired.read_text().split())
                 orders = json.loads(self._orders.read_text())
                 self._armed = {
-                    one["point"]: (one["id"], one["action"]) for one in orders if one["id"] not in done
+                    one["point"]: (one["id"], one["action"])
+                    for one in orders
+                    if one["id"] not in done and self._name.startswith(one["who"])
                 }
             order = self._armed.pop(point, None)
-            if order is None:
-                return None
-            with self._fired.open("a") as noted:
-                noted.write(f"{order[0]}\n")
-            return order[1]
+            return order[1] if order is not None and self._first(order[0]) else None
+
+    def _first(self, order: str) -> bool:
+        """Note an order as carried out, unless another process did."""
+        with self._fired.open("a+") as noted:
+            fcntl.flock(noted, fcntl.LOCK_EX)
+            noted.seek(0)
+            if order in noted.read().split():
+                return False
+            noted.write(f"{order}\n")
+        return True
 
     def _act(self, point: str, action: str) -> float:
         """Seconds to wait, after what else was ordered."""
@@ -104,20 +117,23 @@ class Trap:
             await asyncio.sleep(self._act(point, action))
 
 
-def install(folder: Path) -> None:
-    """Wrap every side effect; `folder` has the orders."""
-    trap = Trap(folder)
+def install(folder: Path, name: str) -> None:
+    """Wrap every side effect; `folder` has the orders, `name` is what they call this process."""
+    trap = Trap(folder, name)
     for database in databases():
         database.write = _transaction(trap, database.write)
     for store in stores():
-        for name in STORES:
-            setattr(store, name, _wrapped(trap, getattr(store, name), f"store.{name}"))
+        for change in STORES:
+            setattr(store, change, _wrapped(trap, getattr(store, change), f"store.{change}"))
     Tree.publish = _wrapped(trap, Tree.publish, "store.publish")  # type: ignore[method-assign]
     for carrier in carriers():
-        for name in PUBLICATIONS:
-            setattr(carrier, name, _wrapped(trap, getattr(carrier, name), f"signal.{name}"))
-    for name in CALLS:
-        setattr(ComfyClient, name, _wrapped(trap, getattr(ComfyClient, name), f"comfyui.{name}"))
+        for publication in PUBLICATIONS:
+            setattr(
+                carrier, publication, _wrapped(trap, getattr(carrier, publication), f"signal.{publication}")
+            )
+    for kind, owner, names in (("comfyui", ComfyClient, CALLS), ("redis", RedisLink, EXCHANGES)):
+        for call in names:
+            setattr(owner, call, _wrapped(trap, getattr(owner, call), f"{kind}.{call}"))
 
 
 def _transaction(trap: Trap, write: Any) -> Any:

@@ -56,8 +56,7 @@ def faults(
 ) -> list[Fault]:
     """As `check`, told apart."""
     files = artifacts or folder / "artifacts"
-    with closing(_opened(folder)) as db:
-        db.row_factory = sqlite3.Row
+    with closing(opened(folder)) as db:
         found = {
             Kind.LOST: [*_lost(db, acknowledged), *_artifacts(db, files)],
             Kind.DOUBLED: [
@@ -80,10 +79,12 @@ def faults(
     return [Fault(kind, text) for kind, texts in found.items() for text in texts]
 
 
-def _opened(folder: Path) -> sqlite3.Connection:
+def opened(folder: Path) -> sqlite3.Connection:
     """The folder's database; one on PostgreSQL as a copy in memory, so that the same questions are asked of it."""
     url = url_of(folder)
-    return sqlite3.connect(folder / NAME) if url is None else blocking(lambda: _copy(url))
+    db = sqlite3.connect(folder / NAME) if url is None else blocking(lambda: _copy(url))
+    db.row_factory = sqlite3.Row
+    return db
 
 
 async def _copy(url: str) -> sqlite3.Connection:

@@ -135,7 +135,17 @@ class PostgresServer:
             self._process.wait(30)
             self._process = None
 
+    def kill(self) -> None:
+        """kill -9 of its first process; returns when the others have noticed, and ended."""
+        assert self._process is not None
+        children = psutil.Process(self._process.pid).children()
+        self.stop(signal.SIGKILL)
+        _, left = psutil.wait_procs(children, timeout=30)
+        assert not left, "its processes live on without the first"
+
     def remove(self) -> None:
+        if self._process is not None:
+            self.send(signal.SIGCONT)
         self.stop()
         shutil.rmtree(self._folder)
 

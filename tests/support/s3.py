@@ -122,6 +122,12 @@ class S3Server:
         self._process.kill()
         self._process.wait(10)
 
+    def end(self) -> None:
+        """SIGTERM: it lets requests end."""
+        assert self._process is not None
+        self._process.terminate()
+        self._process.wait(30)
+
     def folder(self, bucket: Bucket) -> Path:
         """Where the files of its objects are."""
         return self.root / bucket.name

@@ -69,6 +69,11 @@ class Valkey:
         self.process.kill()
         self.process.wait(10)
 
+    def end(self) -> None:
+        """SIGTERM: it says goodbye."""
+        self.process.terminate()
+        self.process.wait(10)
+
     def pause(self) -> None:
         """SIGSTOP: connections stay open, and nothing answers."""
         os.kill(self.process.pid, signal.SIGSTOP)

@@ -79,11 +79,13 @@ _FREE = """removed_at IS NULL AND NOT EXISTS (
 
 
 async def take(tx: Tx, backend_id: str, worker_id: str) -> Backend | None:
-    """Drive a backend from now on; None if somebody else does."""
+    """Drive a backend from now on; None if somebody else does. It may be this worker's already: one that did not
+    hear of the commit asks again.
+    """
     await tx.lock("backends")
     row = await tx.one(
         f"""UPDATE backends SET worker_id = :worker, state = 'offline'
-            WHERE id = :id AND {_FREE} RETURNING {_COLUMNS}""",
+            WHERE id = :id AND ({_FREE} OR removed_at IS NULL AND worker_id = :worker) RETURNING {_COLUMNS}""",
         {"id": backend_id, "worker": worker_id},
     )
     return None if row is None else _from_row(row)

@@ -191,8 +191,8 @@ class PostgresDatabase:
     async def _transaction(self, function: Callable[[Tx], Awaitable[T]]) -> T:
         connection = await self._acquired(self._writers)
         try:
-            await connection.execute("BEGIN")
             try:
+                await connection.execute("BEGIN")
                 result = await function(PostgresTx(connection, self._for_many))
             except BaseException as fault:
                 await _roll_back(connection, fault)

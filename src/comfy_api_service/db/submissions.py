@@ -17,7 +17,7 @@ from comfy_api_service.db.base import CommitUnknown, Database, Part, Tx, dumps, 
 from comfy_api_service.db.counters import open_seconds
 from comfy_api_service.db.records import output_document
 from comfy_api_service.db.requirements import ensure_requirements
-from comfy_api_service.domain.errors import ServiceError
+from comfy_api_service.domain.errors import ServiceError, Unavailable
 from comfy_api_service.domain.events import EventType
 from comfy_api_service.domain.job import State, Status
 from comfy_api_service.domain.submission import NewJob
@@ -26,6 +26,8 @@ log = structlog.get_logger()
 
 GROUP = 200
 """Most submissions in one transaction."""
+ANSWER_SECONDS = 8.0
+"""The longest that a caller waits: a group that the database holds up would hold up those behind it twice as long."""
 DOUBT_SECONDS = 0.2
 """Before a group is looked for that may have been written: the connection was lost just now."""
 
@@ -91,12 +93,22 @@ class Submissions:
         self._flushing: asyncio.Task[None] | None = None
 
     async def add(self, job: NewJob) -> Outcome:
-        """Durable when it returns. A caller that leaves cancels nothing."""
+        """Durable when it returns. A caller that leaves cancels nothing.
+
+        Raises `Unavailable` after `ANSWER_SECONDS`: what is being written then may be there later, what is not
+        will not be.
+        """
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self._arrived.append((job, future))
+        mine = (job, future)
+        self._arrived.append(mine)
         if self._flushing is None:
             self._flushing = asyncio.create_task(self._flush(), name="submissions")
-        return await future
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                return await future
+        except TimeoutError as fault:
+            self._arrived = [one for one in self._arrived if one is not mine]
+            raise Unavailable("The database does not answer now.") from fault
 
     async def _flush(self) -> None:
         try:

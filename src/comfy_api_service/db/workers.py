@@ -29,8 +29,8 @@ class Living:
 async def register(
     tx: Tx, worker_id: str, *, node_id: str, scope: Collection[str] | None, now: float, alone: bool
 ) -> None:
-    """Enter a worker, or one that was taken for gone anew. `alone`: a lock proves that no other lives, so their
-    rows can go. `scope`: ids of the backends that it may drive, None for any.
+    """Enter a worker, or one that was taken for gone anew, or that did not hear that it was entered. `alone`: a lock
+    proves that no other lives, so their rows can go. `scope`: ids of the backends that it may drive, None for any.
     """
     await tx.lock("backends")
     if alone:
@@ -38,7 +38,9 @@ async def register(
     await tx.run("DELETE FROM workers" if alone else f"DELETE FROM workers WHERE NOT {LIVING}")
     await tx.run(
         """INSERT INTO workers (id, node_id, counter, started_at, scope)
-           VALUES (:id, :node, 0, :now, :scope)""",
+           VALUES (:id, :node, 0, :now, :scope)
+           ON CONFLICT (id) DO UPDATE SET node_id = excluded.node_id, started_at = excluded.started_at,
+             scope = excluded.scope""",
         {
             "id": worker_id,
             "node": node_id,

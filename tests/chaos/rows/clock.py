@@ -1,14 +1,17 @@
-"""The wall clock of the service's machine, which anybody may set."""
+"""The wall clock of a machine of the service, or of all of them, which anybody may set."""
 
 from tests.chaos.matrix import Cell, Column, Row, Senseless
+from tests.chaos.scaled import scaled
 from tests.chaos.scene import Scene
-from tests.chaos.settable_clock import set_clock
 
 HOUR = 3600.0
 
 
 def set_to(scene: Scene, offset: float, rate: float = 1.0) -> None:
-    set_clock(scene.folder, offset=offset, rate=rate)
+    right = (offset, rate) == (0.0, 1.0)
+    scene.set_clocks(
+        offset=offset, rate=rate, name=None if right else scene.rng.choice([*scene.names(), None])
+    )
     scene.hit("clock set" if rate == 1.0 else f"clock runs at {rate:g}")
 
 
@@ -16,7 +19,7 @@ def killed(scene: Scene) -> None:
     """The clock is another one when the service is back."""
     for offset in (-HOUR, HOUR, 0.0)[: scene.form.times]:
         scene.a_while(0.2, 1.0)
-        scene.kill()
+        scene.kill(scene.one_of())
         set_to(scene, offset)
         scene.start()
         scene.go_on()
@@ -67,3 +70,4 @@ ROW = Row(
         Column.HALVED: Senseless("Its answer is one number."),
     },
 )
+SCALED = scaled(ROW)

@@ -1,6 +1,7 @@
 """ComfyUI: two simulated servers, each a process."""
 
 from tests.chaos.matrix import Cell, Column, Row
+from tests.chaos.scaled import scaled
 from tests.chaos.scene import Scene
 from tests.chaos.ways import DEATHS, restart
 
@@ -74,7 +75,8 @@ def restarted(scene: Scene) -> None:
 
 
 def halved(scene: Scene) -> None:
-    for path in ("", "/view", "/queue", "/history", "/prompt", "/object_info")[: 2 * scene.form.times]:
+    paths = ("", "/view", "/queue", "/history", "/prompt", "/object_info")
+    for path in scene.rng.sample(paths, 2 * scene.form.times):
         for backend in scene.backends:
             backend.fault("halve_responses", n=2, path=path)
             scene.hit(f"ComfyUI: half answers{' of ' + path if path else ''}")
@@ -94,3 +96,4 @@ ROW = Row(
         Column.HALVED: Cell(halved, repeats=True),
     },
 )
+SCALED = scaled(ROW)

@@ -1,9 +1,7 @@
 """API and worker in one process, `comfy-api serve`; both roles die together."""
 
-import signal
-
 from tests.chaos.matrix import Cell, Column, Row, Senseless
-from tests.chaos.scene import LIMIT, Scene
+from tests.chaos.scene import Scene
 from tests.chaos.ways import DEATHS, killed_at, of
 
 
@@ -11,7 +9,7 @@ def killed(scene: Scene) -> None:
     """At moments that nobody chose, then before and after each call to a backend and each signal."""
     for _ in range(scene.form.times):
         scene.a_while(0.2, 1.5)
-        scene.kill()
+        scene.kill(scene.one_of())
         scene.a_while(0.0, 0.6)
         scene.start()
         scene.go_on()
@@ -21,43 +19,45 @@ def killed(scene: Scene) -> None:
 def stopped(scene: Scene) -> None:
     for seconds in (0.5, 2.0, scene.form.stop_seconds)[-scene.form.times :]:
         scene.a_while(0.1, 0.7)
-        scene.stop(scene.service, seconds, "the service")
+        scene.stop(scene.process(scene.one_of()), seconds, "the service")
         scene.go_on()
 
 
 def slow(scene: Scene) -> None:
     for _ in range(scene.form.times):
-        scene.front.slow(2.0)
+        for door in scene.doors.values():
+            door.slow(2.0)
         scene.hit("answers 2 s late")
         scene.go_on(4)
-        scene.front.slow(0.0)
+        for door in scene.doors.values():
+            door.slow(0.0)
         scene.go_on(4)
 
 
 def refused(scene: Scene) -> None:
     for _ in range(scene.form.times):
-        scene.front.refuse()
-        scene.front.cut()
+        door = scene.rng.choice(list(scene.doors.values()))
+        door.refuse()
+        door.cut()
         scene.hit("callers refused")
         scene.a_while(0.5, 2.0)
-        scene.front.heal()
+        door.heal()
         scene.go_on()
 
 
 def restarted(scene: Scene) -> None:
     for _ in range(scene.form.times):
         scene.a_while(0.2, 1.0)
-        scene.service.popen.send_signal(signal.SIGTERM)
-        assert scene.service.popen.wait(LIMIT) == 0, "a drain ends with 0"
-        scene.hit("SIGTERM to the service", signalled=True)
-        scene.start()
+        scene.restart(scene.one_of())
         scene.go_on()
 
 
 def halved(scene: Scene) -> None:
+    doors = scene.doors.values()
     for _ in range(2 * scene.form.times):
-        scene.front.halve(2)
-        if scene.until(lambda: scene.front.halves_left() == 0, 5.0):
+        for door in doors:
+            door.halve(2)
+        if scene.until(lambda: all(door.halves_left() == 0 for door in doors), 5.0):
             scene.hit("answers to callers halved")
         scene.go_on(2)
 

@@ -50,7 +50,7 @@ def lost(scene: Scene) -> None:
     """kill -9, and what SQLite keeps for the living alone is gone: the index of the log."""
     for _ in range(scene.form.times):
         scene.a_while(0.3, 1.0)
-        scene.kill()
+        scene.kill(scene.one_of())
         Path(f"{database(scene)}-shm").unlink(missing_ok=True)
         scene.hit("index of the log lost")
         scene.start()
@@ -61,7 +61,7 @@ def halved(scene: Scene) -> None:
     """kill -9, and half of a frame at the end of the log, as after a power cut in the middle of a write."""
     for _ in range(scene.form.times):
         scene.a_while(0.3, 1.0)
-        scene.kill()
+        scene.kill(scene.one_of())
         with Path(f"{database(scene)}-wal").open("ab") as log:
             log.write(scene.rng.randbytes(2000))
             log.flush()

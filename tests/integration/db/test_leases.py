@@ -42,6 +42,26 @@ async def test_a_backend_has_one_living_driver(db: Database) -> None:
     assert not await db.write(lambda tx: backends.hold(tx, "bck_1", OLD))
 
 
+async def test_a_worker_that_did_not_hear_of_a_commit_takes_its_backend_again(db: Database) -> None:
+    """What it took and does not drive, nobody else would: it lives."""
+    await add_backend(db)
+    again = await db.write(lambda tx: backends.take(tx, "bck_1", OLD))
+    assert again is not None
+    assert again.worker_id == OLD
+    await db.write(lambda tx: backends.remove(tx, "bck_1", 2.0))
+    assert await db.write(lambda tx: backends.take(tx, "bck_1", OLD)) is None
+
+
+async def test_a_worker_that_did_not_hear_of_a_commit_enters_again(db: Database) -> None:
+    await add_backend(db)
+    await enter(db)
+    assert await db.write(lambda tx: workers.prove_life(tx, NEW))
+    await enter(db)
+    assert NEW in await db.read(workers.counters)
+    assert NEW in {worker.id for worker in await db.read(workers.living)}
+    assert await db.write(lambda tx: workers.prove_life(tx, NEW))
+
+
 async def test_who_was_replaced_writes_nothing_any_more(db: Database) -> None:
     claimant = await add_backend(db)
     (job_id,) = await put(db, new_job())

@@ -240,7 +240,10 @@ async def test_a_server_that_hangs_is_given_up_and_used_again(monkeypatch: pytes
             own.send(signal.SIGSTOP)
             for work in (db.read, db.write):
                 with pytest.raises(Unavailable):
-                    await work(lambda tx: tx.one("SELECT 1"))
+                    async with asyncio.timeout(
+                        5
+                    ):  # not as long again as its library tries to cancel the statement
+                        await work(lambda tx: tx.one("SELECT 1"))
             own.send(signal.SIGCONT)
 
             async def answers() -> bool:

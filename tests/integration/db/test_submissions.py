@@ -1,13 +1,16 @@
 """Submissions that arrive together commit together, each answered and failing alone."""
 
 import asyncio
+import threading
 from dataclasses import replace
 
 import pytest
 from tests.support.rows import new_job
 
-from comfy_api_service.db.base import Database
+from comfy_api_service.db import submissions as submissions_module
+from comfy_api_service.db.base import Database, Tx
 from comfy_api_service.db.submissions import KeyReused, QueueFull, Replay, Submissions, Written
+from comfy_api_service.domain.errors import Unavailable
 from comfy_api_service.domain.submission import JobOptions
 
 
@@ -44,6 +47,34 @@ async def test_a_caller_that_leaves_cancels_nothing(db: Database) -> None:
         await task
     await submissions.add(new_job())
     assert await count(db) == 2
+
+
+async def test_nobody_waits_for_ever_and_what_was_not_begun_is_not_written(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(submissions_module, "ANSWER_SECONDS", 0.2)
+    submissions = Submissions(db, queue_limit=1000)
+    held, free = threading.Event(), threading.Event()
+
+    async def hold(tx: Tx) -> None:
+        await tx.run("UPDATE lanes SET queued = queued")
+        held.set()
+        if tx.dialect.one_writer:
+            free.wait()
+        else:
+            await asyncio.to_thread(free.wait)
+
+    holder = asyncio.create_task(db.write(hold))
+    await asyncio.to_thread(held.wait)
+    first = asyncio.create_task(submissions.add(new_job(key="begun")))
+    await asyncio.sleep(0)  # its group is being written
+    answers = await asyncio.gather(first, submissions.add(new_job()), return_exceptions=True)
+    assert [type(answer) for answer in answers] == [Unavailable, Unavailable]
+    free.set()
+    await holder
+    monkeypatch.undo()
+    assert isinstance(await submissions.add(new_job(key="begun")), Replay)
+    assert await count(db) == 1
 
 
 async def test_the_same_key_twice_in_a_group_is_one_job(db: Database) -> None:
