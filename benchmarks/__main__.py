@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from benchmarks import busy, end_to_link, listeners, memory, start, submissions, submit_to_start
+from benchmarks import busy, end_to_link, listeners, memory, scale, start, submissions, submit_to_start
 from benchmarks.harness import Benchmark, Check, Options, line, say, table
 
 ALL: Final[Mapping[str, Benchmark]] = {
@@ -20,6 +20,7 @@ ALL: Final[Mapping[str, Benchmark]] = {
     "listeners": listeners.run,
     "memory": memory.run,
     "start": start.run,
+    "scale": scale.run,
 }
 LIMIT_SECONDS: Final = 240.0
 """The longest that one benchmark may take."""

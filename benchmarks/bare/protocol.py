@@ -18,10 +18,10 @@ WAIT_SECONDS: Final = 120.0
 _JSON: Final = {"Content-Type": "application/json"}
 
 
-def graph(seed: int) -> dict[str, Any]:
+def graph(seed: int, *, model: str = MODEL, steps: int = STEPS) -> dict[str, Any]:
     """Text to image, the graph that the service's own recipe gives for the same request."""
     return {
-        "1": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": MODEL}},
+        "1": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": model}},
         "2": {"class_type": "CLIPTextEncode", "inputs": {"text": "a lighthouse at dawn", "clip": ["1", 1]}},
         "3": {"class_type": "CLIPTextEncode", "inputs": {"text": "", "clip": ["1", 1]}},
         "4": {"class_type": "EmptyLatentImage", "inputs": {"width": WIDTH, "height": WIDTH, "batch_size": 1}},
@@ -33,7 +33,7 @@ def graph(seed: int) -> dict[str, Any]:
                 "negative": ["3", 0],
                 "latent_image": ["4", 0],
                 "seed": seed,
-                "steps": STEPS,
+                "steps": steps,
                 "cfg": 7.0,
                 "sampler_name": "euler_ancestral",
                 "scheduler": "normal",
