@@ -9,7 +9,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from benchmarks import busy, end_to_link, listeners, memory, scale, start, submissions, submit_to_start
+from benchmarks import (
+    busy,
+    drive,
+    end_to_link,
+    fairness,
+    listeners,
+    memory,
+    scale,
+    start,
+    submissions,
+    submit_to_start,
+)
 from benchmarks.harness import Benchmark, Check, Options, line, say, table
 
 ALL: Final[Mapping[str, Benchmark]] = {
@@ -21,6 +32,8 @@ ALL: Final[Mapping[str, Benchmark]] = {
     "memory": memory.run,
     "start": start.run,
     "scale": scale.run,
+    "drive": drive.run,
+    "fairness": fairness.run,
 }
 LIMIT_SECONDS: Final = 240.0
 """The longest that one benchmark may take."""

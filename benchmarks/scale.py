@@ -16,7 +16,7 @@ from typing import Final
 from benchmarks import backlog, client
 from benchmarks.backlog import new_job
 from benchmarks.harness import Check, Options, in_turns, median, ms, percentile, say
-from benchmarks.servers import COMMAND, HOST, SETTINGS, Server, free_port, serve_command, started
+from benchmarks.servers import HOST, SETTINGS, Server, api, free_port, serve_command, started
 from benchmarks.stores import postgres
 from comfy_api_service.db import claims, counters, transitions
 from comfy_api_service.db.base import Database
@@ -225,11 +225,4 @@ async def _on_postgres(options: Options) -> AsyncIterator[Opened]:
         for name in ("few", "many"):
             await server.execute(name, "VACUUM ANALYZE")  # as autovacuum does, at some moment of its own
         await server.execute("postgres", "CHECKPOINT")
-        port = free_port()
-        command = [COMMAND, "api", "--port", str(port), "--data-dir", folder / "data"]
-        environment = {**SETTINGS, "DATABASE_URL": server.url("many")}
-        yield (
-            few,
-            many,
-            partial(started, command, folder=folder, port=port, ready="/ping", environment=environment),
-        )
+        yield few, many, partial(api, folder, DATABASE_URL=server.url("many"))

