@@ -103,9 +103,9 @@ async def _newcomers(db: Database, trials: int) -> Check:
     for number in range(trials):
         name = f"acc_new_{number:02d}"
         await backlog.add_accounts(db, {name: 1.0})
+        begun = time.time()
         await backlog.put(db, new_job(account=name, cost=JOB_SECONDS))
-        put_at = time.time()
-        before = await _claimed_before(db, name, put_at)
+        before = await _claimed_before(db, name, begun, committed=time.time())
         passed.append(max(Counter(before).values(), default=0))
     say(f"fairness: before {trials} first jobs went at most {Counter(passed)} of one other account")
     return Check(
@@ -117,13 +117,14 @@ async def _newcomers(db: Database, trials: int) -> Check:
     )
 
 
-async def _claimed_before(db: Database, name: str, since: float) -> list[str]:
-    """Whose jobs were claimed from a moment on until the first of this account was."""
+async def _claimed_before(db: Database, name: str, begun: float, *, committed: float) -> list[str]:
+    """Whose jobs were claimed from the commit of this account's first on, until that one was."""
     async with asyncio.timeout(LIMIT_SECONDS):
         while True:
-            accounts = [account for account, _ in await _claims(db, since)]
+            later = await _claims(db, begun)
+            accounts = [account for account, _ in later]
             if name in accounts:
-                return accounts[: accounts.index(name)]
+                return [account for account, at in later[: accounts.index(name)] if at > committed]
             await asyncio.sleep(LOOK_SECONDS)
 
 
