@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks import (
+    affinity,
     busy,
     drive,
     end_to_link,
     fairness,
+    link_scaled,
     listeners,
     memory,
+    overload,
     scale,
     start,
     submissions,
@@ -34,6 +37,9 @@ ALL: Final[Mapping[str, Benchmark]] = {
     "scale": scale.run,
     "drive": drive.run,
     "fairness": fairness.run,
+    "affinity": affinity.run,
+    "link_scaled": link_scaled.run,
+    "overload": overload.run,
 }
 LIMIT_SECONDS: Final = 240.0
 """The longest that one benchmark may take."""

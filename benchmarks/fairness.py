@@ -7,21 +7,20 @@ has one account; the worker finds them as it finds all others.
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from typing import Final
 
 from benchmarks import backlog
 from benchmarks.backlog import new_job
+from benchmarks.driven import driven
 from benchmarks.fleet import backends
 from benchmarks.harness import Check, Options, median, ms, say
-from benchmarks.servers import Server, worker
-from benchmarks.stores import Postgres, postgres
+from benchmarks.stores import postgres
 from comfy_api_service.db.base import Database, dumps
-from comfy_api_service.db.postgres import PostgresDatabase
 
 WEIGHTS: Final = {"acc_one": 1.0, "acc_two": 2.0, "acc_four": 4.0, "acc_eight": 8.0}
 JOB_SECONDS: Final = 0.05
+MEASURED: Final = {"all": JOB_SECONDS}
 BACKENDS: Final = 4
 LOOK_SECONDS: Final = 0.02
 LIMIT_SECONDS: Final = 90.0
@@ -36,7 +35,7 @@ async def run(options: Options) -> list[Check]:
         postgres() as server,
         backends(folder / "backends", BACKENDS, seconds_per_prompt=JOB_SECONDS) as servers,
     ):
-        async with _driven(options, server, servers, "shares") as (db, starting):
+        async with driven(folder, server, servers, "shares", measured=MEASURED) as (db, starting):
             counted = options.choose(2000, 800)
             await backlog.add_accounts(db, WEIGHTS)
             longest = int(counted * max(WEIGHTS.values()) / sum(WEIGHTS.values()))
@@ -48,34 +47,10 @@ async def run(options: Options) -> list[Check]:
             starting.set()
             shares = await _shares(db, counted)
             overtaken = await _newcomers(db, options.choose(30, 10))
-        async with _driven(options, server, servers, "noise") as (db, starting):
+        async with driven(folder, server, servers, "noise", measured=MEASURED) as (db, starting):
             starting.set()
             noise = await _noise(db, options.choose(100_000, 20_000), options.choose(12, 8))
     return [shares, overtaken, noise]
-
-
-@asynccontextmanager
-async def _driven(
-    options: Options, server: Postgres, servers: Sequence[Server], name: str
-) -> AsyncIterator[tuple[Database, asyncio.Event]]:
-    """A database of its own, and a worker for it, from when the event is set."""
-    url, starting = await server.database(name), asyncio.Event()
-    db = await PostgresDatabase.open(url, application="benchmark", connections=4)
-
-    async def drive() -> None:
-        await starting.wait()
-        urls = [one.url for one in servers]
-        async with worker(options.folder / "fairness" / name, urls, DATABASE_URL=url):
-            await asyncio.Event().wait()
-
-    driving = asyncio.create_task(drive())
-    try:
-        await backlog.known(db, {"all": JOB_SECONDS})
-        yield db, starting
-    finally:
-        driving.cancel()
-        await asyncio.gather(driving, return_exceptions=True)
-        await db.close()
 
 
 async def _shares(db: Database, counted: int) -> Check:
