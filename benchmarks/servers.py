@@ -201,7 +201,7 @@ async def service(folder: Path, comfyui_url: str, **settings: str) -> AsyncItera
 async def api(folder: Path, **settings: str) -> AsyncIterator[Server]:
     """`comfy-api api`; `settings` name the database. Results are in the folder, unless they go to S3."""
     port = free_port()
-    command = [COMMAND, "api", "--port", str(port), "--data-dir", folder / "data"]
+    command: list[str | Path] = [COMMAND, "api", "--port", str(port), "--data-dir", folder / "data"]
     environment = {**SETTINGS, **settings}
     async with started(command, folder=folder, port=port, ready="/ping", environment=environment) as server:
         yield server

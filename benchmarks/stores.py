@@ -84,13 +84,13 @@ async def postgres() -> AsyncIterator[Postgres]:
     try:
         programs = await _programs(folder, how)
         data, said, port = folder / "data", folder / "log", free_port()
-        making = [
+        making: list[str | Path] = [
             programs / "initdb", "-D", data, "-U", SUPERUSER, "-A", "trust", "-E", "UTF8",
             "--locale=C.UTF-8", "--no-sync", "--no-instructions",
         ]  # fmt: skip
         await _succeeds(making, how)
         settings = SETTINGS | {"port": str(port), "unix_socket_directories": str(folder)}
-        command = [
+        command: list[str | Path] = [
             programs / "postgres",
             "-D",
             data,
