@@ -24,6 +24,8 @@ MEASURED: Final = {"all": JOB_SECONDS}
 BACKENDS: Final = 4
 LOOK_SECONDS: Final = 0.02
 LIMIT_SECONDS: Final = 90.0
+CLAIM_SECONDS: Final = 5.0
+"""A claim is dated by its beginning; it may have waited for that long."""
 QUIET: Final = 19
 """Accounts beside the noisy one; each has two jobs open all the time."""
 OPEN: Final = 2
@@ -96,7 +98,7 @@ async def _claimed_before(db: Database, name: str, begun: float, *, committed: f
     """Whose jobs were claimed from the commit of this account's first on, until that one was."""
     async with asyncio.timeout(LIMIT_SECONDS):
         while True:
-            later = await _claims(db, begun)
+            later = await _claims(db, begun - CLAIM_SECONDS)
             accounts = [account for account, _ in later]
             if name in accounts:
                 return [account for account, at in later[: accounts.index(name)] if at > committed]
