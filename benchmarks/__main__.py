@@ -9,7 +9,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from benchmarks import busy, end_to_link, listeners, memory, start, submissions, submit_to_start
+from benchmarks import (
+    affinity,
+    busy,
+    drive,
+    end_to_link,
+    fairness,
+    link_scaled,
+    listeners,
+    memory,
+    overload,
+    scale,
+    start,
+    submissions,
+    submit_to_start,
+)
 from benchmarks.harness import Benchmark, Check, Options, line, say, table
 
 ALL: Final[Mapping[str, Benchmark]] = {
@@ -20,6 +34,12 @@ ALL: Final[Mapping[str, Benchmark]] = {
     "listeners": listeners.run,
     "memory": memory.run,
     "start": start.run,
+    "scale": scale.run,
+    "drive": drive.run,
+    "fairness": fairness.run,
+    "affinity": affinity.run,
+    "link_scaled": link_scaled.run,
+    "overload": overload.run,
 }
 LIMIT_SECONDS: Final = 240.0
 """The longest that one benchmark may take."""

@@ -6,6 +6,7 @@ with what the job says of them; the time stands at the arrival of `done`.
 
 import asyncio
 import hashlib
+from collections.abc import Sequence
 from typing import Any, Final
 
 from benchmarks import client, record
@@ -44,7 +45,7 @@ async def run(options: Options) -> list[Check]:
                 service(folder / f"service-{number}", backend.url) as server,
                 client.connected(server.url) as one,
             ):
-                arrivals, since = await _arrivals(one, counted)
+                arrivals, since = await arrivals_of(one, counted)
             ends = [execution.ended for execution in (await record.read(backend)).since(before)]
             taken = [arrived - ended for arrived, ended in zip(arrivals, ends, strict=False) if ended > since]
             say(
@@ -53,12 +54,19 @@ async def run(options: Options) -> list[Check]:
             return taken[:counted]
 
         views, taken = await in_turns(rounds, bare, served)
-    bases = [percentile(one, 50) for one in views]
+    return compared(views, taken, "a bare /view's")
+
+
+def compared(
+    bare: Sequence[Sequence[float]], taken: Sequence[Sequence[float]], reference: str
+) -> list[Check]:
+    """The promises, from the seconds of both sides by round."""
+    bases = [percentile(one, 50) for one in bare]
     middles = [percentile(one, 50) for one in taken]
     lates = [percentile(one, 99) for one in taken]
     return [
         Check(
-            "end of prompt to link, p50 over a bare /view's",
+            f"end of prompt to link, p50 over {reference}",
             median([ours / base for ours, base in zip(middles, bases, strict=True)]),
             3.0,
             f"service {ms(median(middles))}, bare {ms(median(bases))}",
@@ -72,7 +80,7 @@ async def run(options: Options) -> list[Check]:
     ]
 
 
-async def _arrivals(one: Client, counted: int) -> tuple[list[float], float]:
+async def arrivals_of(one: Client, counted: int) -> tuple[list[float], float]:
     """When `done` of the first jobs came, in order, and since when all jobs were followed; monotonic seconds.
 
     As many jobs as shall wait are left over at the end.

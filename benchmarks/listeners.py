@@ -131,7 +131,7 @@ async def _service(options: Options, count: int) -> AsyncIterator[tuple[Server, 
                 "count": count + WARM_UP + DEAF,
                 "keep_ids": True,
             }
-            sent = await sender.ask("send", port=port, **wanted)
+            sent = await sender.ask("send", ports=[port], **wanted)
             accepted(sent)
             yield server, sent["ids"]
 

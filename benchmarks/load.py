@@ -110,19 +110,23 @@ def _length(head: bytes) -> int:
 
 
 async def send(
-    port: int,
+    ports: list[int],
     prefix: str,
     connections: int,
     count: int | None = None,
     seconds: float | None = None,
     keep_ids: bool = False,
 ) -> dict[str, Any]:
-    """`count` requests, or as many as `seconds` allow; the answers by status and the time from first to last."""
+    """`count` requests, or as many as `seconds` allow; the answers by status and the time from first to last.
+
+    The connections are spread over the ports evenly.
+    """
     sending = Sending(prefix, count, keep_ids=keep_ids)
     loop = asyncio.get_running_loop()
     began = time.monotonic()
     opened = [
-        (await loop.create_connection(lambda: Connection(sending), HOST, port))[1] for _ in range(connections)
+        (await loop.create_connection(lambda: Connection(sending), HOST, port))[1]
+        for _, port in zip(range(connections), itertools.cycle(ports), strict=False)
     ]
     try:
         if seconds is not None:

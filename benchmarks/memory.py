@@ -16,7 +16,7 @@ async def run(options: Options) -> list[Check]:
         say(f"memory: no job, {first / MEGABYTE:.1f} MB")
         for step in range(steps):
             sent = await sender.ask(
-                "send", port=server.port, prefix=f"s{step}", connections=CONNECTIONS, count=jobs // steps
+                "send", ports=[server.port], prefix=f"s{step}", connections=CONNECTIONS, count=jobs // steps
             )
             accepted(sent)
             seen.append(server.memory())

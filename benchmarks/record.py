@@ -23,6 +23,7 @@ class Record:
     requests: int
     most_prompts: int
     """The most that its queue ever held, the running one included."""
+    model_loads: int
 
     def since(self, earlier: "Record") -> tuple[Execution, ...]:
         known = {execution.prompt_id for execution in earlier.executions}
@@ -43,6 +44,7 @@ async def read(server: Server) -> Record:
         executions=tuple(sorted(executions, key=lambda one: one.started)),
         requests=sum(document["request_counts"].values()),
         most_prompts=document["max_queue"],
+        model_loads=document["model_loads"],
     )
 
 

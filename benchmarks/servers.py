@@ -48,6 +48,10 @@ class Server:
         """Resident bytes."""
         return int(psutil.Process(self.process.pid).memory_info().rss)
 
+    def cpu_seconds(self) -> float:
+        """What it and all that it started have used of processors so far."""
+        return cpu_seconds(self.process.pid)
+
     async def ask(self, order: str, **arguments: Any) -> Any:
         """Give an order (see `orders.py`) and return its answer."""
         if self.process.stdin is None or self.process.stdout is None:
@@ -62,6 +66,17 @@ class Server:
                         raise RuntimeError(f"{order}: {document['fault']}")
                     return document["answer"]
         raise RuntimeError(f"{order}: the process ended")
+
+
+def cpu_seconds(pid: int) -> float:
+    """What a process has used of processors so far, with its children, also those that have ended."""
+    root = psutil.Process(pid)
+    times = [root.cpu_times()]
+    total = float(times[0].children_user + times[0].children_system)
+    for one in root.children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            times.append(one.cpu_times())
+    return total + sum(one.user + one.system for one in times)
 
 
 def free_port() -> int:
@@ -179,6 +194,30 @@ async def service(folder: Path, comfyui_url: str, **settings: str) -> AsyncItera
     environment = {**SETTINGS, **settings}
     async with started(command, folder=folder, port=port, ready="/ping", environment=environment) as server:
         await inventory_known(server)
+        yield server
+
+
+@asynccontextmanager
+async def api(folder: Path, **settings: str) -> AsyncIterator[Server]:
+    """`comfy-api api`; `settings` name the database. Results are in the folder, unless they go to S3."""
+    port = free_port()
+    command: list[str | Path] = [COMMAND, "api", "--port", str(port), "--data-dir", folder / "data"]
+    environment = {**SETTINGS, **settings}
+    async with started(command, folder=folder, port=port, ready="/ping", environment=environment) as server:
+        yield server
+
+
+@asynccontextmanager
+async def worker(folder: Path, urls: Sequence[str], **settings: str) -> AsyncIterator[Server]:
+    """`comfy-api worker` for these ComfyUI servers; `settings` name the database."""
+    port = free_port()
+    command: list[str | Path] = [COMMAND, "worker", "--data-dir", folder / "data"]
+    for url in urls:
+        command += ["--comfyui-url", url]
+    environment = {**SETTINGS, "METRICS_PORT": str(port), **settings}
+    async with started(
+        command, folder=folder, port=port, ready="/health/live", environment=environment
+    ) as server:
         yield server
 
 

@@ -1,28 +1,41 @@
 """Submissions: durable ones a second, against bare FastAPI with the same validated body and no insert.
 
-Each is checked against a known inventory and has an Idempotency-Key; nothing runs, for the backend that gave
-the inventory has gone.
+On SQLite, on PostgreSQL, and there with a second API process. Each is checked against a known inventory and has
+an Idempotency-Key; nothing runs, for the backend that gave the inventory has gone.
 """
 
 import itertools
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from typing import Any, Final
 
-from benchmarks.harness import Check, Options, in_turns, median, say
-from benchmarks.servers import Server, free_port, service, simulator, started
+from benchmarks import backlog
+from benchmarks.harness import Check, Options, in_turns, median, ms, say
+from benchmarks.servers import Server, api, cpu_seconds, free_port, service, simulator, started
+from benchmarks.stores import postgres
+from comfy_api_service.db.postgres import PostgresDatabase
+from comfy_api_service.simulator.settings import DEFAULT_MODELS
 
 CONNECTIONS: Final = 64
 WARM_UP: Final = 500
+UNLIMITED: Final = {"QUEUE_LIMIT": "10000000"}
 
 
 async def run(options: Options) -> list[Check]:
-    rounds, seconds = options.choose(6, 2), options.choose(4, 2)
+    rounds, seconds = options.choose(5, 2), options.choose(4, 2)
     folder = options.folder / "submissions"
     prefixes = itertools.count()
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(without_backend(options, "submissions"))
+        database = await stack.enter_async_context(postgres())
+        url = await database.database("submissions")
+        await _known_inventory(url)
+        first, second, third = [
+            await stack.enter_async_context(api(folder / f"api-{number}", DATABASE_URL=url, **UNLIMITED))
+            for number in range(3)
+        ]
         port = free_port()
         command = [sys.executable, "-m", "benchmarks.bare.http", str(port)]
         bare_server = await stack.enter_async_context(
@@ -30,32 +43,77 @@ async def run(options: Options) -> list[Check]:
         )
         sender = await stack.enter_async_context(sending(options, "submissions"))
 
-        async def rate(one: Server, name: str, number: int) -> float:
+        async def side(name: str, number: int, *servers: Server) -> Sent:
+            before = [one.cpu_seconds() for one in servers], cpu_seconds(database.process.pid)
             sent = await sender.ask(
-                "send", port=one.port, prefix=f"r{next(prefixes)}", connections=CONNECTIONS, seconds=seconds
+                "send",
+                ports=[one.port for one in servers],
+                prefix=f"r{next(prefixes)}",
+                connections=CONNECTIONS,
+                seconds=seconds,
             )
-            a_second = accepted(sent) / float(sent["seconds"])
-            say(f"submissions: round {number + 1}, {name} {a_second:.0f} a second")
-            return a_second
+            count = accepted(sent)
+            own = sum(one.cpu_seconds() for one in servers) - sum(before[0])
+            of_database = cpu_seconds(database.process.pid) - before[1]
+            found = Sent(count / float(sent["seconds"]), own / count, of_database / count)
+            say(
+                f"submissions: round {number + 1}, {name} {found.rate:.0f} a second, CPU each {ms(found.own)}, "
+                f"of the database {ms(found.of_database)}"
+            )
+            return found
 
-        for one in (server, bare_server):
+        for one in (server, first, second, third, bare_server):
             await sender.ask(
-                "send", port=one.port, prefix=f"w{next(prefixes)}", connections=CONNECTIONS, count=WARM_UP
+                "send", ports=[one.port], prefix=f"w{next(prefixes)}", connections=CONNECTIONS, count=WARM_UP
             )
-        ours, bares = await in_turns(
+        sqlite, alone, together, bare = await in_turns(
             rounds,
-            lambda number: rate(server, "service", number),
-            lambda number: rate(bare_server, "bare", number),
+            lambda number: side("on SQLite", number, server),
+            lambda number: side("on PostgreSQL", number, first),
+            lambda number: side("on PostgreSQL, two processes", number, second, third),
+            lambda number: side("bare", number, bare_server),
         )
     return [
+        _over_bare("durable submissions on SQLite over bare FastAPI's", sqlite, bare, 0.5),
+        _over_bare("durable submissions on PostgreSQL over bare FastAPI's", alone, bare, 0.65),
         Check(
-            "durable submissions over bare FastAPI's",
-            median([mine / theirs for mine, theirs in zip(ours, bares, strict=True)]),
-            0.5,
-            f"service {median(ours):.0f} a second, bare {median(bares):.0f}",
-            at_least=True,
-        )
+            "CPU a submission with two API processes over one",
+            median([two.own / one.own for one, two in zip(alone, together, strict=True)]),
+            1.15,
+            f"{ms(median([two.own for two in together]))} to {ms(median([one.own for one in alone]))}; of the "
+            f"database {ms(median([two.of_database for two in together]))} to "
+            f"{ms(median([one.of_database for one in alone]))}",
+        ),
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A round: submissions a second, and the CPU seconds of each."""
+
+    rate: float
+    own: float
+    of_database: float
+
+
+def _over_bare(promise: str, ours: Sequence[Sent], bares: Sequence[Sent], bound: float) -> Check:
+    return Check(
+        promise,
+        median([mine.rate / theirs.rate for mine, theirs in zip(ours, bares, strict=True)]),
+        bound,
+        f"service {median([one.rate for one in ours]):.0f} a second, "
+        f"bare {median([one.rate for one in bares]):.0f}",
+        at_least=True,
+    )
+
+
+async def _known_inventory(url: str) -> None:
+    """A backend that nobody drives, so that requests are checked and nothing runs."""
+    db = await PostgresDatabase.open(url, application="benchmark", connections=2)
+    try:
+        await backlog.add_backend(db, backlog.inventory_with(DEFAULT_MODELS["checkpoints"]))
+    finally:
+        await db.close()
 
 
 def accepted(sent: dict[str, Any]) -> int:
@@ -71,7 +129,7 @@ async def without_backend(options: Options, name: str, **settings: str) -> Async
     folder = options.folder / name
     async with AsyncExitStack() as backend:
         gone = await backend.enter_async_context(simulator(folder / "backend"))
-        async with service(folder / "service", gone.url, QUEUE_LIMIT="10000000", **settings) as server:
+        async with service(folder / "service", gone.url, **UNLIMITED, **settings) as server:
             await backend.aclose()
             yield server
 

@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -18,10 +18,10 @@ WAIT_SECONDS: Final = 120.0
 _JSON: Final = {"Content-Type": "application/json"}
 
 
-def graph(seed: int) -> dict[str, Any]:
+def graph(seed: int, *, model: str = MODEL, steps: int = STEPS) -> dict[str, Any]:
     """Text to image, the graph that the service's own recipe gives for the same request."""
     return {
-        "1": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": MODEL}},
+        "1": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": model}},
         "2": {"class_type": "CLIPTextEncode", "inputs": {"text": "a lighthouse at dawn", "clip": ["1", 1]}},
         "3": {"class_type": "CLIPTextEncode", "inputs": {"text": "", "clip": ["1", 1]}},
         "4": {"class_type": "EmptyLatentImage", "inputs": {"width": WIDTH, "height": WIDTH, "batch_size": 1}},
@@ -33,7 +33,7 @@ def graph(seed: int) -> dict[str, Any]:
                 "negative": ["3", 0],
                 "latent_image": ["4", 0],
                 "seed": seed,
-                "steps": STEPS,
+                "steps": steps,
                 "cfg": 7.0,
                 "sampler_name": "euler_ancestral",
                 "scheduler": "normal",
@@ -45,8 +45,14 @@ def graph(seed: int) -> dict[str, Any]:
     }
 
 
+Store = Callable[[str, bytes], Awaitable[object]]
+"""Keeps bytes under a name."""
+
+
 class BareClient:
-    """One client of one server. `views` has the seconds that each `/view` took, until its last byte."""
+    """One client of one server. `views` has the seconds that each `/view` took, until its last byte is there, and
+    stored.
+    """
 
     def __init__(
         self, http: aiohttp.ClientSession, socket: aiohttp.ClientWebSocketResponse, name: str
@@ -58,10 +64,14 @@ class BareClient:
         self._seeds = itertools.count(time.time_ns() % 2**40)
         self._files: dict[str, dict[str, str]] = {}
 
-    async def post(self) -> tuple[str, float]:
+    async def post(self, *, model: str = MODEL, steps: int = STEPS) -> tuple[str, float]:
         """Post a prompt; its id and the moment it was sent, in monotonic seconds."""
         prompt_id = str(uuid.uuid4())
-        body = {"prompt": graph(next(self._seeds)), "client_id": self._name, "prompt_id": prompt_id}
+        body = {
+            "prompt": graph(next(self._seeds), model=model, steps=steps),
+            "client_id": self._name,
+            "prompt_id": prompt_id,
+        }
         sent_at = time.monotonic()
         async with self._http.post("/prompt", data=orjson.dumps(body), headers=_JSON) as answer:
             answer.raise_for_status()
@@ -81,15 +91,19 @@ class BareClient:
             elif message["type"] == "execution_success":
                 return str(prompt_id)
 
-    async def view(self, prompt_id: str) -> None:
+    async def view(self, prompt_id: str, store: Store | None) -> None:
         began = time.monotonic()
         async with self._http.get("/view", params=self._files.pop(prompt_id)) as answer:
             answer.raise_for_status()
-            await answer.read()
+            content = await answer.read()
+        if store is not None:
+            await store(prompt_id, content)
         self.views.append(time.monotonic() - began)
 
-    async def keep_filled(self, count: int, *, depth: int = 2) -> None:
-        """Run `count` prompts with `depth` in the server's queue as long as there are so many; fetch each file."""
+    async def keep_filled(self, count: int, *, depth: int = 2, store: Store | None = None) -> None:
+        """Run `count` prompts with `depth` in the server's queue as long as there are so many; fetch each file,
+        and store it.
+        """
         async with asyncio.TaskGroup() as group:
             for _ in range(min(depth, count)):
                 group.create_task(self.post())
@@ -97,7 +111,7 @@ class BareClient:
                 prompt_id = await self.ended()
                 if number + depth < count:
                     group.create_task(self.post())
-                group.create_task(self.view(prompt_id))
+                group.create_task(self.view(prompt_id, store))
 
 
 @asynccontextmanager

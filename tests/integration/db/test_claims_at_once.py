@@ -71,6 +71,39 @@ async def test_a_lane_that_is_locked_is_passed_by_and_waited_for_only_a_moment(
     check(tmp_path, all_ended=False)
 
 
+async def test_a_lane_that_is_free_again_in_time_is_not_passed_by(
+    both: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claims, "PATIENCE", "5s")
+    await add_accounts(both[0], "a", "b")
+    claimant = await add_backend(both[0])
+    first, _ = await put(both[0], new_job(account="a"), new_job(account="b"))
+    async with holding_lane(both[0], "a"):
+        claiming = asyncio.create_task(claim(both[1], claimant))
+        await until_somebody_waits(both[0])
+    taken = await claiming
+    assert taken is not None
+    assert taken.job_id == first
+
+
+async def test_nobody_gets_further_ahead_than_the_window_of_a_lane_that_is_locked(both: Pair) -> None:
+    await add_accounts(both[0], "a", "b")
+    claimant = await add_backend(both[0])
+    await put(both[0], new_job(account="a"), new_job(account="b"))
+    await both[0].write(lambda tx: tx.run("UPDATE lanes SET vtime = 10000 WHERE account_id = 'b'"))
+    async with holding_lane(both[0], "a"):
+        found = await claims.next_job(both[1], claimant, prompt_id=new_prompt_id(), now=1.0)
+    assert isinstance(found, Busy)
+
+
+async def until_somebody_waits(db: PostgresDatabase) -> None:
+    waiting = """SELECT 1 AS found FROM pg_stat_activity
+        WHERE datname = current_database() AND wait_event_type = 'Lock'"""
+    async with asyncio.timeout(10):
+        while await db.read(lambda tx: tx.one(waiting)) is None:  # noqa: ASYNC110 - another process knows
+            await asyncio.sleep(0.005)
+
+
 @asynccontextmanager
 async def holding_lane(db: PostgresDatabase, account: str) -> AsyncIterator[None]:
     """Somebody else's transaction has locked a lane."""

@@ -18,6 +18,7 @@ from comfy_api_service.db.statements import numbered
 from comfy_api_service.db.submissions import insert
 from comfy_api_service.domain.ids import new_prompt_id
 from comfy_api_service.domain.job import State
+from comfy_api_service.domain.scheduling import MAX_LANES
 from comfy_api_service.domain.submission import JobOptions
 
 ACCOUNTS = 1_000
@@ -120,12 +121,17 @@ async def test_no_statement_walks_over_what_grows(full: Database) -> None:
             if sql == claims.READY[full.dialect.name]:
                 assert "ix_lanes_eligible" in plan.text
                 assert "ix_jobs_ready" in plan.text
+                assert plan.expected.get("lanes", ACCOUNTS) > MAX_LANES, (
+                    f"{sql}\nexpects to walk far:\n{plan.text}"
+                )
             assert not walked, f"{sql}\nwalks over {walked}:\n{plan.text}"
 
 
 class Plan:
-    def __init__(self, text: str, walked: set[str]) -> None:
-        self.text, self.walked = text, walked
+    """`walked`: tables that are read whole. `expected`: rows that are expected of a table, where that is told."""
+
+    def __init__(self, text: str, walked: set[str], expected: dict[str, int] | None = None) -> None:
+        self.text, self.walked, self.expected = text, walked, expected or {}
 
 
 async def plans(db: Database, sql: str, params: Params) -> list[Plan]:
@@ -160,12 +166,15 @@ async def _generic(db: Database, sql: str) -> str:
 def _plan(text: str) -> Plan:
     (found,) = json.loads(text)
     walked: set[str] = set()
+    expected: dict[str, int] = {}
 
     def walk(node: dict[str, Any]) -> None:
+        if "Relation Name" in node:
+            expected[node["Relation Name"]] = node["Plan Rows"]
         if node["Node Type"] == "Seq Scan":
             walked.add(node["Relation Name"])
         for child in node.get("Plans", ()):
             walk(child)
 
     walk(found["Plan"])
-    return Plan(json.dumps(found, indent=1), walked)
+    return Plan(json.dumps(found, indent=1), walked, expected)
