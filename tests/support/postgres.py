@@ -14,7 +14,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -125,6 +125,7 @@ class PostgresServer:
         assert self._process is not None
         if number in (signal.SIGSTOP, signal.SIGCONT):
             for child in psutil.Process(self._process.pid).children():
+                with suppress(psutil.NoSuchProcess):  # backends come and go
                 child.send_signal(number)
         self._process.send_signal(number)
 
