@@ -126,7 +126,7 @@ class PostgresServer:
         if number in (signal.SIGSTOP, signal.SIGCONT):
             for child in psutil.Process(self._process.pid).children():
                 with suppress(psutil.NoSuchProcess):  # backends come and go
-                child.send_signal(number)
+                    child.send_signal(number)
         self._process.send_signal(number)
 
     def stop(self, number: int = signal.SIGINT) -> None:
