@@ -4,14 +4,13 @@ import time
 from collections.abc import AsyncIterator
 
 import pytest
-from tests.support.stack import ended, order, reached, submit, until
+from tests.support.stack import ended, order, submit, until
 from tests.support.world import World
 
 from comfy_api_service.bootstrap import Service
 from comfy_api_service.domain.account import LOCAL
 from comfy_api_service.domain.clock import SystemClock
 from comfy_api_service.domain.errors import Code, ServiceError
-from comfy_api_service.domain.job import State
 from comfy_api_service.storage import s3
 from comfy_api_service.storage.base import StorageUnavailable
 from comfy_api_service.worker.carrier import Carrier
@@ -53,10 +52,10 @@ async def test_old_orphans_are_swept_and_nothing_else(world: World, monkeypatch:
     async with world.service() as service:
         upkeep = service.worker._upkeep
         done = await ended(service, (await submit(service)).job.id)
+        monkeypatch.setattr(Carrier, "_deliver", forever_away)
         world.store.kill()
         waiting = (await submit(service)).job.id
-        await reached(service, waiting, State.STORING)
-        monkeypatch.setattr(Carrier, "_deliver", forever_away)
+        await until(lambda: "parcel.json" in world.parked())
         world.store.start()
         half = f"jobs/{waiting}/1/image_1.png"
         orphan = f"jobs/{done.id}/7/image_0.png"
