@@ -4,11 +4,13 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 from tests.chaos.load import Told
 from tests.chaos.matrix import Cell
 from tests.chaos.scene import Scene
+from tests.chaos.ways import DEATHS, RESTART
 from tests.support.checker import Fault, Kind, faults, opened
 
 from comfy_api_service.domain.errors import Code
@@ -16,6 +18,8 @@ from comfy_api_service.domain.errors import Code
 
 def judge(scene: Scene, cell: Cell) -> list[Fault]:
     """Every fault; the service has ended."""
+    if scene.faults[RESTART]:  # some failpoints are come by only then
+        cell = replace(cell, repeats=True, may_fail=cell.may_fail | DEATHS)
     told = scene.callers.told
     found = faults(scene.data, told.jobs.values(), artifacts=scene.results)
     with closing(opened(scene.data)) as db:

@@ -13,6 +13,8 @@ HIT_WITHIN: Final = 6.0
 """Seconds in which a busy service comes by a failpoint, if it ever does."""
 DEATHS: Final = frozenset({Code.POISON_JOB, Code.ATTEMPTS_EXHAUSTED})
 """How a job may end that ran on two backends when each died, or that lost three attempts."""
+RESTART: Final = "restart of ComfyUI"
+"""The fault that loses what a backend had: a prompt is rightly executed again."""
 AT_START: Final = ("db.Worker.register", "db.Driver._adopt", "db.Fleet._take", "db.parts")
 """Sites that a service comes by when it starts."""
 AFTER_A_RESTART: Final = (
@@ -130,4 +132,4 @@ def provoke(scene: Scene, point: str, who: str = "") -> None:
 def restart(scene: Scene, backend: Backend, after: float = 0.0) -> None:
     """The simulator forgets everything and is back after so many seconds."""
     backend.fault("restart", after=after)
-    scene.hit("restart of ComfyUI")
+    scene.hit(RESTART)
