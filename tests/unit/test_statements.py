@@ -2,7 +2,7 @@
 
 import pytest
 
-from comfy_api_service.db.statements import for_many, joined, numbered, takes_many
+from comfy_api_service.db.statements import for_many, joined, numbered, repeated, takes_many
 
 INSERT = "INSERT INTO t (a, b, c) VALUES (:one, 1, :two)"
 
@@ -64,3 +64,26 @@ def test_several_statements_are_one_with_their_places_numbered_on() -> None:
 )
 def test_other_statements_are_run_once_a_row(sql: str) -> None:
     assert not takes_many(sql)
+
+
+def test_rows_are_repeated_in_one_insert() -> None:
+    sql = "INSERT INTO t (a, b, c) VALUES (:x, CAST(:y AS text), :x) ON CONFLICT (a) DO UPDATE SET b = excluded.b"
+    text, names = repeated(sql, 2) or ("", ())
+    assert names == ("x", "y", "x")
+    assert text == (
+        "INSERT INTO t (a, b, c) VALUES (?, CAST(? AS text), ?), (?, CAST(? AS text), ?) "
+        "ON CONFLICT (a) DO UPDATE SET b = excluded.b"
+    )
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "UPDATE t SET a = :a WHERE b = :b",
+        "INSERT INTO t (a) VALUES (:a) RETURNING a",
+        "INSERT INTO t (a) VALUES (:a) ON CONFLICT (a) DO UPDATE SET b = :b",
+        "INSERT INTO t (a) SELECT :a",
+    ],
+)
+def test_what_is_not_repeated(sql: str) -> None:
+    assert repeated(sql, 2) is None

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import uvicorn
 
 from comfy_api_service.cli.faults import Fault
+from comfy_api_service.cli.http import JoiningProtocol
 from comfy_api_service.cli.listening import BACKLOG
 from comfy_api_service.cli.loop import settle_memory
 from comfy_api_service.cli.output import say
@@ -206,7 +207,7 @@ def logs_as_json(choice: str) -> bool:
 def _config(service: "Service") -> uvicorn.Config:
     return uvicorn.Config(
         service.app,
-        http="httptools",
+        http=JoiningProtocol,
         ws=WEBSOCKETS,
         ws_per_message_deflate=False,
         ws_max_size=LONGEST_MESSAGE,

@@ -86,9 +86,11 @@ async def drift(tx: Reader) -> list[Drift]:
              (SELECT count(*) FROM jobs j WHERE j.account_id = l.account_id AND j.state = 'ready') AS counted
            FROM lanes l
            UNION ALL
-           SELECT l.account_id, 'running', l.running,
-             (SELECT count(*) FROM jobs j WHERE j.account_id = l.account_id AND j.state IN ('dispatched', 'executing'))
-           FROM lanes l
+           SELECT l.account_id, 'running', l.running, coalesce(r.counted, 0)
+           FROM lanes l LEFT JOIN (
+             SELECT account_id, count(*) AS counted FROM jobs
+             WHERE state IN ('dispatched', 'executing', 'storing') AND state <> 'storing' GROUP BY account_id
+           ) r ON r.account_id = l.account_id
            UNION ALL
            SELECT n.account_id, n.requirement_id, n.queued,
              (SELECT count(*) FROM jobs j WHERE j.account_id = n.account_id

@@ -11,10 +11,13 @@ import sqlite3
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
 from comfy_api_service.db.base import Dialect, Params, Part, Reader, Row, Tx
+from comfy_api_service.db.statements import repeated
 from comfy_api_service.domain.errors import Unavailable
 
 T = TypeVar("T")
@@ -27,6 +30,9 @@ TOGETHER: Final = 8
 """Most functions that share a commit: the first of them waits for the last."""
 FOLLOW_SECONDS: Final = 0.001
 """How long a commit waits for the function that was announced to follow; a commit takes as long."""
+
+ROWS_A_STEP: Final = 32
+"""Most rows of one INSERT, a power of two like all its sizes, so that few statements are prepared."""
 
 Function = Callable[[Any], Coroutine[Any, Any, Any]]
 Work = tuple[Function, asyncio.Future[Any], asyncio.AbstractEventLoop, bool]
@@ -73,7 +79,7 @@ class SqliteTx:
         return self._connection.execute(sql, params or {}).rowcount
 
     async def many(self, sql: str, rows: Iterable[Params]) -> None:
-        self._connection.executemany(sql, rows)
+        self._insert(sql, list(rows))
 
     async def lock(self, name: str) -> None:
         """Nobody else writes."""
@@ -83,7 +89,21 @@ class SqliteTx:
             if isinstance(params, Mapping):
                 self._connection.execute(sql, params)
             else:
-                self._connection.executemany(sql, params)
+                self._insert(sql, params)
+
+    def _insert(self, sql: str, rows: Sequence[Params]) -> None:
+        """Several rows a step: each step gives the loop's thread the interpreter, and has to ask for it again."""
+        first = 0
+        while (left := len(rows) - first) > 1:
+            times = min(1 << left.bit_length() - 1, ROWS_A_STEP)
+            several = repeated(sql, times)
+            if several is None:
+                break
+            text, names = several
+            row = itemgetter(*names) if len(names) > 1 else lambda one, name=names[0]: (one[name],)
+            self._connection.execute(text, tuple(chain.from_iterable(map(row, rows[first : first + times]))))
+            first += times
+        self._connection.executemany(sql, rows[first:] if first else rows)
 
 
 def drive(coroutine: Coroutine[Any, Any, T]) -> T:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
 
+_RETURNING: Final = re.compile(r"\bRETURNING\b")
 _NAME: Final = re.compile(r"(?<![:\w]):([a-z_][a-z0-9_]*)")
 _INSERT: Final = re.compile(
     r"(?P<head>\s*INSERT INTO\s.*?)\bVALUES\s*\((?P<values>.*?)\)(?P<tail>\s*(?:ON CONFLICT\b.*)?)", re.DOTALL
@@ -50,12 +51,9 @@ def numbered(sql: str) -> Statement:
 
 def takes_many(sql: str) -> bool:
     """Whether `for_many` can make one statement for many rows of it: an INSERT or UPDATE, nothing returned."""
-    if re.search(r"\bRETURNING\b", sql):
+    if _RETURNING.search(sql):
         return False
-    found = _INSERT.fullmatch(sql)
-    if found is not None:
-        return _NAME.search(found["head"] + found["tail"]) is None
-    return _UPDATE.fullmatch(sql) is not None
+    return _insert_of_values(sql) is not None or _UPDATE.fullmatch(sql) is not None
 
 
 def for_many(sql: str, types: Sequence[str]) -> Statement:
@@ -71,6 +69,25 @@ def for_many(sql: str, types: Sequence[str]) -> Statement:
         head, tail = (_NAME.sub(r"r._\1", update[part]) for part in ("head", "tail"))
         return Statement(f"{head} FROM {rows}{tail}", names)
     raise ValueError("neither an INSERT with values nor an UPDATE")
+
+
+@lru_cache(maxsize=512)
+def repeated(sql: str, times: int) -> tuple[str, tuple[str, ...]] | None:
+    """An INSERT of `times` rows in one statement with `?` for each value, and the names of one row's values in
+    order; None where `sql` is no INSERT whose values alone differ from row to row.
+    """
+    insert = _insert_of_values(sql)
+    if insert is None or _RETURNING.search(sql):
+        return None
+    row = f"({_NAME.sub('?', insert['values'])})"
+    return f"{insert['head']}VALUES {', '.join([row] * times)}{insert['tail']}", tuple(
+        _NAME.findall(insert["values"])
+    )
+
+
+def _insert_of_values(sql: str) -> re.Match[str] | None:
+    found = _INSERT.fullmatch(sql)
+    return found if found is not None and _NAME.search(found["head"] + found["tail"]) is None else None
 
 
 def joined(statements: Sequence[Statement]) -> str:

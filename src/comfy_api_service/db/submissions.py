@@ -98,17 +98,22 @@ class Submissions:
         Raises `Unavailable` after `ANSWER_SECONDS`: what is being written then may be there later, what is not
         will not be.
         """
-        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Outcome] = loop.create_future()
         mine = (job, future)
         self._arrived.append(mine)
         if self._flushing is None:
             self._flushing = asyncio.create_task(self._flush(), name="submissions")
+        limit = loop.call_later(ANSWER_SECONDS, self._give_up, mine)
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):
-                return await future
-        except TimeoutError as fault:
-            self._arrived = [one for one in self._arrived if one is not mine]
-            raise Unavailable("The database does not answer now.") from fault
+            return await future
+        finally:
+            limit.cancel()
+
+    def _give_up(self, late: tuple[NewJob, asyncio.Future[Outcome]]) -> None:
+        self._arrived = [one for one in self._arrived if one is not late]
+        if not late[1].done():
+            late[1].set_exception(Unavailable("The database does not answer now."))
 
     async def _flush(self) -> None:
         try:

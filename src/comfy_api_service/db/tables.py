@@ -164,6 +164,9 @@ _KEPT = text("expires_at IS NOT NULL AND purged_at IS NULL")
 Index("ix_jobs_expiry", jobs.c.expires_at, sqlite_where=_KEPT, postgresql_where=_KEPT)
 _DONE = text("finished_at IS NOT NULL")
 Index("ix_jobs_finished", jobs.c.finished_at, sqlite_where=_DONE, postgresql_where=_DONE)
+_UNSUCCESSFUL = text("state IN ('failed', 'canceled')")
+Index("ix_jobs_unsuccessful", jobs.c.account_id, jobs.c.state, jobs.c.id,
+      sqlite_where=_UNSUCCESSFUL, postgresql_where=_UNSUCCESSFUL)  # fmt: skip
 _OLDEST = text("state = 'ready'")
 Index("ix_jobs_oldest", jobs.c.queued_at, sqlite_where=_OLDEST, postgresql_where=_OLDEST)
 Index("ix_jobs_fingerprint", jobs.c.account_id, jobs.c.fingerprint)

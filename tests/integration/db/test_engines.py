@@ -67,8 +67,8 @@ async def test_rows_touched_and_rows_returned(db: Database) -> None:
         sql = "INSERT INTO timings (key, runs, seconds, updated_at) VALUES (:key, 1, :seconds, 0)"
         await tx.many(sql, [])
         await tx.many(sql, [{"key": "one", "seconds": 1}])
-        await tx.many(sql, [{"key": f"k{n}", "seconds": n / 2} for n in range(5)])
-        assert await tx.run("UPDATE timings SET runs = 2 WHERE seconds >= :least", {"least": 1.0}) == 4
+        await tx.many(sql, [{"key": f"k{n}", "seconds": n / 2} for n in range(75)])
+        assert await tx.run("UPDATE timings SET runs = 2 WHERE seconds >= :least", {"least": 1.0}) == 74
         assert await tx.run("DELETE FROM timings WHERE key = 'absent'") == 0
         row = await tx.one(
             "UPDATE timings SET runs = runs + 1 WHERE key = :key RETURNING runs", {"key": "k4"}
