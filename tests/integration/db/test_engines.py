@@ -62,13 +62,25 @@ async def test_a_fault_of_the_code_stays_what_it_is(db: Database) -> None:
     assert not isinstance(raised.value, Unavailable)
 
 
+async def test_many_rows_are_those_that_were_given(db: Database) -> None:
+    async def several(tx: Tx) -> list[tuple[str, float]]:
+        sql = "INSERT INTO timings (key, runs, seconds, updated_at) VALUES (:key, 1, :seconds, 0)"
+        await tx.together((sql, [{"seconds": n / 2, "key": f"k{n:03}"} for n in range(75)]))
+        return [
+            (row["key"], row["seconds"])
+            for row in await tx.all("SELECT key, seconds FROM timings ORDER BY key")
+        ]
+
+    assert await db.write(several) == [(f"k{n:03}", n / 2) for n in range(75)]
+
+
 async def test_rows_touched_and_rows_returned(db: Database) -> None:
     async def several(tx: Tx) -> None:
         sql = "INSERT INTO timings (key, runs, seconds, updated_at) VALUES (:key, 1, :seconds, 0)"
         await tx.many(sql, [])
         await tx.many(sql, [{"key": "one", "seconds": 1}])
-        await tx.many(sql, [{"key": f"k{n}", "seconds": n / 2} for n in range(75)])
-        assert await tx.run("UPDATE timings SET runs = 2 WHERE seconds >= :least", {"least": 1.0}) == 74
+        await tx.many(sql, [{"key": f"k{n}", "seconds": n / 2} for n in range(5)])
+        assert await tx.run("UPDATE timings SET runs = 2 WHERE seconds >= :least", {"least": 1.0}) == 4
         assert await tx.run("DELETE FROM timings WHERE key = 'absent'") == 0
         row = await tx.one(
             "UPDATE timings SET runs = runs + 1 WHERE key = :key RETURNING runs", {"key": "k4"}
