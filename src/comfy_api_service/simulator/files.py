@@ -127,12 +127,12 @@ class Files:
             self._counters.clear()
         for kind in ("output", "temp"):
             shutil.rmtree(self.root / kind, ignore_errors=True)
-            (self.root / kind).mkdir(parents=True)
+            (self.root / kind).mkdir(parents=True, exist_ok=True)
 
     def clear_temp(self) -> None:
         """What a start of the server does."""
         shutil.rmtree(self.root / "temp", ignore_errors=True)
-        (self.root / "temp").mkdir(parents=True)
+        (self.root / "temp").mkdir(parents=True, exist_ok=True)
 
     def store_upload(
         self, kind: str, subfolder: str, filename: str, content: bytes, *, overwrite: bool
