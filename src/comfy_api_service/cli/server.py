@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 WEBSOCKETS: Final = "websockets-sansio"
 """uvicorn's WebSocket implementation: least memory for one that waits, and no deprecated parts."""
+KEEP_ALIVE_SECONDS: Final = 75
+"""How long an idle connection is kept: longer than clients and proxies keep theirs (mostly 5 and 60 s), for what
+one of them sends just as it is closed here is lost."""
 FILES_WANTED: Final = 65_536
 LONGEST_MESSAGE: Final = 65_536
 """Bytes of a WebSocket message from a client; clients have next to nothing to say."""
@@ -217,6 +220,7 @@ def _config(service: "Service") -> uvicorn.Config:
         log_level="warning",
         server_header=False,
         backlog=BACKLOG,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=LAST_ANSWERS,
     )
 
