@@ -50,30 +50,33 @@ OTHERS: Final = (
 class Api:
     """What `build_app` gives: call it with ASGI; `drain` it before the server closes its connections."""
 
-    def __init__(self, gate: ASGIApp, fastapi: FastAPI, draining: Draining) -> None:
+    def __init__(self, gate: ASGIApp, fastapi: FastAPI, state: AppState) -> None:
         self._gate = gate
-        self._draining = draining
+        self._state = state
         self.fastapi = fastapi
         """For `openapi.document`."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["comfy_state"] = self._state
         await self._gate(scope, receive, send)
 
     def drain(self) -> None:
         """End streams and sockets with a reason, answer whoever waits; readiness says no from now on."""
-        self._draining.begin()
+        self._state.draining.begin()
 
 
 def build_app(services: ApiServices, options: ApiOptions) -> Api:
-    draining = Draining()
     app = _routed(options)
-    app.state.comfy_api = AppState(services, options, draining)
-    sockets = Sockets(app, enabled=options.jobs_enabled)
+    sockets = Sockets(enabled=options.jobs_enabled)
     inner: ASGIApp = Shortcut(app, sockets=sockets, jobs_enabled=options.jobs_enabled)
     if options.cors_origins:
         inner = Cors(inner, options)
     measures = Measures(services.metrics, _series())
-    return Api(Gate(inner, measures=measures, max_body_size=options.max_body_size), app, draining)
+    return Api(
+        Gate(inner, measures=measures, max_body_size=options.max_body_size),
+        app,
+        AppState(services, options, Draining()),
+    )
 
 
 def openapi_text(version: str) -> str:

@@ -33,7 +33,6 @@ class Shortcut:
         if scope["path"] != jobs.PATH or scope["method"] != "POST" or not self._jobs_enabled:
             await self._app(scope, receive, send)
             return
-        scope["app"] = self._app
         scope["route"] = self._route
         try:
             response = await jobs.submit_job(Request(scope, receive), await caller())

@@ -16,7 +16,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 import structlog
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from comfy_api_service.api.addresses import base_of
@@ -54,13 +54,10 @@ log = structlog.get_logger()
 class Sockets:
     """Plain ASGI for every WebSocket: the framework's layers cost 10 kB for each that waits."""
 
-    def __init__(self, app: ASGIApp, *, enabled: bool) -> None:
-        """`app` holds the state."""
-        self._app = app
+    def __init__(self, *, enabled: bool) -> None:
         self._enabled = enabled
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope["app"] = self._app
         websocket = WebSocket(scope, receive, send)
         try:
             notices = await self._notices(websocket)

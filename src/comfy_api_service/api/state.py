@@ -20,7 +20,7 @@ class AppState:
 
 
 def state_of(connection: HTTPConnection) -> AppState:
-    return cast(AppState, connection.app.state.comfy_api)
+    return cast(AppState, connection.scope["comfy_state"])
 
 
 def services_of(connection: HTTPConnection) -> ApiServices:

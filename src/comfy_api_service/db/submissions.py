@@ -26,6 +26,12 @@ log = structlog.get_logger()
 
 GROUP = 200
 """Most submissions in one transaction."""
+ENOUGH = 32
+"""Submissions that share what a transaction costs by itself: more are not waited for."""
+GATHER_SECONDS = 0.01
+"""The longest that a group is waited for while more and more arrive."""
+QUIET_ROUNDS = 3
+"""Rounds of the loop in which nothing arrives before a group is written: a request takes so many to get here."""
 ANSWER_SECONDS = 8.0
 """The longest that a caller waits: a group that the database holds up would hold up those behind it twice as long."""
 DOUBT_SECONDS = 0.2
@@ -120,8 +126,21 @@ class Submissions:
             while self._arrived:
                 group, self._arrived = self._arrived[:GROUP], self._arrived[GROUP:]
                 await self._write(group)
+                await self._gather()
         finally:
             self._flushing = None
+
+    async def _gather(self) -> None:
+        """Under load, wait for those that are on their way: a group costs the more of the interpreter, which it
+        takes from them, the more groups there are.
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + GATHER_SECONDS
+        known, quiet = len(self._arrived), 0
+        while quiet < QUIET_ROUNDS and known < ENOUGH and loop.time() < until:
+            await asyncio.sleep(0)
+            quiet = quiet + 1 if len(self._arrived) == known else 0
+            known = len(self._arrived)
 
     async def _write(self, group: Sequence[tuple[NewJob, asyncio.Future[Outcome]]]) -> None:
         jobs = [job for job, _ in group]

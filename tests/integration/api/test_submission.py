@@ -277,7 +277,11 @@ async def test_an_unknown_model_is_refused_with_the_nearest_names(client: Client
 async def test_the_way_through_the_framework_answers_the_same(client: Client, service: Service) -> None:
     """The shortcut of this operation and its route are one function; both give the same answers."""
     app: Any = service.app
-    async with connected(app.fastapi) as plain:
+
+    async def past_the_shortcut(scope: Any, receive: Any, send: Any) -> None:
+        await app.fastapi({**scope, "comfy_state": app._state}, receive, send)
+
+    async with connected(past_the_shortcut) as plain:
         for body, headers in (
             (b'{"prompt": "x", "width": 64, "height": 64}', JSON),
             (b'{"prompt": ""}', JSON),
