@@ -10,7 +10,7 @@ from tests.chaos.matrix import Cell
 from tests.chaos.rows.redis import valkey
 from tests.chaos.scaled import STACK
 from tests.chaos.scene import LIMIT, Scene
-from tests.chaos.trials.trial import LOOK_SECONDS, Trial, lasting
+from tests.chaos.trials.trial import Trial, lasting
 
 START_WITHIN: Final = 2.0
 """Seconds from submission to start on a pool that has nothing to do."""
@@ -18,9 +18,7 @@ START_WITHIN: Final = 2.0
 
 def away(scene: Scene) -> None:
     emptied(scene)
-    assert scene.until(lambda: scene.open_jobs() == 0, pause=LOOK_SECONDS), (
-        "the pool has work that nobody does"
-    )
+    assert scene.until(lambda: scene.open_jobs() == 0, pause=0.1), "the pool has work that nobody does"
     server = scene.server("Redis")
     seconds = lasting(scene, 60.0, short=4.0)
     for fail, recover, kind in (

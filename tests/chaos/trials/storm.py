@@ -5,16 +5,12 @@ from contextlib import ExitStack
 from typing import Final
 
 import asyncpg
-from tests.chaos.backend import Backend
-from tests.chaos.launcher import FOLDER, NAME
 from tests.chaos.matrix import Cell, Command, Stack
-from tests.chaos.proxy import lines
 from tests.chaos.scaled import API, STACK, WORKER
-from tests.chaos.scene import LIMIT, ROOT, Scene, _begun
+from tests.chaos.scene import LIMIT, Scene
 from tests.chaos.trials.crowd import ACCOUNTS, Crowd, enter
 from tests.chaos.trials.trial import Trial, lasting
 from tests.support.postgres import blocking
-from tests.support.processes import Process
 
 from comfy_api_service.domain.leases import DEAD_SECONDS
 
@@ -27,40 +23,13 @@ DOWN_SECONDS: Final = (0.0, 1.0, 4.0, DEAD_SECONDS + 3.0)
 class Storm(Scene):
     """With more backends, and with processes that believe who calls."""
 
+    backends_started = BACKENDS
+    launcher = "tests.chaos.trials.launcher"
+
     def open(self, stack: ExitStack) -> None:
-        self._make = stack.enter_context(lines())
-        self._end = stack
         super().open(stack)
         enter(self.server("PostgreSQL").url)
         self.callers = Crowd([f"http://127.0.0.1:{door.port}" for door in self.doors.values()], self.seed)
-
-    def start(self) -> None:
-        for number in range(len(self.backends), BACKENDS):
-            place = self.folder / f"comfyui-{number}"
-            place.mkdir()
-            backend = Backend(place, self._make())
-            self._end.callback(backend.close)
-            backend.start()
-            self.backends.append(backend)
-        super().start()
-
-    def _begin(self, command: Command) -> None:
-        if command.name in self._processes:
-            self._processes[command.name].close()
-        assert self._around is not None
-        environment = {
-            "PYTHONPATH": str(ROOT),
-            FOLDER: str(self.folder),
-            NAME: command.name,
-            "DATA_DIR": str(self.folder_of(command.name)),
-            "COMFYUI_URL": ",".join(f"http://127.0.0.1:{backend.line.port}" for backend in self.backends),
-            **self._around.environment(command.name),
-        }
-        arguments = ["tests.chaos.trials.launcher", *command.arguments]
-        process = Process(arguments, folder=self.folder, environment=environment)
-        self._processes[command.name] = process
-        self.until(lambda: _begun(process))
-        assert process.url, f"{command.name} does not start:\n" + "\n".join(process.output[-20:])
 
     def open_jobs(self) -> int:
         """Of all accounts: no caller may ask for those of others."""

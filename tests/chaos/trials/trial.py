@@ -3,22 +3,16 @@
 import importlib
 import pkgutil
 import random
-import signal
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Final
 
 from tests.chaos import trials
 from tests.chaos.matrix import Cell, Column, Row, Senseless, Stack
-from tests.chaos.proof import jobs_of, judge
-from tests.chaos.run import Outcome
-from tests.chaos.scene import FULL, LIMIT, Form, Scene
-from tests.support.checker import Kind
-
-LOOK_SECONDS: Final = 0.3
+from tests.chaos.run import Outcome, ended
+from tests.chaos.scene import FULL, Form, Scene
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,35 +41,7 @@ class Trial:
             on.open(stack)
             self.cell.inject(on)
             on.heal()
-            on.until(lambda: on.open_jobs() == 0, pause=LOOK_SECONDS)
-            for process in on.processes():
-                process.popen.send_signal(signal.SIGTERM)
-            codes = [process.popen.wait(LIMIT) for process in on.processes()]
-            return self._outcome(on, codes, begun)
-
-    def _outcome(self, on: Scene, codes: list[int], begun: float) -> Outcome:
-        found = judge(on, self.cell)
-        texts = [f"{fault.kind}: {fault.text}" for fault in found]
-        if any(codes):
-            texts.append(f"wrong: the service ended with {codes}")
-        counts = {kind: sum(fault.kind is kind for fault in found) for kind in Kind}
-        return Outcome(
-            row=self.name,
-            column=self.way,
-            seed=on.seed,
-            jobs=jobs_of(on),
-            faults=dict(on.faults),
-            signals=on.signals,
-            errors=dict(on.callers.told.errors),
-            deaf=len(on.callers.told.deaf),
-            lost=counts[Kind.LOST],
-            doubled=counts[Kind.DOUBLED],
-            stuck=counts[Kind.STUCK],
-            wrong=counts[Kind.WRONG] + any(codes),
-            found=texts,
-            missed=on.missed,
-            seconds=round(time.monotonic() - begun, 1),
-        )
+            return ended(on, self.cell, (self.name, self.way), begun)
 
 
 def lasting(scene: Scene, seconds: float, *, short: float) -> float:
