@@ -1,9 +1,10 @@
-"""`make chaos`: every cell of the matrix, with several seeds; resumes what an earlier call began.
+"""`make chaos`: every cell of the matrix, with several seeds, and each trial; resumes what an earlier call began.
 
 Ends with 1 if anything was lost, doubled, stuck or wrong.
 """
 
 import argparse
+import itertools
 import json
 import os
 import signal
@@ -18,6 +19,7 @@ from rich.console import Console
 from tests.chaos import campaign, report
 from tests.chaos.matrix import cells
 from tests.chaos.scene import FULL, ROOT, SHORT
+from tests.chaos.trials.trial import all_trials
 
 ONE_MINUTE: Final = 60.0
 SCREEN: Final = Console(highlight=False, soft_wrap=True)
@@ -32,7 +34,9 @@ def _arguments() -> argparse.Namespace:
         help="file with the runs that are done; they are not repeated while the code is the same (%(default)s)",
     )
     parser.add_argument("--afresh", action="store_true", help="forget what the state file has")
-    parser.add_argument("--only", metavar="TEXT", help="cells whose name (`row: column`) contains this")
+    parser.add_argument(
+        "--only", metavar="TEXT", help="cells and trials whose name (`row: column`) contains this"
+    )
     parser.add_argument("--seeds", type=int, default=FULL.seeds, help="runs of each cell (%(default)s)")
     parser.add_argument("--jobs", type=int, default=4, help="runs at the same time (%(default)s)")
     parser.add_argument("--minutes", type=float, default=56, help="begin no run after this (%(default)g)")
@@ -58,34 +62,38 @@ def _told(result: dict[str, Any], done: int, of: int, begun: float) -> None:
 def main() -> int:
     given = _arguments()
     form = replace(SHORT if given.short else FULL, seeds=given.seeds)
-    mark = f"{campaign.code()}{'-short' if given.short else ''}-{given.seeds}"
+    kind = f"{'-short' if given.short else ''}-{given.seeds}"
+    mark, of_trials = f"{campaign.code()}{kind}", f"{campaign.code(trials=True)}{kind}"
     if given.afresh:
         given.state.unlink(missing_ok=True)
     wanted = [
-        (row, str(column), seed)
-        for seed in range(given.seeds)
-        for row, column in cells()
-        if given.only is None or given.only in f"{row}: {column}"
+        task
+        for task in campaign.tasks(given.seeds)
+        if given.only is None or given.only in f"{task[0]}: {task[1]}"
     ]
-    known = campaign.known(given.state, mark)
+    known = campaign.known(given.state, mark) | campaign.known(given.state, of_trials)
     results = [known[task] for task in wanted if task in known]
     tasks = [task for task in wanted if task not in known]
     SCREEN.print(f"{len(wanted)} runs, {len(results)} of them done already; state in {given.state}")
     begun = time.monotonic()
     with given.state.open("a", encoding="utf-8") as state:
         until = begun + given.minutes * ONE_MINUTE
-        for result in campaign.results(tasks, form, given.jobs, until):
+        for result in itertools.chain(
+            campaign.results([task for task in tasks if campaign.alone(task)], form, 1, until),
+            campaign.results([task for task in tasks if not campaign.alone(task)], form, given.jobs, until),
+        ):
             results.append(result)
             _told(result, len(results), len(wanted), begun)
             if not result["found"]:  # the others are run again
-                state.write(json.dumps({"code": mark, **result}) + "\n")
+                code = of_trials if result["row"] in all_trials() else mark
+                state.write(json.dumps({"code": code, **result}) + "\n")
                 state.flush()
     table = report.lines(results)
     SCREEN.print(report.as_text(table), markup=False)
     whole = len(results) == len(wanted)
     if not whole:
         SCREEN.print(f"{len(wanted) - len(results)} runs are left: the same command goes on from here")
-    if len(table) == len(cells()) and not given.short:
+    if len(table) == len(cells()) + len(all_trials()) and not given.short:
         report.write(table)
         SCREEN.print(f"written into {report.PAGE.relative_to(ROOT)}")
     return int(not whole or any(result["found"] or not result["faults"] for result in results))

@@ -1,4 +1,6 @@
-"""The campaign: all runs of all cells, two at a time, each in a process of its own; what is done is kept in a file."""
+"""The campaign: all runs of all cells and trials, some at a time, each in a process of its own; what is done is kept in
+a file.
+"""
 
 import hashlib
 import json
@@ -18,21 +20,37 @@ from tests.chaos import report
 from tests.chaos.matrix import Column, cells, row_of
 from tests.chaos.run import run
 from tests.chaos.scene import ROOT, Form
+from tests.chaos.trials.trial import all_trials
 
 BESIDE: Final = ("campaign.py", "report.py", "__main__.py")
 """Files that no result depends on."""
+TRIALS: Final = ROOT / "tests" / "chaos" / "trials"
 Task = tuple[str, str, int]
-"""Row, column, seed."""
+"""Row, column, seed; or a trial's name and way."""
 
 
-def code() -> str:
-    """What the results belong to: the service and the cells as they are now."""
+def code(*, trials: bool = False) -> str:
+    """What the results belong to: the service and the cells, or also the trials, as they are now."""
     content = hashlib.sha256()
     for folder in ("src", "tests/chaos", "tests/support"):
         for path in sorted((ROOT / folder).rglob("*.py")):
-            if path.name not in BESIDE and not path.name.startswith("test_"):
+            if path.name in BESIDE or path.name.startswith("test_"):
+                continue
+            if trials or not path.is_relative_to(TRIALS):
                 content.update(path.read_bytes())
     return content.hexdigest()[:16]
+
+
+def tasks(seeds: int) -> list[Task]:
+    """All that there is to be run: first what takes longest, then each cell with its first seed, then the next."""
+    once = [(trial.name, trial.way, 0) for trial in all_trials().values()]
+    return once + [(row, str(column), seed) for seed in range(seeds) for row, column in cells()]
+
+
+def alone(task: Task) -> bool:
+    """Whether nothing else may run beside it."""
+    trial = all_trials().get(task[0])
+    return trial is not None and trial.alone
 
 
 def known(state: Path, mark: str) -> dict[Task, dict[str, Any]]:
@@ -50,9 +68,12 @@ def known(state: Path, mark: str) -> dict[Task, dict[str, Any]]:
 def attempt(task: Task, form: Form) -> dict[str, Any]:
     """One run in a process of its own; whatever it raises is a result."""
     row, column, seed = task
-    cell = cells()[row, Column(column)]
+    trial = all_trials().get(row)
     with tempfile.TemporaryDirectory(prefix="comfy-api-chaos-", ignore_cleanup_errors=True) as folder:
         try:
+            if trial is not None:
+                return trial.run(Path(folder), form, seed).as_json()
+            cell = cells()[row, Column(column)]
             return run(Path(folder), row_of(row), Column(column), cell, form, seed).as_json()
         except Exception:  # noqa: BLE001 - told with the others
             return {

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.chaos.matrix import Column, Senseless, matrix
+from tests.chaos.trials.trial import all_trials
 
 PAGE: Final = Path(__file__).parents[2] / "docs" / "RELIABILITY.md"
 BEGIN: Final = "<!-- written by `make chaos` -->"
@@ -16,7 +17,7 @@ Line = Mapping[str, Any]
 
 
 def lines(results: Iterable[Line]) -> list[dict[str, Any]]:
-    """One a cell, in the order of the matrix: its runs added up."""
+    """One a cell, in the order of the matrix, and one a trial: its runs added up."""
     sums: dict[tuple[str, str], dict[str, Any]] = {}
     for result in results:
         place = (result["row"], result["column"])
@@ -28,6 +29,7 @@ def lines(results: Iterable[Line]) -> list[dict[str, Any]]:
             value = result[name]
             total[name] += sum(value.values()) if isinstance(value, dict) else value
     order = {(row.name, str(column)): (row.place, at) for row in matrix() for at, column in enumerate(Column)}
+    order |= {(trial.name, trial.way): (trial.place, 0) for trial in all_trials().values()}
     return sorted(sums.values(), key=lambda line: order[line["row"], line["column"]])
 
 
@@ -55,10 +57,12 @@ def as_text(table: Sequence[Line]) -> str:
 
 
 def as_page(table: Sequence[Line]) -> str:
-    """For the docs: the cells that were run, and those that cannot be."""
+    """For the docs: the cells and trials that were run, and the cells that cannot be."""
     sums = total(table)
+    beside = sum(line["row"] in all_trials() for line in table)
+    what = f"{len(table) - beside} cells" + (f" and {beside} trials" if beside else "")
     said = (
-        f"{sums['runs']} runs of {len(table)} cells: {sums['faults']} faults, {sums['signals']} of them signals to "
+        f"{sums['runs']} runs of {what}: {sums['faults']} faults, {sums['signals']} of them signals to "
         f"processes, over {sums['jobs']} jobs; {sums['lost']} lost, {sums['doubled']} doubled, {sums['stuck']} stuck, "
         f"{sums['wrong']} otherwise wrong."
     )

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final
 
 import httpx2
 from tests.chaos import settable_clock
@@ -55,6 +55,10 @@ SHORT: Final = Form(stop_seconds=1.5, times=1, points=1, seeds=1)
 class Scene:
     """Everything that a fault may touch, by name."""
 
+    backends_started: ClassVar[int] = BACKENDS
+    launcher: ClassVar[str] = "tests.chaos.launcher"
+    """The module that the service's processes are started by."""
+
     def __init__(self, folder: Path, row: Row, form: Form, seed: int, rng: random.Random) -> None:
         self.folder = folder
         self.rng = rng
@@ -85,7 +89,7 @@ class Scene:
             place.mkdir()
             self._around = stack.enter_context(self._stack.surrounded(place, make, self.names()))
             stack.enter_context(bound(self.folder, self.server("PostgreSQL").url))
-        for number in range(BACKENDS):
+        for number in range(self.backends_started):
             place = self.folder / f"comfyui-{number}"
             place.mkdir()
             backend = Backend(place, make())
@@ -184,7 +188,7 @@ class Scene:
     def _begin(self, command: Command) -> None:
         if command.name in self._processes:
             self._processes[command.name].close()
-        arguments = ["tests.chaos.launcher", *command.arguments]
+        arguments = [self.launcher, *command.arguments]
         environment = {
             "PYTHONPATH": str(ROOT),
             FOLDER: str(self.folder),

@@ -17,6 +17,7 @@ from tests.chaos.matrix import Column, Row, Senseless, cells, matrix
 from tests.chaos.proxy import Line, lines
 from tests.chaos.scene import ROOT
 from tests.chaos.trap import FIRED, ORDERS
+from tests.chaos.trials.trial import all_trials
 
 
 def test_every_cell_is_run_or_has_its_reason() -> None:
@@ -233,3 +234,27 @@ def test_runs_of_other_code_are_not_counted(tmp_path: Path) -> None:
     assert list(campaign.known(state, "a")) == [("x", "y", 0)]
     assert campaign.known(state, "b") == {}
     assert campaign.known(tmp_path / "none", "a") == {}
+
+
+def test_trials_are_run_once_and_stand_below_the_matrix() -> None:
+    tasks = campaign.tasks(2)
+    assert len(tasks) == len(set(tasks)) == 2 * len(cells()) + len(all_trials())
+    assert not all_trials().keys() & {row.name for row in matrix()}
+    trial = next(iter(all_trials().values()))
+    story = {**result("clock", Column.LOST, 0), "row": trial.name, "column": trial.way}
+    table = report.lines([story, result("clock", Column.LOST, 0)])
+    assert [line["row"] for line in table] == ["clock", trial.name]
+    assert "2 runs of 1 cells and 1 trials" in report.as_page(table)
+
+
+def test_a_change_of_a_trial_lets_the_results_of_cells_stand() -> None:
+    assert campaign.code() != campaign.code(trials=True)
+    known = Path(campaign.__file__).parent
+    depends = [
+        path for path in known.rglob("*.py") if "tests.chaos.trials" in path.read_text(encoding="utf-8")
+    ]
+    assert {path.name for path in depends if not path.is_relative_to(campaign.TRIALS)} <= {
+        *campaign.BESIDE,
+        "test_trials.py",
+        "test_parts.py",
+    }
