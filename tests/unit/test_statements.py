@@ -2,7 +2,7 @@
 
 import pytest
 
-from comfy_api_service.db.statements import for_many, joined, numbered, repeated, takes_many
+from comfy_api_service.db.statements import for_many, gathered, joined, numbered, repeated, takes_many
 
 INSERT = "INSERT INTO t (a, b, c) VALUES (:one, 1, :two)"
 
@@ -87,3 +87,13 @@ def test_rows_are_repeated_in_one_insert() -> None:
 )
 def test_what_is_not_repeated(sql: str) -> None:
     assert repeated(sql, 2) is None
+
+
+def test_queries_are_gathered_into_one_row() -> None:
+    text = gathered(
+        [numbered("SELECT a FROM t WHERE b = :b"), numbered("SELECT c FROM u WHERE d = :d AND e = :d")]
+    )
+    assert text == (
+        "SELECT (SELECT coalesce(jsonb_agg(to_jsonb(q)), '[]'::jsonb) FROM (SELECT a FROM t WHERE b = $1) AS q), "
+        "(SELECT coalesce(jsonb_agg(to_jsonb(q)), '[]'::jsonb) FROM (SELECT c FROM u WHERE d = $2 AND e = $2) AS q)"
+    )

@@ -59,6 +59,10 @@ class Reader(Protocol):
     async def all(self, sql: str, params: Params | None = None) -> Sequence[Row]: ...
     async def one(self, sql: str, params: Params | None = None) -> Row | None: ...
 
+    async def several(self, *queries: tuple[str, Params]) -> list[Sequence[Row]]:
+        """The rows of each, in one go. All see the same state; of rows that are locked by one, the newest."""
+        ...
+
 
 class Tx(Reader, Protocol):
     """A transaction that may write; committed when its function returns, rolled back when it raises."""

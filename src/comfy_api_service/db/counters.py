@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from comfy_api_service.db.base import Reader, Tx
 
@@ -35,16 +36,16 @@ async def load(tx: Reader) -> Load:
     )
 
 
+OPEN_SECONDS: Final = """SELECT coalesce(sum(CASE
+  WHEN state = 'dispatched' THEN cost
+  WHEN state = 'executing' AND cost > :now - started_at THEN cost - (:now - started_at)
+  ELSE 0 END), 0) AS seconds
+FROM jobs WHERE state IN ('dispatched', 'executing', 'storing')"""
+
+
 async def open_seconds(tx: Reader, now: float) -> float:
     """Seconds of work that backends still have before them, by estimated costs."""
-    row = await tx.one(
-        """SELECT coalesce(sum(CASE
-             WHEN state = 'dispatched' THEN cost
-             WHEN state = 'executing' AND cost > :now - started_at THEN cost - (:now - started_at)
-             ELSE 0 END), 0) AS seconds
-           FROM jobs WHERE state IN ('dispatched', 'executing', 'storing')""",
-        {"now": now},
-    )
+    row = await tx.one(OPEN_SECONDS, {"now": now})
     return float(row["seconds"]) if row else 0.0
 
 

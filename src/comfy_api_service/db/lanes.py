@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import Final, Self
 
-from comfy_api_service.db.base import Part, Reader, Row, Tx, dumps
+from comfy_api_service.db.base import Dialect, Params, Part, Reader, Row, Tx, dumps
 from comfy_api_service.domain.scheduling import WINDOW_JOBS, entering
 
 DEFAULT_COST = 10.0
@@ -73,25 +73,29 @@ UNION ALL SELECT c.requirement_id, max(b.start_tag) FROM capabilities c
 WHERE {{wanted}} GROUP BY c.requirement_id"""
 
 
-async def frontier(tx: Reader, needs: Collection[str]) -> Frontier:
-    rows = await tx.all(
-        _FRONTIER.format(wanted=tx.dialect.among("c.requirement_id", "needs")),
-        {"needs": dumps(sorted(needs))},
-    )
-    return _frontier(rows)
+def asking_frontier(dialect: Dialect, needs: Collection[str]) -> tuple[str, Params]:
+    """The query whose rows `frontier_of` takes."""
+    return _FRONTIER.format(wanted=dialect.among("c.requirement_id", "needs")), {
+        "needs": dumps(sorted(needs))
+    }
 
 
-def _frontier(rows: Sequence[Row]) -> Frontier:
+def frontier_of(rows: Sequence[Row]) -> Frontier:
     values = {row["need"]: row["value"] for row in rows}
     return Frontier(window=window_of(values.pop(None, None)), tags=values)
 
 
-async def joined(tx: Tx, arriving: Sequence[tuple[Held, Collection[str]]]) -> dict[str, float]:
+async def joined(
+    tx: Tx, arriving: Sequence[tuple[Held, Collection[str]]], edge: Frontier | None = None
+) -> dict[str, float]:
     """The virtual times of lanes that jobs with these needs join, by account: ready ones keep theirs.
 
-    A lane whose jobs all wait for a backend that is away enters as an empty one does.
+    A lane whose jobs all wait for a backend that is away enters as an empty one does. `edge`: if it was asked for.
     """
-    edge = await frontier(tx, {need for _, needs in arriving for need in needs})
+    if edge is None:
+        edge = frontier_of(
+            await tx.all(*asking_frontier(tx.dialect, {need for _, needs in arriving for need in needs}))
+        )
     joining = {lane.account_id: edge.enter(lane.vtime, needs) for lane, needs in arriving}
     raised = [lane for lane, _ in arriving if lane.queued and joining[lane.account_id] > lane.vtime]
     ready = await _servable(tx, [lane.account_id for lane in raised])
@@ -107,7 +111,7 @@ async def released(tx: Tx, lane: Held) -> float:
         ),
         {"account": lane.account_id},
     )
-    edge = _frontier(rows)
+    edge = frontier_of(rows)
     return edge.enter(lane.vtime, edge.tags)
 
 

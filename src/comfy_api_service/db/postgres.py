@@ -16,9 +16,19 @@ from typing import Any, Final, Self, TypeAlias, TypeVar
 import asyncpg
 import structlog
 
-from comfy_api_service.db.base import CommitUnknown, Dialect, LockTimeout, Params, Part, Reader, Row, Tx
+from comfy_api_service.db.base import (
+    CommitUnknown,
+    Dialect,
+    LockTimeout,
+    Params,
+    Part,
+    Reader,
+    Row,
+    Tx,
+    loads,
+)
 from comfy_api_service.db.connecting import CONNECT_SECONDS, is_lost, options
-from comfy_api_service.db.statements import Statement, for_many, joined, numbered, takes_many
+from comfy_api_service.db.statements import Statement, for_many, gathered, joined, numbered, takes_many
 from comfy_api_service.domain.errors import ServiceError, Unavailable
 
 log = structlog.get_logger()
@@ -69,6 +79,16 @@ class PostgresTx:
         statement = numbered(sql)
         return await self._connection.fetchrow(statement.sql, *statement.values(params or {}))
 
+    async def several(self, *queries: tuple[str, Params]) -> list[Sequence[Row]]:
+        statements = tuple(numbered(sql) for sql, _ in queries)
+        values = [
+            value
+            for statement, (_, params) in zip(statements, queries, strict=True)
+            for value in statement.values(params)
+        ]
+        row = await self._connection.fetchrow(_gathered(statements), *values)
+        return [loads(rows) for rows in row] if row is not None else []
+
     async def run(self, sql: str, params: Params | None = None) -> int:
         statement = numbered(sql)
         status = await self._connection.execute(statement.sql, *statement.values(params or {}))
@@ -111,6 +131,11 @@ class PostgresTx:
             known = for_many(sql, [kind.name for kind in prepared.get_parameters()])
             self._for_many[sql] = known
         return known
+
+
+@lru_cache(maxsize=256)
+def _gathered(queries: tuple[Statement, ...]) -> str:
+    return gathered(queries)
 
 
 @lru_cache(maxsize=256)

@@ -75,6 +75,9 @@ class SqliteTx:
         cursor.close()
         return cast("Row | None", row)
 
+    async def several(self, *queries: tuple[str, Params]) -> list[Sequence[Row]]:
+        return [self._connection.execute(sql, params).fetchall() for sql, params in queries]
+
     async def run(self, sql: str, params: Params | None = None) -> int:
         return self._connection.execute(sql, params or {}).rowcount
 

@@ -98,3 +98,15 @@ def joined(statements: Sequence[Statement]) -> str:
         parts.append(f"s{number} AS ({statement.beginning_at(first)})")
         first += len(statement.names)
     return f"WITH {', '.join(parts)} SELECT 1"
+
+
+def gathered(queries: Sequence[Statement]) -> str:
+    """Several queries as one, whose only row has the rows of each as a JSON list of objects."""
+    parts = []
+    first = 1
+    for query in queries:
+        parts.append(
+            f"(SELECT coalesce(jsonb_agg(to_jsonb(q)), '[]'::jsonb) FROM ({query.beginning_at(first)}) AS q)"
+        )
+        first += len(query.names)
+    return f"SELECT {', '.join(parts)}"

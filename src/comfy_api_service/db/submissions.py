@@ -6,7 +6,7 @@ so that each submission fails alone.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -14,7 +14,7 @@ import structlog
 
 from comfy_api_service.db import keys, lanes
 from comfy_api_service.db.base import CommitUnknown, Database, Part, Tx, dumps, packed
-from comfy_api_service.db.counters import open_seconds
+from comfy_api_service.db.counters import OPEN_SECONDS, open_seconds
 from comfy_api_service.db.records import output_document
 from comfy_api_service.db.requirements import ensure_requirements
 from comfy_api_service.domain.errors import ServiceError, Unavailable
@@ -34,6 +34,7 @@ QUIET_ROUNDS = 3
 """Rounds of the loop in which nothing arrives before a group is written: a request takes so many to get here."""
 ANSWER_SECONDS = 8.0
 """The longest that a caller waits: a group that the database holds up would hold up those behind it twice as long."""
+MOST_NEEDS = 4096
 DOUBT_SECONDS = 0.2
 """Before a group is looked for that may have been written: the connection was lost just now."""
 
@@ -97,6 +98,8 @@ class Submissions:
         self._far_from_limit = far_from_limit
         self._arrived: list[tuple[NewJob, asyncio.Future[Outcome]]] = []
         self._flushing: asyncio.Task[None] | None = None
+        self._known_needs: set[str] = set()
+        """Needs that were seen in the database: whether they are still there is asked with all else."""
 
     async def add(self, job: NewJob) -> Outcome:
         """Durable when it returns. A caller that leaves cancels nothing.
@@ -161,11 +164,30 @@ class Submissions:
                 future.set_result(outcome)
 
     async def _insert(self, jobs: Sequence[NewJob]) -> list[Outcome]:
+        known = self._known_needs & {job.requirement.id for job in jobs}
+        try:
+            outcomes = await self._commit(jobs, known)
+        except LookupError:
+            if not known:
+                raise
+            self._known_needs.clear()
+            outcomes = await self._commit(jobs, set())
+        if len(self._known_needs) > MOST_NEEDS:
+            self._known_needs.clear()
+        self._known_needs.update(
+            job.requirement.id
+            for job, outcome in zip(jobs, outcomes, strict=True)
+            if isinstance(outcome, Written)
+        )
+        return outcomes
+
+    async def _commit(self, jobs: Sequence[NewJob], known: set[str]) -> list[Outcome]:
         limit, far = self._queue_limit, self._far_from_limit()
         followed = self._db.dialect.one_writer and self._on_writing()
         try:
             return await self._db.write(
-                lambda tx: insert(tx, jobs, queue_limit=limit, far_from_limit=far), followed=followed
+                lambda tx: insert(tx, jobs, queue_limit=limit, far_from_limit=far, known_needs=known),
+                followed=followed,
             )
         except CommitUnknown:
             log.warning("submissions_in_doubt", jobs=len(jobs))
@@ -182,11 +204,13 @@ async def insert(
     queue_limit: int,
     far_from_limit: bool = False,
     again: bool = False,
+    known_needs: Collection[str] = (),
 ) -> list[Outcome]:
     """Decide and write a group in one transaction; outcomes in the group's order.
 
     Locked in the order of all writers: keys, requirements, lanes, then the queue's limit. `far_from_limit`
     spares counting all lanes. `again`: the group may be there already, since nobody heard of its commit.
+    `known_needs` were written before: raises LookupError for one of the group's that is no longer there.
     """
     if again:
         there = await _already_written(tx, group)
@@ -195,7 +219,7 @@ async def insert(
         return [there[job.id] if job.id in there else next(others) for job in group]
     known = await keys.look_up(tx, group)
     open_ones = [job for job in group if _by_key(job, known.used) is None]
-    held = await _hold_lanes(tx, open_ones)
+    ground = await _ground(tx, open_ones, known_needs)
     requests = await _known_requests(tx, open_ones)
     waiting = 0 if far_from_limit or not open_ones else await _count_waiting(tx)
     used = dict(known.used)
@@ -213,7 +237,7 @@ async def insert(
             if job.idempotency_key is not None:
                 used[job.account_id, job.idempotency_key] = (job.fingerprint, job.id)
     await keys.keep(tx, known, fresh)
-    written = iter(await _insert_fresh(tx, fresh, held)) if fresh else iter(())
+    written = iter(await _insert_fresh(tx, fresh, ground)) if fresh else iter(())
     return [outcome if outcome is not None else next(written) for outcome in outcomes]
 
 
@@ -252,18 +276,42 @@ def _by_request(job: NewJob, requests: Mapping[tuple[str, str], str]) -> Outcome
     return None if identical is None else Replay(identical, by_key=False)
 
 
-async def _hold_lanes(tx: Tx, jobs: Sequence[NewJob]) -> dict[str, lanes.Held]:
-    """The lanes of those that may become jobs, with all that they need known to the scheduler."""
+@dataclass(frozen=True, slots=True)
+class _Ground:
+    """What a group is placed on: the lanes, locked, by account; where lanes enter; what backends have to do."""
+
+    held: Mapping[str, lanes.Held]
+    edge: lanes.Frontier
+    open_seconds: float
+
+
+async def _ground(tx: Tx, jobs: Sequence[NewJob], known_needs: Collection[str]) -> _Ground:
+    """For those that may become jobs, with all that they need known to the scheduler."""
     if not jobs:
-        return {}
-    await ensure_requirements(tx, {job.requirement.id: job.requirement for job in jobs}, jobs[0].queued_at)
-    rows = await tx.all(
-        f"""SELECT l.account_id, {lanes.COLUMNS} FROM lanes l WHERE {tx.dialect.among("l.account_id", "accounts")}
-            ORDER BY l.account_id"""
-        + tx.dialect.locking("l"),
-        {"accounts": dumps(sorted({job.account_id for job in jobs}))},
+        return _Ground({}, lanes.Frontier({}, 0.0), 0.0)
+    needs = {job.requirement.id: job.requirement for job in jobs}
+    now = jobs[0].queued_at
+    new = {need: requirement for need, requirement in needs.items() if need not in known_needs}
+    if new:
+        await ensure_requirements(tx, new, now)
+    known, locked, edge, work = await tx.several(
+        (f"SELECT id FROM requirements WHERE {tx.dialect.among('id', 'ids')}", {"ids": dumps(sorted(needs))}),
+        (
+            f"""SELECT l.account_id, {lanes.COLUMNS} FROM lanes l
+                WHERE {tx.dialect.among("l.account_id", "accounts")} ORDER BY l.account_id"""
+            + tx.dialect.locking("l"),
+            {"accounts": dumps(sorted({job.account_id for job in jobs}))},
+        ),
+        lanes.asking_frontier(tx.dialect, needs),
+        (OPEN_SECONDS, {"now": now}),
     )
-    return {row["account_id"]: lanes.Held.from_row(row) for row in rows}
+    if needs.keys() - {row["id"] for row in known}:
+        raise LookupError("a need that was known has been forgotten")
+    return _Ground(
+        {row["account_id"]: lanes.Held.from_row(row) for row in locked},
+        lanes.frontier_of(edge),
+        float(work[0]["seconds"]),
+    )
 
 
 async def _known_requests(tx: Tx, group: Sequence[NewJob]) -> dict[tuple[str, str], str]:
@@ -292,9 +340,8 @@ async def _count_waiting(tx: Tx) -> int:
     return int(row["waiting"]) if row else 0
 
 
-async def _insert_fresh(tx: Tx, jobs: Sequence[NewJob], held: Mapping[str, lanes.Held]) -> list[Written]:
-    before = await open_seconds(tx, jobs[0].queued_at)
-    placed = _places(jobs, held, before)
+async def _insert_fresh(tx: Tx, jobs: Sequence[NewJob], ground: _Ground) -> list[Written]:
+    placed = _places(jobs, ground.held, ground.open_seconds)
     noted = [
         {
             "job": job.id,
@@ -306,7 +353,7 @@ async def _insert_fresh(tx: Tx, jobs: Sequence[NewJob], held: Mapping[str, lanes
         for job in jobs
     ]
     await tx.together(
-        *await _entered(tx, jobs, held),
+        *await _entered(tx, jobs, ground),
         (_INSERT_JOB, [_job_row(job, placed[job.id]) for job in jobs]),
         (_INSERT_LABEL, [
             {"job": job.id, "account": job.account_id, "key": key, "value": value}
@@ -341,7 +388,7 @@ def _places(
     return places
 
 
-async def _entered(tx: Tx, jobs: Sequence[NewJob], held: Mapping[str, lanes.Held]) -> tuple[Part, Part]:
+async def _entered(tx: Tx, jobs: Sequence[NewJob], ground: _Ground) -> tuple[Part, Part]:
     """One change a lane and need."""
     counts: dict[str, tuple[int, float]] = {}
     needs: dict[tuple[str, str], int] = {}
@@ -352,7 +399,9 @@ async def _entered(tx: Tx, jobs: Sequence[NewJob], held: Mapping[str, lanes.Held
     arriving: dict[str, set[str]] = {}
     for account, need in needs:
         arriving.setdefault(account, set()).add(need)
-    vtimes = await lanes.joined(tx, [(held[account], wanted) for account, wanted in arriving.items()])
+    vtimes = await lanes.joined(
+        tx, [(ground.held[account], wanted) for account, wanted in arriving.items()], ground.edge
+    )
     changes = [
         lanes.change(
             account, vtime=vtimes[account], queued=count, cost=cost, entered=count, entered_cost=cost

@@ -74,6 +74,28 @@ async def test_many_rows_are_those_that_were_given(db: Database) -> None:
     assert await db.write(several) == [(f"k{n:03}", n / 2) for n in range(75)]
 
 
+async def test_several_queries_in_one_go(db: Database) -> None:
+    async def several(tx: Tx) -> None:
+        sql = "INSERT INTO timings (key, runs, seconds, updated_at) VALUES (:key, :runs, :seconds, 0)"
+        values = [0.1, 1e-300, 123456789.123456789, 2.0]
+        await tx.many(sql, [{"key": f"ü{n}", "runs": 2**53 + n, "seconds": v} for n, v in enumerate(values)])
+        every = (
+            "SELECT key, runs, seconds, NULL AS empty FROM timings WHERE runs > :least ORDER BY key DESC"
+        )
+        found, none, one = await tx.several(
+            (every, {"least": 5}),
+            ("SELECT key FROM timings WHERE key = :key", {"key": "absent"}),
+            (f"SELECT key FROM timings WHERE key = :key{tx.dialect.locking('timings')}", {"key": "ü1"}),
+        )
+        assert [(row["key"], row["runs"], row["seconds"], row["empty"]) for row in found] == [
+            (f"ü{n}", 2**53 + n, v, None) for n, v in reversed(list(enumerate(values)))
+        ]
+        assert list(none) == []
+        assert [row["key"] for row in one] == ["ü1"]
+
+    await db.write(several)
+
+
 async def test_rows_touched_and_rows_returned(db: Database) -> None:
     async def several(tx: Tx) -> None:
         sql = "INSERT INTO timings (key, runs, seconds, updated_at) VALUES (:key, 1, :seconds, 0)"

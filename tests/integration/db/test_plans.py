@@ -45,6 +45,10 @@ class Recorder:
         self.seen.append((sql, params or {}))
         return await self._tx.one(sql, params)
 
+    async def several(self, *queries: tuple[str, Params]) -> Any:
+        self.seen += queries
+        return await self._tx.several(*queries)
+
     async def run(self, sql: str, params: Params | None = None) -> int:
         self.seen.append((sql, params or {}))
         return await self._tx.run(sql, params)

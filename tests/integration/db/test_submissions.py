@@ -118,3 +118,14 @@ async def _only(db: Database) -> str:
     row = await db.read(lambda tx: tx.one("SELECT id FROM jobs"))
     assert row is not None
     return str(row["id"])
+
+
+async def test_a_need_that_was_forgotten_is_written_again(db: Database) -> None:
+    submissions = Submissions(db, queue_limit=100)
+    assert isinstance(await submissions.add(new_job()), Written)
+    await db.write(lambda tx: tx.run("DELETE FROM lane_needs"))
+    await db.write(lambda tx: tx.run("DELETE FROM requirements"))
+    assert isinstance(await submissions.add(new_job()), Written)
+    row = await db.read(lambda tx: tx.one("SELECT count(*) AS count FROM requirements"))
+    assert row is not None
+    assert row["count"] == 1
