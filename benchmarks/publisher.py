@@ -10,7 +10,7 @@ from typing import Final
 
 from benchmarks import orders, publishing
 from benchmarks.servers import HOST
-from comfy_api_service import bootstrap
+from comfy_api_service.bootstrap import parts
 from comfy_api_service.cli import listening, server
 from comfy_api_service.domain.account import LOCAL
 from comfy_api_service.domain.events import Event, EventType, Preview, Progress
@@ -90,7 +90,7 @@ def _size(mailbox: Mailbox) -> int:
 async def main() -> None:
     port, folder, comfyui_url = int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
     signals = Signals()
-    vars(bootstrap)["MemorySignals"] = lambda: signals  # the one thing that differs from `serve`
+    vars(parts)["MemorySignals"] = lambda: signals  # the one thing that differs from `serve`
     settings = Settings(
         _env_file=None, data_dir=folder, comfyui_url=(comfyui_url,), port=port, shutdown_grace=0
     )
