@@ -154,7 +154,7 @@ class _Thread:
                 for one in done or [_Done(work)]:
                     _settle(one.work, fault=_named(one.fault or fault))
             else:
-                for one in done:
+                for one in reversed(done):  # who follows sends work to a backend, which idles meanwhile
                     _settle(one.work, result=one.result, fault=one.fault and _named(one.fault))
             del work, done
         if connection is not None:
