@@ -44,6 +44,10 @@ class Dialect:
             return ""
         return f" FOR NO KEY UPDATE OF {', '.join(tables)}"
 
+    def patience(self, most: str) -> str:
+        """Appended to the columns of a select: from then on the transaction waits at most so long for a lock."""
+        return "" if self.one_writer else f", set_config('lock_timeout', '{most}', true) AS patience"
+
     def among(self, column: str, param: str) -> str:
         """`column` is one of the JSON list of strings in `param`; one plan, however long the list is."""
         if self.name == "sqlite":

@@ -104,7 +104,8 @@ enough, then the needs of those. (With EXISTS and plain joins PostgreSQL begins 
 
 _FACTS = """SELECT 'loaded' AS kind, resident_model AS key, CAST(count(*) AS double precision) AS value FROM backends
 WHERE id <> :id AND removed_at IS NULL AND state = 'online' AND resident_model IS NOT NULL GROUP BY resident_model
-UNION ALL SELECT 'measured', key, seconds FROM timings WHERE {among}"""
+UNION ALL SELECT 'measured', key, seconds FROM timings
+WHERE {among} OR key = (SELECT 'load:' || resident_model FROM backends WHERE id = :id)"""
 
 
 async def ready_lanes(tx: Reader, inventory_hash: str) -> tuple[Lane, ...]:
@@ -132,18 +133,29 @@ def _lane(rows: Sequence[Row]) -> Lane:
     )
 
 
-async def _snapshot(tx: Reader, backend_id: str, ready: tuple[Lane, ...], residency: Residency) -> Snapshot:
-    """All that the choice rests on."""
-    models = {need.model for lane in ready for need in lane.needs} | {residency.model}
+async def _snapshot(tx: Tx, claimant: Claimant, ready: tuple[Lane, ...], *, patient: bool) -> Snapshot | None:
+    """All that the choice rests on, with the backend's row locked; None if the backend is another worker's."""
+    models = {need.model for lane in ready for need in lane.needs}
     keys = ["all", *sorted(f"load:{model}" for model in models if model is not None)]
-    rows = await tx.all(
-        _FACTS.format(among=tx.dialect.among("key", "keys")), {"id": backend_id, "keys": dumps(keys)}
+    backend, rows = await tx.several(
+        (
+            f"""SELECT residency{tx.dialect.patience(PATIENCE) if patient else ""} FROM backends
+                WHERE id = :id AND worker_id = :worker"""
+            + tx.dialect.locking("backends"),
+            {"id": claimant.backend_id, "worker": claimant.worker_id},
+        ),
+        (
+            _FACTS.format(among=tx.dialect.among("key", "keys")),
+            {"id": claimant.backend_id, "keys": dumps(keys)},
+        ),
     )
+    if not backend:
+        return None
     measured = {row["key"]: row["value"] for row in rows if row["kind"] == "measured"}
     return Snapshot(
         lanes=ready,
         window=lanes.window_of(measured.pop("all", None)),
-        residency=residency,
+        residency=Residency.from_json(loads(backend[0]["residency"])),
         elsewhere={row["key"]: int(row["value"]) for row in rows if row["kind"] == "loaded"},
         load_times={key.removeprefix("load:"): seconds for key, seconds in measured.items()},
     )
@@ -171,17 +183,9 @@ async def claim(
     ready = await ready_lanes(tx, claimant.inventory_hash)
     if not ready:
         return None
-    backend = await tx.one(
-        "SELECT residency FROM backends WHERE id = :id AND worker_id = :worker"
-        + tx.dialect.locking("backends"),
-        {"id": claimant.backend_id, "worker": claimant.worker_id},
-    )
-    if backend is None:
+    seen = await _snapshot(tx, claimant, ready, patient=patient)
+    if seen is None:
         return None
-    if patient and not tx.dialect.one_writer:
-        await tx.run(f"SET LOCAL lock_timeout = '{PATIENCE}'")
-    residency = Residency.from_json(loads(backend["residency"]))
-    seen = await _snapshot(tx, claimant.backend_id, ready, residency)
     for _ in range(ROUNDS):
         choice = choose(seen)
         if choice is None:

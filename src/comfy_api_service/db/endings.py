@@ -80,7 +80,7 @@ def noted(account_id: str, *events: Event) -> tuple[Part, Part]:
 
 
 async def end(tx: Tx, job: Row, ending: Ending, parts: Sequence[Part], *, now: float) -> Change:
-    """End a job whose row and lane are held; `parts` go with it."""
+    """End a job whose row and lane are held, with the ledger's line; `parts` go with it."""
     events = _events(job, ending, now)
     row = await tx.one(
         f"""UPDATE jobs SET state = :state, seq = :seq, finished_at = :now, error = :error, results = :results,
@@ -104,7 +104,7 @@ async def end(tx: Tx, job: Row, ending: Ending, parts: Sequence[Part], *, now: f
         *parts,
         _kept(job, ending.artifacts),
         *noted(job["account_id"], *events),
-        *await _settled(tx, job, ending, now),
+        *_settled(job, ending, now),
     )
     ended = job_from(row, ending.artifacts)
     return Change(job["account_id"], job["attempt"], job["queued_at"], events, ended)
@@ -161,25 +161,25 @@ def _kept(job: Row, artifacts: Sequence[Artifact]) -> Part:
     )
 
 
-async def _settled(tx: Tx, job: Row, ending: Ending, now: float) -> list[Part]:
-    """Charge what was produced, give back the rest; once, since the ledger's line is settled once."""
+def _settled(job: Row, ending: Ending, now: float) -> tuple[Part, ...]:
+    """Charge what was produced, give back the rest; once, since who ends a job has its row."""
+    if job["day"] is None or job["settled_at"] is not None:
+        return ()
     seconds = ending.backend_seconds or 0.0
-    line = await tx.one(
-        """UPDATE ledger SET charged = :charged, gpu_seconds = :seconds, settled_at = :now
-           WHERE job_id = :job AND settled_at IS NULL RETURNING day, reserved""",
-        {"job": job["id"], "charged": ending.produced, "seconds": seconds, "now": now},
+    return (
+        (
+            "UPDATE ledger SET charged = :charged, gpu_seconds = :seconds, settled_at = :now WHERE job_id = :job",
+            {"job": job["id"], "charged": ending.produced, "seconds": seconds, "now": now},
+        ),
+        (
+            """UPDATE usage_days SET reserved = reserved - :reserved, charged = charged + :charged,
+                 gpu_seconds = gpu_seconds + :seconds WHERE account_id = :account AND day = :day""",
+            {
+                "account": job["account_id"],
+                "day": job["day"],
+                "reserved": job["reserved"],
+                "charged": ending.produced,
+                "seconds": seconds,
+            },
+        ),
     )
-    if line is None:
-        return []
-    sums = (
-        """UPDATE usage_days SET reserved = reserved - :reserved, charged = charged + :charged,
-             gpu_seconds = gpu_seconds + :seconds WHERE account_id = :account AND day = :day""",
-        {
-            "account": job["account_id"],
-            "day": line["day"],
-            "reserved": line["reserved"],
-            "charged": ending.produced,
-            "seconds": seconds,
-        },
-    )
-    return [sums]

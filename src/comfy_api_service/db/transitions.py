@@ -41,16 +41,17 @@ class Fence:
 
 _COLUMNS: Final = """j.id, j.account_id, j.state, j.seq, j.attempt, j.executed, j.max_attempts, j.backends_killed,
   j.out_of_memory, j.cost, j.images, j.requirement_id, j.deadline_at, j.cancel_requested_at, j.queued_at"""
-_LANE: Final = "JOIN lanes l ON l.account_id = j.account_id"
+_LANE: Final = "JOIN lanes l ON l.account_id = j.account_id LEFT JOIN ledger g ON g.job_id = j.id"
+_HELD: Final = f"{_COLUMNS}, {lanes.COLUMNS}, g.day, g.reserved, g.settled_at"
 _MINE: Final = """JOIN attempts a ON a.job_id = j.id AND a.number = j.attempt
 WHERE j.id = :job AND j.attempt = :attempt AND a.worker_id = :worker
   AND j.state IN ('dispatched', 'executing', 'storing')"""
 
 
 async def _hold(tx: Tx, fence: Fence) -> Row | None:
-    """Job and lane, for those who change the lane's counters too."""
+    """Job, lane and what the ledger says, for those who change the lane's counters too."""
     return await tx.one(
-        f"SELECT {_COLUMNS}, {lanes.COLUMNS} FROM jobs j {_LANE} {_MINE}" + tx.dialect.locking("l", "j", "a"),
+        f"SELECT {_HELD} FROM jobs j {_LANE} {_MINE}" + tx.dialect.locking("l", "j", "a"),
         _params(fence),
     )
 
@@ -150,7 +151,7 @@ def _overdue() -> Ending:
 async def give_up(tx: Tx, job_id: str, ending: Ending, *, now: float) -> Change | None:
     """End a job that is ready, without an attempt: past its deadline, unservable."""
     job = await tx.one(
-        f"""SELECT {_COLUMNS}, {lanes.COLUMNS} FROM jobs j {_LANE} WHERE j.id = :job AND j.state = 'ready'"""
+        f"""SELECT {_HELD} FROM jobs j {_LANE} WHERE j.id = :job AND j.state = 'ready'"""
         + tx.dialect.locking("l", "j"),
         {"job": job_id},
     )
@@ -169,7 +170,7 @@ async def cancel(tx: Tx, account_id: str, job_id: str, *, now: float) -> tuple[J
     Gives the job as it is then, None if it is absent or somebody else's, and the change if this was its end.
     """
     held = await tx.one(
-        f"""SELECT {_COLUMNS}, {lanes.COLUMNS} FROM jobs j {_LANE} WHERE j.id = :job AND {jobs.OWNED}"""
+        f"""SELECT {_HELD} FROM jobs j {_LANE} WHERE j.id = :job AND {jobs.OWNED}"""
         + tx.dialect.locking("l", "j"),
         {"job": job_id, "account": account_id},
     )

@@ -79,9 +79,7 @@ async def test_several_queries_in_one_go(db: Database) -> None:
         sql = "INSERT INTO timings (key, runs, seconds, updated_at) VALUES (:key, :runs, :seconds, 0)"
         values = [0.1, 1e-300, 123456789.123456789, 2.0]
         await tx.many(sql, [{"key": f"ü{n}", "runs": 2**53 + n, "seconds": v} for n, v in enumerate(values)])
-        every = (
-            "SELECT key, runs, seconds, NULL AS empty FROM timings WHERE runs > :least ORDER BY key DESC"
-        )
+        every = "SELECT key, runs, seconds, NULL AS empty FROM timings WHERE runs > :least ORDER BY key DESC"
         found, none, one = await tx.several(
             (every, {"least": 5}),
             ("SELECT key FROM timings WHERE key = :key", {"key": "absent"}),
