@@ -148,7 +148,7 @@ class Submissions:
     async def _write(self, group: Sequence[tuple[NewJob, asyncio.Future[Outcome]]]) -> None:
         jobs = [job for job, _ in group]
         try:
-            outcomes = await self._insert(jobs)
+            outcomes = await self._enter(jobs)
         except Exception as fault:  # noqa: BLE001 - it belongs to whoever waits for the answer
             if len(group) == 1 or isinstance(fault, ServiceError):
                 for _, future in group:
@@ -163,15 +163,15 @@ class Submissions:
             if not future.done():
                 future.set_result(outcome)
 
-    async def _insert(self, jobs: Sequence[NewJob]) -> list[Outcome]:
+    async def _enter(self, jobs: Sequence[NewJob]) -> list[Outcome]:
         known = self._known_needs & {job.requirement.id for job in jobs}
         try:
-            outcomes = await self._commit(jobs, known)
+            outcomes = await self._insert(jobs, known)
         except LookupError:
             if not known:
                 raise
             self._known_needs.clear()
-            outcomes = await self._commit(jobs, set())
+            outcomes = await self._insert(jobs, set())
         if len(self._known_needs) > MOST_NEEDS:
             self._known_needs.clear()
         self._known_needs.update(
@@ -181,7 +181,7 @@ class Submissions:
         )
         return outcomes
 
-    async def _commit(self, jobs: Sequence[NewJob], known: set[str]) -> list[Outcome]:
+    async def _insert(self, jobs: Sequence[NewJob], known: set[str]) -> list[Outcome]:
         limit, far = self._queue_limit, self._far_from_limit()
         followed = self._db.dialect.one_writer and self._on_writing()
         try:
