@@ -1,6 +1,8 @@
 """The few shapes of answers that ComfyUI's routes give."""
 
 import json
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from aiohttp import web
@@ -26,3 +28,11 @@ def trouble() -> web.Response:
 async def body_of(request: web.Request) -> Any:
     """The JSON of a request, numbers of any size; ValueError if it is none."""
     return json.loads(await request.read())
+
+
+class FileAnswer(web.FileResponse):
+    """A file as a server sends it, with tag, date and ranges; `path` is where it is."""
+
+    def __init__(self, path: Path, headers: Mapping[str, str]) -> None:
+        super().__init__(path, headers=headers)
+        self.path = path

@@ -111,8 +111,14 @@ class Files:
             self._counters[key] += count
         return folder, subfolder, name, first
 
+    def fix(self, content: bytes) -> Path:
+        """A file with the bytes that all pretended files have."""
+        path = self.root / "fixed"
+        path.write_bytes(content)
+        return path
+
     def pretend(self, filename: str, subfolder: str, kind: str) -> None:
-        """Remember a file that has the fixed bytes and is not on disk."""
+        """Remember a file that has the fixed bytes and no place of its own on disk."""
         self._virtual[filename, subfolder, kind] = None
         while len(self._virtual) > KEPT_VIRTUAL:
             self._virtual.popitem(last=False)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 from PIL import Image
 
-from .answers import as_json, trouble
+from .answers import FileAnswer, as_json, trouble
 
 if TYPE_CHECKING:
     from .server import Simulator
@@ -28,6 +28,9 @@ class FileRoutes:
     def __init__(self, simulator: "Simulator") -> None:
         self._simulator = simulator
         self._files = simulator.files
+        fixed = simulator.settings.fixed_output
+        self._fixed = None if fixed is None else self._files.fix(fixed)
+        """The file that stands for all that are only pretended."""
 
     def routes(self) -> list[tuple[str, str, Any]]:
         return [
@@ -101,31 +104,29 @@ class FileRoutes:
         if folder is None:
             return web.Response(status=403)
         name = Path(name).name
-        fixed = self._simulator.settings.fixed_output
-        if fixed is not None and self._files.is_pretended(name, query.get("subfolder", ""), base.name):
-            data: bytes | None = fixed
-        else:
-            data = await asyncio.to_thread(_read, folder / name)
-        if data is None:
+        path = folder / name
+        if self._fixed is not None and self._files.is_pretended(name, query.get("subfolder", ""), base.name):
+            path = self._fixed
+        if not await asyncio.to_thread(path.is_file):
             return web.Response(status=404)
-        return await self._shown(name, data, query)
+        return await self._shown(name, path, query)
 
-    async def _shown(self, name: str, data: bytes, query: Any) -> web.Response:
+    async def _shown(self, name: str, path: Path, query: Any) -> web.StreamResponse:
         headers = {"Content-Disposition": f'filename="{name}"'}
         channel = query.get("channel", "rgba")
         try:
             if "preview" in query:
-                form, body = await asyncio.to_thread(_preview, data, query["preview"], channel)
+                form, body = await asyncio.to_thread(_preview, path, query["preview"], channel)
                 return web.Response(body=body, content_type=f"image/{form}", headers=headers)
             if channel in {"rgb", "a"}:
-                body = await asyncio.to_thread(_channel, data, channel)
+                body = await asyncio.to_thread(_channel, path, channel)
                 return web.Response(body=body, content_type="image/png", headers=headers)
         except OSError:
             return trouble()
         kind = MEDIA_TYPES.get(Path(name).suffix.lower()) or mimetypes.guess_type(name)[0]
         kind = kind or "application/octet-stream"
         kind = "application/octet-stream" if kind in DOWNLOADED else kind
-        return web.Response(body=data, content_type=kind, headers=headers)
+        return FileAnswer(path, {**headers, "Content-Type": kind})
 
 
 def _inside(base: Path, relative: str) -> Path | None:
@@ -134,28 +135,21 @@ def _inside(base: Path, relative: str) -> Path | None:
     return path if path.is_relative_to(base) else None
 
 
-def _read(path: Path) -> bytes | None:
-    try:
-        return path.read_bytes()
-    except OSError:
-        return None
-
-
-def _preview(data: bytes, wanted: str, channel: str) -> tuple[str, bytes]:
+def _preview(path: Path, wanted: str, channel: str) -> tuple[str, bytes]:
     form, _, quality = wanted.rpartition(";")
     form = form or wanted
     if form not in {"webp", "jpeg"} or "a" in channel.replace("rgba", ""):
         form = "webp"
     out = io.BytesIO()
-    with Image.open(io.BytesIO(data)) as picture:
+    with Image.open(path) as picture:
         shown = picture.convert("RGB") if form == "jpeg" or channel == "rgb" else picture
         shown.save(out, form.upper(), quality=int(quality) if quality.isdigit() else 90)
     return form, out.getvalue()
 
 
-def _channel(data: bytes, channel: str) -> bytes:
+def _channel(path: Path, channel: str) -> bytes:
     out = io.BytesIO()
-    with Image.open(io.BytesIO(data)) as picture:
+    with Image.open(path) as picture:
         if channel == "rgb":
             picture.convert("RGB").save(out, "PNG")
         else:

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from aiohttp import web
 
-from .answers import trouble
+from .answers import FileAnswer, trouble
 from .control import PREFIX, ControlRoutes
 from .engine import Engine
 from .faults import Faults
@@ -177,7 +177,7 @@ class Simulator:
         await faults.gate.wait()
         if is_prompt and response.status == 200 and faults.take_drop():
             _cut(request)
-        if isinstance(response, web.Response) and faults.take_half(path):
+        if isinstance(response, web.Response | FileAnswer) and faults.take_half(path):
             await _send_half(request, response)
         return response
 
@@ -194,9 +194,12 @@ def _cut(request: web.Request) -> None:
         request.transport.abort()
 
 
-async def _send_half(request: web.Request, response: web.Response) -> None:
+async def _send_half(request: web.Request, response: web.Response | FileAnswer) -> None:
     """Promise the whole body, send half of it, hang up."""
-    body = response.body if isinstance(response.body, bytes) else b""
+    if isinstance(response, FileAnswer):
+        body = await asyncio.to_thread(response.path.read_bytes)
+    else:
+        body = response.body if isinstance(response.body, bytes) else b""
     partial = web.StreamResponse(status=response.status, headers=response.headers)
     partial.content_length = len(body)
     with contextlib.suppress(ConnectionError):

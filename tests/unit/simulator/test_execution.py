@@ -297,3 +297,27 @@ async def test_a_prompt_may_switch_previews_off() -> None:
         await run(simulator, client, text_to_image(), extra_data={"preview_method": "none"})
         await client.drain()
         assert client.told("binary") == []
+
+
+async def test_a_file_is_sent_as_a_real_server_sends_it() -> None:
+    """Seen on 0.3.64 and in the source of both: from the disk, with tag, date and ranges."""
+    async with Simulator(fast()) as simulator, Client(simulator.url) as client:
+        (simulator.files.root / "output" / "one.png").write_bytes(bytes(range(100)))
+        url, named = f"{client.url}/view", {"filename": "one.png", "type": "output"}
+        async with client.http.get(url, params=named) as answer:
+            assert await answer.read() == bytes(range(100))
+            assert answer.headers["Accept-Ranges"] == "bytes"
+            tag = answer.headers["ETag"]
+            assert answer.headers["Last-Modified"]
+        async with client.http.get(url, params=named, headers={"Range": "bytes=10-19"}) as part:
+            assert (part.status, await part.read()) == (206, bytes(range(10, 20)))
+        async with client.http.get(url, params=named, headers={"If-None-Match": tag}) as same:
+            assert same.status == 304
+
+
+async def test_a_pretended_file_is_sent_the_same_way() -> None:
+    async with Simulator(fast(fixed_output=b"\x89PNG fixed")) as simulator, Client(simulator.url) as client:
+        simulator.files.pretend("one.png", "", "output")
+        async with client.http.get(f"{client.url}/view", params={"filename": "one.png"}) as answer:
+            assert await answer.read() == b"\x89PNG fixed"
+            assert answer.headers["Accept-Ranges"] == "bytes"
