@@ -35,6 +35,7 @@ QUIET_ROUNDS = 3
 ANSWER_SECONDS = 8.0
 """The longest that a caller waits: a group that the database holds up would hold up those behind it twice as long."""
 MOST_NEEDS = 4096
+"""Needs that are remembered; then all are forgotten, and asked for again."""
 DOUBT_SECONDS = 0.2
 """Before a group is looked for that may have been written: the connection was lost just now."""
 

@@ -1,9 +1,11 @@
 """Answers leave in one piece, and nothing is kept back or put in another order."""
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
-from comfy_api_service.cli.http import Joining
+from comfy_api_service.cli.http import Joining, JoiningProtocol
+from comfy_api_service.cli.server import _config
 
 
 class Wire:
@@ -68,3 +70,10 @@ async def test_answers_to_requests_sent_at_once_keep_their_order() -> None:
     transport.write(HEAD)
     await asyncio.sleep(0)
     assert calls == [HEAD + b"1", HEAD + b"2", HEAD]
+
+
+def test_the_server_joins_and_keeps_connections_longer_than_those_that_send_on_them() -> None:
+    service: Any = SimpleNamespace(app=joining)
+    config = _config(service)
+    assert config.http is JoiningProtocol
+    assert config.timeout_keep_alive > 60  # what proxies commonly keep theirs
