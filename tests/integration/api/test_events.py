@@ -3,7 +3,7 @@
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,14 @@ pytestmark = pytest.mark.usefixtures("carrier")
 
 
 @pytest.fixture
-async def slow(tmp_path: Path) -> AsyncIterator[Service]:
-    async with Simulator(SLOW) as sim, running(tmp_path, sim.url) as service:
+async def backend() -> AsyncIterator[Simulator]:
+    async with Simulator(SLOW) as sim:
+        yield sim
+
+
+@pytest.fixture
+async def slow(tmp_path: Path, backend: Simulator) -> AsyncIterator[Service]:
+    async with running(tmp_path, backend.url) as service:
         await online(service)
         yield service
 
@@ -52,9 +58,14 @@ async def submit_in_line(client: httpx2.AsyncClient, *, seconds: int, **more: An
 
 
 async def read_stream(
-    client: httpx2.AsyncClient, job_id: str, *, stop_at: str = "done", **options: Any
+    client: httpx2.AsyncClient,
+    job_id: str,
+    *,
+    stop_at: str = "done",
+    heard: Callable[[], None] | None = None,
+    **options: Any,
 ) -> list[tuple[int | None, dict[str, Any]]]:
-    """(id, event) of each event, up to one of the type `stop_at`."""
+    """(id, event) of each event, up to one of the type `stop_at`; `heard` is called after each."""
     told: list[tuple[int | None, dict[str, Any]]] = []
     async with client.stream("GET", f"{JOBS}/{job_id}/events", **options) as response:
         assert response.status_code == 200
@@ -68,6 +79,8 @@ async def read_stream(
                 EVENT.validate_python(event)
                 told.append((number, event))
                 number = None
+                if heard is not None:
+                    heard()
                 if event["type"] == stop_at != "done":
                     break
     return told
@@ -88,8 +101,9 @@ async def read_socket(url: str) -> list[dict[str, Any]]:
     return told
 
 
-async def test_a_stream_from_snapshot_to_end(at: httpx2.AsyncClient) -> None:
-    told = await read_stream(at, await submit_in_line(at, seconds=1, steps=6))
+async def test_a_stream_from_snapshot_to_end(at: httpx2.AsyncClient, backend: Simulator) -> None:
+    backend.faults.hang()  # nothing happens before the snapshot
+    told = await read_stream(at, await submit(at, steps=6), heard=backend.faults.resume)
     kinds = [event["type"] for _, event in told]
     assert kinds[0] == "snapshot"
     assert kinds[-1] == "done"

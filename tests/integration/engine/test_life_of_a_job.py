@@ -51,8 +51,12 @@ async def test_a_job_succeeds_with_verified_bytes_and_one_prompt(tmp_path: Path)
 async def test_a_listener_gets_snapshot_start_progress_and_the_end(tmp_path: Path) -> None:
     async with Simulator(SLOW) as sim, running(tmp_path, sim.url) as service:
         await online(service)
+        sim.faults.hang()  # nothing happens before the snapshot
         accepted = await submit(service, order(steps=5))
-        told = [notice async for notice in service.services.watcher.job(LOCAL, accepted.job.id)]
+        told = []
+        async for notice in service.services.watcher.job(LOCAL, accepted.job.id):
+            told.append(notice)
+            sim.faults.resume()
     assert isinstance(told[0], Snapshot)
     assert [n.event.seq for n in told if isinstance(n, Durable | Done)] == [2, 3, 4]
     percents = [n.progress.percent for n in told if isinstance(n, Moved)]
