@@ -17,8 +17,8 @@ from comfy_api_service.comfyui.inventory import parse
 from comfy_api_service.db import accounts, backends, counters, lanes, tables, timings, workers
 from comfy_api_service.db.base import Database, Tx
 from comfy_api_service.db.claims import Claimant
+from comfy_api_service.db.insertion import insert, utc_day
 from comfy_api_service.db.requirements import store_inventory
-from comfy_api_service.db.submissions import insert, utc_day
 from comfy_api_service.domain.account import LOCAL, Account
 from comfy_api_service.domain.backend import BackendState
 from comfy_api_service.domain.compilation import timing_key

@@ -20,7 +20,8 @@ from comfy_api_service.simulator.settings import DEFAULT_MODELS
 
 CONNECTIONS: Final = 64
 WARM_UP: Final = 500
-UNLIMITED: Final = {"QUEUE_LIMIT": "10000000"}
+AS_BARE: Final = {"QUEUE_LIMIT": "10000000", "LOG_LEVEL": "WARNING"}
+"""No limit on what waits, and no line in the log for each request: bare FastAPI has neither here."""
 
 
 async def run(options: Options) -> list[Check]:
@@ -33,7 +34,7 @@ async def run(options: Options) -> list[Check]:
         url = await database.database("submissions")
         await _known_inventory(url)
         first, second, third = [
-            await stack.enter_async_context(api(folder / f"api-{number}", DATABASE_URL=url, **UNLIMITED))
+            await stack.enter_async_context(api(folder / f"api-{number}", DATABASE_URL=url, **AS_BARE))
             for number in range(3)
         ]
         port = free_port()
@@ -129,7 +130,7 @@ async def without_backend(options: Options, name: str, **settings: str) -> Async
     folder = options.folder / name
     async with AsyncExitStack() as backend:
         gone = await backend.enter_async_context(simulator(folder / "backend"))
-        async with service(folder / "service", gone.url, **UNLIMITED, **settings) as server:
+        async with service(folder / "service", gone.url, **AS_BARE, **settings) as server:
             await backend.aclose()
             yield server
 

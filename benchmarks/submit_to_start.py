@@ -1,5 +1,6 @@
 """Submit to start: from sending a request to the start of its prompt on an idle backend, against a bare POST."""
 
+import asyncio
 import time
 from typing import Final
 
@@ -9,6 +10,10 @@ from benchmarks.harness import Check, Options, in_turns, median, ms, say
 from benchmarks.servers import service, simulator
 
 PROMPT_SECONDS: Final = 0.02
+IDLE_SECONDS: Final = 0.05
+"""Between the end of a prompt and the next request: what either side does after an end is over by then. The
+start alone is measured, and a backend that is idle, not one that still cleans up.
+"""
 SETTLING: Final = 3
 
 
@@ -30,6 +35,7 @@ async def run(options: Options) -> list[Check]:
             for _ in range(counted + SETTLING):
                 sent.append((await bare_client.post())[1])
                 await bare_client.ended()
+                await asyncio.sleep(IDLE_SECONDS)
             starts = [execution.started for execution in (await record.read(bare_backend)).since(before)]
             return _middle("bare", number, starts, sent)
 
@@ -39,6 +45,7 @@ async def run(options: Options) -> list[Check]:
             for _ in range(counted + SETTLING):
                 sent.append(time.monotonic())
                 await finished(await one.submit())
+                await asyncio.sleep(IDLE_SECONDS)
             starts = [execution.started for execution in (await record.read(backend)).since(before)]
             return _middle("service", number, starts, sent)
 

@@ -21,8 +21,8 @@ from comfy_api_service.api import errors
 from comfy_api_service.bootstrap import Service
 from comfy_api_service.db import endings, keys, submissions, transitions, work
 from comfy_api_service.db.base import Params, Part, Row
+from comfy_api_service.db.insertion import Written
 from comfy_api_service.db.sqlite import SqliteTx
-from comfy_api_service.db.submissions import Written
 from comfy_api_service.db.transitions import Fence
 from comfy_api_service.domain.account import LOCAL
 from comfy_api_service.domain.events import Event
@@ -39,7 +39,7 @@ async def one_job(folder: Path) -> str:
     """A job that runs to its end, and the service with it."""
     async with Simulator(FAST) as sim, running(folder, sim.url) as service:
         await online(service)
-        job_id = (await submit(service)).job.id
+        job_id = (await submit(service)).job_id
         await ended(service, job_id)
     return job_id
 
@@ -81,7 +81,7 @@ async def test_an_answer_without_a_row_is_lost(tmp_path: Path, monkeypatch: Patc
     monkeypatch.setattr(submissions, "_insert_fresh", forgetful)
     async with Simulator(FAST) as sim, running(tmp_path, sim.url) as service:
         await online(service)
-        job_id = (await submit(service)).job.id
+        job_id = (await submit(service)).job_id
     found = faults(tmp_path, [job_id])
     assert [(fault.kind, "no row" in fault.text) for fault in found] == [(Kind.LOST, True)]
 
@@ -129,7 +129,7 @@ async def test_a_charge_for_what_never_ran_is_found(tmp_path: Path, monkeypatch:
         ),
     )
     async with running(tmp_path, "http://127.0.0.1:9") as service:
-        job_id = (await submit(service, order(model=None))).job.id
+        job_id = (await submit(service, order(model=None))).job_id
         await service.services.jobs.cancel(LOCAL, job_id)
     found = faults(tmp_path, [job_id])
     assert [fault.text for fault in found if "canceled before it ran" in fault.text]
@@ -138,7 +138,7 @@ async def test_a_charge_for_what_never_ran_is_found(tmp_path: Path, monkeypatch:
 async def replaced(service: Service) -> str:
     """A job whose first attempt goes on although somebody has replaced it."""
     await online(service)
-    job_id = (await submit(service, order(steps=3))).job.id
+    job_id = (await submit(service, order(steps=3))).job_id
     await reached(service, job_id, State.EXECUTING)
     await service.db.write(
         lambda tx: transitions.requeue(tx, Fence(job_id, 1, service.worker.id), reason="test", now=1.0)
@@ -202,7 +202,7 @@ async def test_a_job_that_nobody_follows_is_stuck(tmp_path: Path, monkeypatch: P
     monkeypatch.setattr(Reporter, "finish", careless)
     async with Simulator(FAST) as sim, running(tmp_path, sim.url) as service:
         await online(service)
-        job_id = (await submit(service)).job.id
+        job_id = (await submit(service)).job_id
         await reached(service, job_id, State.EXECUTING)
     assert kinds(faults(tmp_path, [job_id])) == {Kind.STUCK}
 
@@ -214,7 +214,7 @@ async def test_work_that_is_repeated_instead_of_adopted_is_found(
     async with Simulator(SLOW) as sim:
         async with running(tmp_path, sim.url) as service:
             await online(service)
-            job_id = (await submit(service, order(steps=2))).job.id
+            job_id = (await submit(service, order(steps=2))).job_id
             await reached(service, job_id, State.EXECUTING)
         if not adopts:
 
@@ -241,7 +241,7 @@ async def test_a_wish_that_becomes_two_jobs_is_found(tmp_path: Path, monkeypatch
     async with Simulator(FAST) as sim, running(tmp_path, sim.url) as service:
         await online(service)
         for _ in range(2):
-            job_id = (await submit(service, order(seed=1, key="wish"))).job.id
+            job_id = (await submit(service, order(seed=1, key="wish"))).job_id
             told.jobs.setdefault("wish", job_id)
             await ended(service, job_id)
     with opened(tmp_path) as db:

@@ -5,9 +5,9 @@ import asyncio
 from comfy_api_service.db import accounts, backends, claims, counters, lanes, workers
 from comfy_api_service.db.base import Database, Tx
 from comfy_api_service.db.claims import Busy, Claimant, Claimed
+from comfy_api_service.db.insertion import insert
 from comfy_api_service.db.postgres import PostgresDatabase
 from comfy_api_service.db.requirements import store_inventory
-from comfy_api_service.db.submissions import insert
 from comfy_api_service.domain.account import Account
 from comfy_api_service.domain.backend import BackendState
 from comfy_api_service.domain.graph import ModelRef, Requirement

@@ -22,16 +22,16 @@ WORDS: Final[Mapping[Status, str]] = {
 
 
 def submitted(accepted: Accepted, base: str) -> Shape:
-    job, place = accepted.job, accepted.place
-    url = addresses.job_url(base, job.id)
+    job_id, place = accepted.job_id, accepted.place
+    url = addresses.job_url(base, job_id)
     return {
-        "job_id": job.id,
-        "status": job.status,
-        "queued_at": iso(job.queued_at),
+        "job_id": job_id,
+        "status": accepted.status,
+        "queued_at": iso(accepted.queued_at),
         "location": url,
         "status_url": url,
         "events_url": f"{url}/events",
-        "websocket_url": addresses.websocket_url(base, job.id),
+        "websocket_url": addresses.websocket_url(base, job_id),
         "queue_position": None if place is None else place.position,
         "estimated_start_at": None if place is None else iso_or_none(place.start_at),
     }

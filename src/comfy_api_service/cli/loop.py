@@ -16,7 +16,7 @@ else:
     FACTORY = uvloop.new_event_loop
 
 
-SWITCH_SECONDS = 0.0005
+SWITCH_SECONDS = 0.0001
 """How long a thread may keep the interpreter while another waits. The default of 5 ms is as long as a whole
 submission: the loop would wait that long for the database's thread, and the other way round."""
 

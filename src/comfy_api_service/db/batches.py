@@ -3,8 +3,8 @@
 from typing import Any
 
 from comfy_api_service.db.base import Reader, Tx, dumps, loads
+from comfy_api_service.db.insertion import KeyReused
 from comfy_api_service.db.keys import KEY_SECONDS
-from comfy_api_service.db.submissions import KeyReused
 from comfy_api_service.domain.submission import NewBatch
 
 

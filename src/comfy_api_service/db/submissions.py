@@ -1,78 +1,35 @@
 """Submissions that arrive together commit together: the one door by which jobs enter.
 
-`Submissions.add` answers after the commit. A group is decided in order of arrival: idempotency keys and
-identical requests first, then the limit on waiting jobs. A fault of the group makes it run again one by one,
-so that each submission fails alone.
+`Submissions.add` answers after the commit. A fault of the group makes it run again one by one, so that each
+submission fails alone.
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+import contextlib
+import time
+from collections.abc import Callable, Sequence
 
 import structlog
 
-from comfy_api_service.db import keys, lanes
-from comfy_api_service.db.base import CommitUnknown, Database, Part, Tx, dumps, packed
-from comfy_api_service.db.counters import OPEN_SECONDS, open_seconds
-from comfy_api_service.db.records import output_document
-from comfy_api_service.db.requirements import ensure_requirements
+from comfy_api_service.db.base import CommitUnknown, Database
+from comfy_api_service.db.insertion import Outcome, Written, insert
 from comfy_api_service.domain.errors import ServiceError, Unavailable
-from comfy_api_service.domain.events import EventType
-from comfy_api_service.domain.job import State, Status
 from comfy_api_service.domain.submission import NewJob
 
 log = structlog.get_logger()
 
 GROUP = 200
 """Most submissions in one transaction."""
-ENOUGH = 32
-"""Submissions that share what a transaction costs by itself: more are not waited for."""
 GATHER_SECONDS = 0.01
 """The longest that a group is waited for while more and more arrive."""
-QUIET_ROUNDS = 3
-"""Rounds of the loop in which nothing arrives before a group is written: a request takes so many to get here."""
+QUIET_SECONDS = 0.001
+"""Nobody arrives for so long: those who were answered take their time, and a group is written without them."""
 ANSWER_SECONDS = 8.0
 """The longest that a caller waits: a group that the database holds up would hold up those behind it twice as long."""
 MOST_NEEDS = 4096
 """Needs that are remembered; then all are forgotten, and asked for again."""
 DOUBT_SECONDS = 0.2
 """Before a group is looked for that may have been written: the connection was lost just now."""
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """The job has a row. Counters are those of its lane just after."""
-
-    ordinal: int
-    ordinal_cost: float
-    ahead: int
-    ahead_cost: float
-    open_seconds: float
-    """Work that backends still have before them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Replay:
-    """An earlier submission already made this job."""
-
-    job_id: str
-    by_key: bool
-
-
-@dataclass(frozen=True, slots=True)
-class KeyReused:
-    """The Idempotency-Key belongs to another body."""
-
-
-@dataclass(frozen=True, slots=True)
-class QueueFull:
-    """The limit on waiting jobs is reached."""
-
-    waiting: int
-
-
-Outcome = Written | Replay | KeyReused | QueueFull
 
 
 class Submissions:
@@ -98,6 +55,9 @@ class Submissions:
         self._queue_limit = queue_limit
         self._far_from_limit = far_from_limit
         self._arrived: list[tuple[NewJob, asyncio.Future[Outcome]]] = []
+        self._awaited = 0
+        """A group is gathered until it has so many."""
+        self._all_here = asyncio.Event()
         self._flushing: asyncio.Task[None] | None = None
         self._known_needs: set[str] = set()
         """Needs that were seen in the database: whether they are still there is asked with all else."""
@@ -112,6 +72,8 @@ class Submissions:
         future: asyncio.Future[Outcome] = loop.create_future()
         mine = (job, future)
         self._arrived.append(mine)
+        if len(self._arrived) >= self._awaited:
+            self._all_here.set()
         if self._flushing is None:
             self._flushing = asyncio.create_task(self._flush(), name="submissions")
         limit = loop.call_later(ANSWER_SECONDS, self._give_up, mine)
@@ -130,21 +92,24 @@ class Submissions:
             while self._arrived:
                 group, self._arrived = self._arrived[:GROUP], self._arrived[GROUP:]
                 await self._write(group)
-                await self._gather()
+                await self._gather(len(group))
         finally:
             self._flushing = None
 
-    async def _gather(self) -> None:
-        """Under load, wait for those that are on their way: a group costs the more of the interpreter, which it
-        takes from them, the more groups there are.
+    async def _gather(self, answered: int) -> None:
+        """Wait for those who were just answered, when they come again at once, beside those who wait already.
+
+        Else two halves take turns, and one is checked while the other is written: both want the interpreter,
+        and a submission costs half as much again.
         """
-        loop = asyncio.get_running_loop()
-        until = loop.time() + GATHER_SECONDS
-        known, quiet = len(self._arrived), 0
-        while quiet < QUIET_ROUNDS and known < ENOUGH and loop.time() < until:
-            await asyncio.sleep(0)
-            quiet = quiet + 1 if len(self._arrived) == known else 0
+        self._awaited = min(GROUP, answered + len(self._arrived))
+        until, known = time.monotonic() + GATHER_SECONDS, -1
+        while known < len(self._arrived) < self._awaited and time.monotonic() < until:
             known = len(self._arrived)
+            self._all_here.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(QUIET_SECONDS):
+                    await self._all_here.wait()
 
     async def _write(self, group: Sequence[tuple[NewJob, asyncio.Future[Outcome]]]) -> None:
         jobs = [job for job, _ in group]
@@ -196,285 +161,3 @@ class Submissions:
         return await self._db.write(
             lambda tx: insert(tx, jobs, queue_limit=limit, far_from_limit=far, again=True)
         )
-
-
-async def insert(
-    tx: Tx,
-    group: Sequence[NewJob],
-    *,
-    queue_limit: int,
-    far_from_limit: bool = False,
-    again: bool = False,
-    known_needs: Collection[str] = (),
-) -> list[Outcome]:
-    """Decide and write a group in one transaction; outcomes in the group's order.
-
-    Locked in the order of all writers: keys, requirements, lanes, then the queue's limit. `far_from_limit`
-    spares counting all lanes. `again`: the group may be there already, since nobody heard of its commit.
-    `known_needs` were written before: raises LookupError for one of the group's that is no longer there.
-    """
-    if again:
-        there = await _already_written(tx, group)
-        rest = [job for job in group if job.id not in there]
-        others = iter(await insert(tx, rest, queue_limit=queue_limit, far_from_limit=far_from_limit))
-        return [there[job.id] if job.id in there else next(others) for job in group]
-    known = await keys.look_up(tx, group)
-    open_ones = [job for job in group if _by_key(job, known.used) is None]
-    ground = await _ground(tx, open_ones, known_needs)
-    requests = await _known_requests(tx, open_ones)
-    waiting = 0 if far_from_limit or not open_ones else await _count_waiting(tx)
-    used = dict(known.used)
-    outcomes: list[Outcome | None] = []
-    fresh: list[NewJob] = []
-    for job in group:
-        outcome = _by_key(job, used) or _by_request(job, requests)
-        if outcome is None and waiting >= queue_limit:
-            outcome = QueueFull(waiting)
-        outcomes.append(outcome)
-        if outcome is None:
-            waiting += 1
-            fresh.append(job)
-            requests[job.account_id, job.fingerprint] = job.id
-            if job.idempotency_key is not None:
-                used[job.account_id, job.idempotency_key] = (job.fingerprint, job.id)
-    await keys.keep(tx, known, fresh)
-    written = iter(await _insert_fresh(tx, fresh, ground)) if fresh else iter(())
-    return [outcome if outcome is not None else next(written) for outcome in outcomes]
-
-
-async def _already_written(tx: Tx, group: Sequence[NewJob]) -> dict[str, Outcome]:
-    """Those of the group that have a row."""
-    rows = await tx.all(
-        f"""SELECT j.id, j.ordinal, j.ordinal_cost, j.cost, {lanes.COLUMNS} FROM jobs j
-            JOIN lanes l ON l.account_id = j.account_id WHERE {tx.dialect.among("j.id", "ids")}""",
-        {"ids": dumps([job.id for job in group])},
-    )
-    seconds = await open_seconds(tx, group[0].queued_at)
-    return {
-        row["id"]: Written(
-            row["ordinal"],
-            row["ordinal_cost"],
-            max(row["ordinal"] - 1 - (row["entered"] - row["queued"]), 0),
-            max(row["ordinal_cost"] - row["cost"] - (row["entered_cost"] - row["queued_cost"]), 0.0),
-            seconds,
-        )
-        for row in rows
-    }
-
-
-def _by_key(job: NewJob, used: Mapping[keys.KeyOf, tuple[str, str]]) -> Outcome | None:
-    if job.idempotency_key is None:
-        return None
-    known = used.get((job.account_id, job.idempotency_key))
-    if known is None:
-        return None
-    fingerprint, job_id = known
-    return Replay(job_id, by_key=True) if fingerprint == job.fingerprint else KeyReused()
-
-
-def _by_request(job: NewJob, requests: Mapping[tuple[str, str], str]) -> Outcome | None:
-    identical = requests.get((job.account_id, job.fingerprint)) if job.options.dedupe else None
-    return None if identical is None else Replay(identical, by_key=False)
-
-
-@dataclass(frozen=True, slots=True)
-class _Ground:
-    """What a group is placed on: the lanes, locked, by account; where lanes enter; what backends have to do."""
-
-    held: Mapping[str, lanes.Held]
-    edge: lanes.Frontier
-    open_seconds: float
-
-
-async def _ground(tx: Tx, jobs: Sequence[NewJob], known_needs: Collection[str]) -> _Ground:
-    """For those that may become jobs, with all that they need known to the scheduler."""
-    if not jobs:
-        return _Ground({}, lanes.Frontier({}, 0.0), 0.0)
-    needs = {job.requirement.id: job.requirement for job in jobs}
-    now = jobs[0].queued_at
-    new = {need: requirement for need, requirement in needs.items() if need not in known_needs}
-    if new:
-        await ensure_requirements(tx, new, now)
-    known, locked, edge, work = await tx.several(
-        (f"SELECT id FROM requirements WHERE {tx.dialect.among('id', 'ids')}", {"ids": dumps(sorted(needs))}),
-        (
-            f"""SELECT l.account_id, {lanes.COLUMNS} FROM lanes l
-                WHERE {tx.dialect.among("l.account_id", "accounts")} ORDER BY l.account_id"""
-            + tx.dialect.locking("l"),
-            {"accounts": dumps(sorted({job.account_id for job in jobs}))},
-        ),
-        lanes.asking_frontier(tx.dialect, needs),
-        (OPEN_SECONDS, {"now": now}),
-    )
-    if needs.keys() - {row["id"] for row in known}:
-        raise LookupError("a need that was known has been forgotten")
-    return _Ground(
-        {row["account_id"]: lanes.Held.from_row(row) for row in locked},
-        lanes.frontier_of(edge),
-        float(work[0]["seconds"]),
-    )
-
-
-async def _known_requests(tx: Tx, group: Sequence[NewJob]) -> dict[tuple[str, str], str]:
-    wanted = [job for job in group if job.options.dedupe]
-    if not wanted:
-        return {}
-    rows = await tx.all(
-        f"""SELECT account_id, fingerprint, min(id) AS id FROM jobs
-            WHERE {tx.dialect.among("account_id", "accounts")} AND {tx.dialect.among("fingerprint", "prints")}
-            AND queued_at > :since AND cancel_requested_at IS NULL AND purged_at IS NULL
-            AND state IN ('ready', 'dispatched', 'executing', 'storing', 'succeeded')
-            GROUP BY account_id, fingerprint""",
-        {
-            "accounts": dumps(sorted({job.account_id for job in wanted})),
-            "prints": dumps(sorted({job.fingerprint for job in wanted})),
-            "since": wanted[0].queued_at - keys.KEY_SECONDS,
-        },
-    )
-    return {(row["account_id"], row["fingerprint"]): row["id"] for row in rows}
-
-
-async def _count_waiting(tx: Tx) -> int:
-    """Jobs that wait, over all accounts. Submissions elsewhere wait until this one is written, or not."""
-    await tx.lock("queue limit")
-    row = await tx.one("SELECT coalesce(sum(queued), 0) AS waiting FROM lanes WHERE queued > 0")
-    return int(row["waiting"]) if row else 0
-
-
-async def _insert_fresh(tx: Tx, jobs: Sequence[NewJob], ground: _Ground) -> list[Written]:
-    placed = _places(jobs, ground.held, ground.open_seconds)
-    noted = [
-        {
-            "job": job.id,
-            "account": job.account_id,
-            "type": EventType.QUEUED,
-            "status": Status.QUEUED,
-            "at": job.queued_at,
-        }
-        for job in jobs
-    ]
-    await tx.together(
-        *await _entered(tx, jobs, ground),
-        (_INSERT_JOB, [_job_row(job, placed[job.id]) for job in jobs]),
-        (_INSERT_LABEL, [
-            {"job": job.id, "account": job.account_id, "key": key, "value": value}
-            for job in jobs for key, value in job.options.labels.items()
-        ]),
-        (_INSERT_EVENT, noted),
-        (_INSERT_OUTBOX, noted),
-        *_reserved(jobs),
-    )  # fmt: skip
-    return [placed[job.id] for job in jobs]
-
-
-def _places(
-    jobs: Sequence[NewJob], held: Mapping[str, lanes.Held], open_seconds: float
-) -> dict[str, Written]:
-    """Each job's place in its lane, by job."""
-    ahead: dict[str, tuple[int, float]] = {}
-    places: dict[str, Written] = {}
-    for job in jobs:
-        lane = held.get(job.account_id)
-        if lane is None:
-            raise LookupError("an account without a lane")
-        count, cost = ahead.get(job.account_id, (0, 0.0))
-        places[job.id] = Written(
-            lane.entered + count + 1,
-            lane.entered_cost + cost + job.cost,
-            lane.queued + count,
-            lane.queued_cost + cost,
-            open_seconds,
-        )
-        ahead[job.account_id] = (count + 1, cost + job.cost)
-    return places
-
-
-async def _entered(tx: Tx, jobs: Sequence[NewJob], ground: _Ground) -> tuple[Part, Part]:
-    """One change a lane and need."""
-    counts: dict[str, tuple[int, float]] = {}
-    needs: dict[tuple[str, str], int] = {}
-    for job in jobs:
-        count, cost = counts.get(job.account_id, (0, 0.0))
-        counts[job.account_id] = (count + 1, cost + job.cost)
-        needs[job.account_id, job.requirement.id] = needs.get((job.account_id, job.requirement.id), 0) + 1
-    arriving: dict[str, set[str]] = {}
-    for account, need in needs:
-        arriving.setdefault(account, set()).add(need)
-    vtimes = await lanes.joined(
-        tx, [(ground.held[account], wanted) for account, wanted in arriving.items()], ground.edge
-    )
-    changes = [
-        lanes.change(
-            account, vtime=vtimes[account], queued=count, cost=cost, entered=count, entered_cost=cost
-        )
-        for account, (count, cost) in sorted(counts.items())
-    ]
-    needed = [lanes.need(account, need, count) for (account, need), count in sorted(needs.items())]
-    return (lanes.CHANGE, changes), (lanes.NEED, needed)
-
-
-def _reserved(jobs: Sequence[NewJob]) -> tuple[Part, Part]:
-    """The quota ledger: a line a job, sums once an account and day."""
-    sums: dict[tuple[str, str], int] = {}
-    rows = []
-    for job in jobs:
-        day = utc_day(job.queued_at)
-        rows.append({"job": job.id, "account": job.account_id, "day": day, "images": job.images})
-        sums[job.account_id, day] = sums.get((job.account_id, day), 0) + job.images
-    return (
-        "INSERT INTO ledger (job_id, account_id, day, reserved) VALUES (:job, :account, :day, :images)", rows
-    ), (
-        """INSERT INTO usage_days (account_id, day, reserved) VALUES (:account, :day, :images)
-           ON CONFLICT (account_id, day) DO UPDATE SET reserved = usage_days.reserved + excluded.reserved""",
-        [{"account": account, "day": day, "images": images} for (account, day), images in sorted(sums.items())],
-    )  # fmt: skip
-
-
-def utc_day(at: float) -> str:
-    """The UTC day of a moment, `YYYY-MM-DD`: the day a submission is counted on."""
-    return datetime.fromtimestamp(at, UTC).date().isoformat()
-
-
-def _job_row(job: NewJob, place: Written) -> dict[str, object]:
-    options = job.options
-    return {
-        "id": job.id,
-        "account": job.account_id,
-        "state": State.READY,
-        "max_attempts": options.max_attempts,
-        "priority": options.priority,
-        "requirement": job.requirement.id,
-        "cost": job.cost,
-        "ordinal": place.ordinal,
-        "ordinal_cost": place.ordinal_cost,
-        "images": job.images,
-        "timing_key": job.timing_key,
-        "params": dumps(job.params),
-        "labels": dumps(options.labels),
-        "output": dumps(output_document(options.output)),
-        "graph": None if job.graph is None else packed(job.graph),
-        "print": job.fingerprint,
-        "webhook": options.webhook_url,
-        "batch": job.batch_id,
-        "batch_index": job.batch_index,
-        "at": job.queued_at,
-        "deadline": None if options.deadline is None else job.queued_at + options.deadline,
-    }
-
-
-_INSERT_JOB = """INSERT INTO jobs (id, account_id, state, seq, max_attempts, priority, requirement_id, cost, ordinal,
-  ordinal_cost, images, timing_key, params, labels, output, graph, fingerprint, webhook_url, batch_id, batch_index,
-  queued_at, deadline_at)
-VALUES (:id, :account, :state, 1, :max_attempts, :priority, :requirement, :cost, :ordinal,
-  :ordinal_cost, :images, :timing_key, :params, :labels, :output, :graph, :print, :webhook, :batch, :batch_index,
-  :at, :deadline)"""
-
-_INSERT_EVENT = (
-    "INSERT INTO events (job_id, seq, type, status, at, data) VALUES (:job, 1, :type, :status, :at, '{}')"
-)
-_INSERT_OUTBOX = (
-    "INSERT INTO outbox (job_id, account_id, seq, type, at) VALUES (:job, :account, 1, :type, :at)"
-)
-_INSERT_LABEL = (
-    "INSERT INTO job_labels (job_id, account_id, key, value) VALUES (:job, :account, :key, :value)"
-)

@@ -6,7 +6,7 @@ from typing import Any
 
 from comfy_api_service.domain.generation import GenerationRequest
 from comfy_api_service.domain.graph import Graph, Requirement
-from comfy_api_service.domain.job import Job, OutputOptions
+from comfy_api_service.domain.job import OutputOptions, Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,9 @@ class Place:
 class Accepted:
     """The job is on the disk. `replayed`: an earlier submission with the same Idempotency-Key or `dedupe`."""
 
-    job: Job
+    job_id: str
+    status: Status
+    queued_at: float
     place: Place | None
     replayed: bool = False
     deduplicated: bool = False

@@ -6,10 +6,10 @@ from dataclasses import replace
 from typing import Any
 
 from comfy_api_service.db import batches as rows
+from comfy_api_service.db import insertion
 from comfy_api_service.db import jobs as job_rows
-from comfy_api_service.db import submissions
 from comfy_api_service.db.base import Database, Reader, Tx
-from comfy_api_service.db.submissions import KeyReused, Outcome, QueueFull, Replay, Written
+from comfy_api_service.db.insertion import KeyReused, Outcome, QueueFull, Replay, Written
 from comfy_api_service.domain.account import Account
 from comfy_api_service.domain.clock import Clock
 from comfy_api_service.domain.errors import NotFound, ServiceError
@@ -69,7 +69,7 @@ class Batches:
             if earlier is not None:
                 return earlier
             await rows.insert(tx, batch)
-            outcomes = await submissions.insert(tx, list(jobs.values()), queue_limit=self._queue_limit)
+            outcomes = await insertion.insert(tx, list(jobs.values()), queue_limit=self._queue_limit)
             others = {**refused, **_others(dict(zip(jobs, outcomes, strict=True)))}
             await rows.note_others(tx, batch, others)
             if all("error" in others.get(index, {}) for index in range(batch.total)):

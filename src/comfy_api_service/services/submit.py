@@ -5,14 +5,15 @@ import secrets
 from collections.abc import Callable
 
 from comfy_api_service.db.base import Database
-from comfy_api_service.db.submissions import KeyReused, QueueFull, Replay, Submissions, Written
+from comfy_api_service.db.insertion import KeyReused, QueueFull, Replay, Written
+from comfy_api_service.db.submissions import Submissions
 from comfy_api_service.domain.account import Account
 from comfy_api_service.domain.clock import Clock
 from comfy_api_service.domain.compilation import Compiled, compile_generation
 from comfy_api_service.domain.errors import Code, Conflict, Refused, ServiceError
 from comfy_api_service.domain.events import Event, EventType
 from comfy_api_service.domain.ids import new_job_id
-from comfy_api_service.domain.job import TERMINAL, Job, State, Status
+from comfy_api_service.domain.job import TERMINAL, Status
 from comfy_api_service.domain.params import generation_from
 from comfy_api_service.domain.submission import Accepted, JobOptions, NewJob, Order
 from comfy_api_service.services.estimates import place, price
@@ -60,7 +61,14 @@ class Submitter:
             return self._written(account, new, outcome)
         if isinstance(outcome, Replay):
             view = await self._jobs.get(account, outcome.job_id)
-            return Accepted(view.job, view.place, replayed=outcome.by_key, deduplicated=not outcome.by_key)
+            return Accepted(
+                view.job.id,
+                view.job.status,
+                view.job.queued_at,
+                view.place,
+                replayed=outcome.by_key,
+                deduplicated=not outcome.by_key,
+            )
         if isinstance(outcome, KeyReused):
             raise key_reused()
         raise queue_full(outcome)
@@ -136,28 +144,6 @@ class Submitter:
 
     def _written(self, account: Account, new: NewJob, written: Written) -> Accepted:
         self.announce(new)
-        options = new.options
-        job = Job(
-            id=new.id,
-            account_id=account.id,
-            state=State.READY,
-            seq=1,
-            attempt=0,
-            max_attempts=options.max_attempts,
-            executed=0,
-            priority=options.priority,
-            params=new.params,
-            labels=options.labels,
-            output=options.output,
-            images=new.images,
-            cost=new.cost,
-            requirement_id=new.requirement.id,
-            queued_at=new.queued_at,
-            deadline_at=None if options.deadline is None else new.queued_at + options.deadline,
-            batch_id=new.batch_id,
-            ordinal=written.ordinal,
-            ordinal_cost=written.ordinal_cost,
-        )
         where = place(
             self._pool.view,
             now=new.queued_at,
@@ -166,7 +152,7 @@ class Submitter:
             ahead_cost=written.ahead_cost,
             open_seconds=written.open_seconds,
         )
-        return Accepted(job, where)
+        return Accepted(new.id, Status.QUEUED, new.queued_at, where)
 
 
 def key_reused() -> ServiceError:

@@ -8,7 +8,7 @@ from tests.support.rows import add_accounts, new_job
 
 from comfy_api_service.db import jobs
 from comfy_api_service.db.base import Database, Reader, Tx
-from comfy_api_service.db.submissions import insert
+from comfy_api_service.db.insertion import insert
 from comfy_api_service.domain.job import SHOWN, State, Status
 
 JOBS = 3_000

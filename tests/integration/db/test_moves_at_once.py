@@ -15,8 +15,9 @@ from tests.support.rows import Pair, add_accounts, add_backend, claim, claim_all
 from comfy_api_service.db import claims, counters, transitions
 from comfy_api_service.db.claims import Claimant, Claimed
 from comfy_api_service.db.endings import Ending
+from comfy_api_service.db.insertion import Written
 from comfy_api_service.db.postgres import PostgresDatabase
-from comfy_api_service.db.submissions import Submissions, Written
+from comfy_api_service.db.submissions import Submissions
 from comfy_api_service.domain.account import LOCAL
 from comfy_api_service.domain.ids import new_prompt_id
 from comfy_api_service.domain.job import State

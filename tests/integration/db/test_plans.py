@@ -14,8 +14,8 @@ from tests.support.rows import add_accounts, add_backend, new_job
 from comfy_api_service.db import claims, transitions
 from comfy_api_service.db.base import Database, Params, Part, Tx
 from comfy_api_service.db.endings import Ending
+from comfy_api_service.db.insertion import insert
 from comfy_api_service.db.statements import numbered
-from comfy_api_service.db.submissions import insert
 from comfy_api_service.domain.ids import new_prompt_id
 from comfy_api_service.domain.job import State
 from comfy_api_service.domain.scheduling import MAX_LANES

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -9,9 +10,10 @@ from tests.support.rows import new_job
 
 from comfy_api_service.db import submissions as submissions_module
 from comfy_api_service.db.base import Database, Tx
-from comfy_api_service.db.submissions import KeyReused, QueueFull, Replay, Submissions, Written
+from comfy_api_service.db.insertion import KeyReused, Outcome, QueueFull, Replay, Written
+from comfy_api_service.db.submissions import Submissions
 from comfy_api_service.domain.errors import Unavailable
-from comfy_api_service.domain.submission import JobOptions
+from comfy_api_service.domain.submission import JobOptions, NewJob
 
 
 async def count(db: Database) -> int:
@@ -26,6 +28,33 @@ async def test_what_arrives_together_is_one_transaction(db: Database) -> None:
     places = [outcome.ordinal for outcome in outcomes if isinstance(outcome, Written)]
     assert places == list(range(1, 51))
     assert await count(db) == 50
+
+
+async def test_those_who_were_answered_are_waited_for_by_those_who_came_meanwhile(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two halves that arrive one after the other do not take turns for ever."""
+    monkeypatch.setattr(submissions_module, "QUIET_SECONDS", 0.2)
+    submissions = Submissions(db, queue_limit=1000)
+    groups: list[int] = []
+    writing = asyncio.Event()
+    write = submissions._write
+
+    async def noted(group: Sequence[tuple[NewJob, asyncio.Future[Outcome]]]) -> None:
+        groups.append(len(group))
+        writing.set()
+        await write(group)
+
+    monkeypatch.setattr(submissions, "_write", noted)
+
+    async def caller() -> None:
+        for _ in range(4):
+            await submissions.add(new_job())
+
+    first = [asyncio.create_task(caller()) for _ in range(5)]
+    await writing.wait()
+    await asyncio.gather(*first, *(caller() for _ in range(5)))
+    assert groups == [5, 10, 10, 10, 5]
 
 
 async def test_a_row_that_breaks_its_group_fails_alone(db: Database) -> None:

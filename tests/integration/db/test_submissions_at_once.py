@@ -13,8 +13,9 @@ from tests.support.rows import Pair, add_accounts, need, new_job
 from tests.support.schema import url_of
 
 from comfy_api_service.db import requirements
+from comfy_api_service.db.insertion import KeyReused, QueueFull, Replay, Written, insert
 from comfy_api_service.db.postgres import PostgresDatabase
-from comfy_api_service.db.submissions import KeyReused, QueueFull, Replay, Submissions, Written, insert
+from comfy_api_service.db.submissions import Submissions
 from comfy_api_service.domain.inventory import Inventory, NodeClass
 from comfy_api_service.domain.submission import JobOptions
 

@@ -31,7 +31,7 @@ async def test_good_refused_and_merged_requests_stand_side_by_side(tmp_path: Pat
             assert seen.total == 5
             jobs = [item.view.job.id if item.view else None for item in seen.items]
             codes = [item.error["code"] if item.error else None for item in seen.items]
-            assert jobs[0] == earlier.job.id
+            assert jobs[0] == earlier.job_id
             assert jobs[2] == jobs[3] is not None
             assert codes == [None, Code.VALIDATION_ERROR, None, None, Code.MODEL_NOT_FOUND]
         for item in again.items:

@@ -17,7 +17,7 @@ STEADY = replace(FAST, seconds_per_step=0.025)
 async def test_the_estimated_start_of_fifty_jobs_is_within_a_quarter(tmp_path: Path) -> None:
     async with Simulator(STEADY) as sim, running(tmp_path, sim.url) as service:
         await online(service)
-        measured = [(await submit(service, order(seed=n, steps=STEPS))).job.id for n in range(20)]
+        measured = [(await submit(service, order(seed=n, steps=STEPS))).job_id for n in range(20)]
         for job_id in measured:
             await ended(service, job_id)
         await service.pool.refresh()
@@ -30,7 +30,7 @@ async def test_the_estimated_start_of_fifty_jobs_is_within_a_quarter(tmp_path: P
         for one in accepted:
             assert one.place is not None
             assert one.place.start_at is not None
-            done = await ended(service, one.job.id)
+            done = await ended(service, one.job_id)
             assert done.started_at is not None
             estimated, real = one.place.start_at - done.queued_at, done.started_at - done.queued_at
             if abs(estimated - real) > max(0.25 * real, one_job):

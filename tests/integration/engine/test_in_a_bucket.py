@@ -28,7 +28,7 @@ async def one(data: bytes) -> AsyncIterator[bytes]:
 async def test_artifacts_go_after_their_retention(world: World) -> None:
     async with world.service() as service:
         upkeep = service.worker._upkeep
-        done = await ended(service, (await submit(service, order(batch_size=2))).job.id)
+        done = await ended(service, (await submit(service, order(batch_size=2))).job_id)
         assert await upkeep.delete_expired() == 0
         assert len(world.kept()) == 2
         await service.db.write(lambda tx: tx.run("UPDATE jobs SET expires_at = 1"))
@@ -42,7 +42,7 @@ async def test_artifacts_go_after_their_retention(world: World) -> None:
 
 async def test_purge_deletes_the_objects(world: World) -> None:
     async with world.service() as service:
-        done = await ended(service, (await submit(service)).job.id)
+        done = await ended(service, (await submit(service)).job_id)
         await service.services.jobs.purge(LOCAL, done.id)
         assert world.kept() == []
     world.check(done.id)
@@ -51,10 +51,10 @@ async def test_purge_deletes_the_objects(world: World) -> None:
 async def test_old_orphans_are_swept_and_nothing_else(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     async with world.service() as service:
         upkeep = service.worker._upkeep
-        done = await ended(service, (await submit(service)).job.id)
+        done = await ended(service, (await submit(service)).job_id)
         monkeypatch.setattr(Carrier, "_deliver", forever_away)
         world.store.kill()
-        waiting = (await submit(service)).job.id
+        waiting = (await submit(service)).job_id
         await until(lambda: "parcel.json" in world.parked())
         world.store.start()
         half = f"jobs/{waiting}/1/image_1.png"
@@ -70,7 +70,7 @@ async def test_old_orphans_are_swept_and_nothing_else(world: World, monkeypatch:
 async def test_readers_are_told_that_the_store_is_away(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(s3, "OPEN_SECONDS", 0.2)
     async with world.service() as service:
-        done = await ended(service, (await submit(service)).job.id)
+        done = await ended(service, (await submit(service)).job_id)
         results = service.services.results
         for stop, go_on in ((world.store.kill, world.store.start), (world.store.pause, world.store.resume)):
             delivery = await results.picture(LOCAL, done.id, index=0)
@@ -88,7 +88,7 @@ async def test_readers_are_told_that_the_store_is_away(world: World, monkeypatch
 
 async def test_a_purge_that_the_store_did_not_hear_of_is_asked_again(world: World) -> None:
     async with world.service() as service:
-        done = await ended(service, (await submit(service)).job.id)
+        done = await ended(service, (await submit(service)).job_id)
         world.store.kill()
         with pytest.raises(ServiceError) as away:
             await service.services.jobs.purge(LOCAL, done.id)

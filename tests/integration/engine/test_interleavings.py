@@ -62,11 +62,11 @@ async def test_a_cancel_while_the_post_is_in_flight_leaves_nothing_running(
     async with Simulator(SLOW) as sim, running(tmp_path, sim.url) as service:
         await online(service)
         accepted = await submit(service, order(steps=200))
-        await reached(service, accepted.job.id, State.DISPATCHED)
-        await service.services.jobs.cancel(LOCAL, accepted.job.id)
+        await reached(service, accepted.job_id, State.DISPATCHED)
+        await service.services.jobs.cancel(LOCAL, accepted.job_id)
         await until(lambda: any(run.why for run in service.worker.fleet.drivers[0]._runs.values()))
         release.set()
-        assert (await ended(service, accepted.job.id)).state is State.CANCELED
+        assert (await ended(service, accepted.job_id)).state is State.CANCELED
         await until(lambda: queue_length(sim) == 0)
     check(tmp_path)
 
@@ -81,11 +81,11 @@ async def test_a_post_that_takes_longer_than_the_grace_is_not_repeated(
     async with Simulator(FAST) as sim, running(tmp_path, sim.url) as service:
         await online(service)
         accepted = await submit(service)
-        await reached(service, accepted.job.id, State.DISPATCHED)
+        await reached(service, accepted.job_id, State.DISPATCHED)
         looked = sim.record.request_counts["GET /queue"]
         await until(lambda: sim.record.request_counts["GET /queue"] >= looked + 2)
         release.set()
-        done = await ended(service, accepted.job.id)
+        done = await ended(service, accepted.job_id)
         assert (done.state, done.attempt, sim.record.executions) == (State.SUCCEEDED, 1, 1)
     check(tmp_path)
 
@@ -97,17 +97,17 @@ async def test_a_late_compiled_job_keeps_its_need_when_its_backend_dies(tmp_path
         async with running(tmp_path, has.url, lacks.url) as service:
             accepted = await submit(service, order(steps=40, model=None))
             await has.faults.restart()
-            await reached(service, accepted.job.id, State.EXECUTING)
+            await reached(service, accepted.job_id, State.EXECUTING)
             await lacks.faults.restart()
             await online(service, 2)
             await has.faults.die()
-            await reached(service, accepted.job.id, State.READY)
+            await reached(service, accepted.job_id, State.READY)
             await has.faults.restart()
-            again = await reached(service, accepted.job.id, State.EXECUTING)
+            again = await reached(service, accepted.job_id, State.EXECUTING)
             assert again.executed == 2  # an attempt more may have found the backend still away
             assert lacks.record.executions == 0
-            await service.services.jobs.cancel(LOCAL, accepted.job.id)
-            await ended(service, accepted.job.id)
+            await service.services.jobs.cancel(LOCAL, accepted.job_id)
+            await ended(service, accepted.job_id)
     check(tmp_path)
 
 
@@ -118,9 +118,9 @@ async def test_the_first_backend_that_answers_does_not_decide_for_the_second(tmp
         async with running(tmp_path, lacks.url, has.url) as service:
             accepted = await submit(service, order(model="flux1-dev.safetensors"))
             await lacks.faults.restart()
-            await until(lambda: _attempts(service, accepted.job.id, 1))
+            await until(lambda: _attempts(service, accepted.job_id, 1))
             await has.faults.restart()
-            assert (await ended(service, accepted.job.id)).state is State.SUCCEEDED
+            assert (await ended(service, accepted.job_id)).state is State.SUCCEEDED
     check(tmp_path)
 
 
@@ -149,7 +149,7 @@ async def test_a_store_that_is_down_holds_the_results_and_stops_the_claims(
     failing = break_store(monkeypatch)
     async with Simulator(FAST) as sim, running(tmp_path, sim.url) as service:
         await online(service)
-        jobs = [(await submit(service, order(seed=n))).job.id for n in range(12)]
+        jobs = [(await submit(service, order(seed=n))).job_id for n in range(12)]
         await until(lambda: failing[0] >= 4)
         assert sim.record.executions <= 3
         failing.clear()
@@ -168,9 +168,9 @@ async def test_cancel_and_deadline_end_a_job_whose_result_waits_for_the_store(
         canceled = await submit(service, order(seed=1))
         overdue = await submit(service, order(seed=2, deadline=1.5))
         await until(lambda: failing[0] >= 2)
-        await service.services.jobs.cancel(LOCAL, canceled.job.id)
-        assert (await ended(service, canceled.job.id)).state is State.CANCELED
-        late = await ended(service, overdue.job.id)
+        await service.services.jobs.cancel(LOCAL, canceled.job_id)
+        assert (await ended(service, canceled.job_id)).state is State.CANCELED
+        late = await ended(service, overdue.job_id)
         assert late.error is not None
         assert late.error.code is Code.DEADLINE_EXCEEDED
     check(tmp_path)
@@ -180,7 +180,7 @@ async def test_a_listener_to_all_jobs_that_falls_behind_hears_every_end(tmp_path
     async with Simulator(FAST) as sim, running(tmp_path, sim.url) as service:
         await online(service)
         await service.worker.drain(0)
-        jobs = {(await submit(service, order(seed=n))).job.id for n in range(60)}
+        jobs = {(await submit(service, order(seed=n))).job_id for n in range(60)}
         notices = service.services.watcher.account(LOCAL)
         for _ in jobs:  # the snapshots
             await anext(notices)
@@ -188,7 +188,7 @@ async def test_a_listener_to_all_jobs_that_falls_behind_hears_every_end(tmp_path
             await service.services.jobs.cancel(LOCAL, one)
         for n in range(100):  # more than a mailbox holds
             other = await submit(service, order(seed=1000 + n))
-            await service.services.jobs.cancel(LOCAL, other.job.id)
+            await service.services.jobs.cancel(LOCAL, other.job_id)
         heard: set[str] = set()
         async with asyncio.timeout(20):
             while not jobs <= heard:
@@ -203,7 +203,7 @@ async def test_a_repeated_output_is_one_picture(tmp_path: Path) -> None:
     async with Simulator(FAST) as sim, running(tmp_path, sim.url) as service:
         await online(service)
         sim.faults.repeat_frames(types=("executed",))
-        done = await ended(service, (await submit(service)).job.id)
+        done = await ended(service, (await submit(service)).job_id)
         assert len(done.artifacts) == 1
     check(tmp_path)
 
@@ -217,7 +217,7 @@ async def test_prompts_of_a_backend_that_runs_nothing_do_not_run_when_it_recover
         zombie.faults.accept_and_run_nothing()
         async with running(tmp_path, zombie.url, sound.url) as service:
             await online(service, 2)
-            jobs = [(await submit(service, order(seed=n))).job.id for n in range(6)]
+            jobs = [(await submit(service, order(seed=n))).job_id for n in range(6)]
             for one in jobs:
                 await ended(service, one)
             await until(lambda: queue_length(zombie) == 1)  # the canary
@@ -232,14 +232,14 @@ async def test_a_reboot_of_service_and_backend_together_is_nobodys_fault(tmp_pat
         async with running(tmp_path, sim.url) as service:
             await online(service)
             accepted = await submit(service, order(steps=40))
-            await reached(service, accepted.job.id, State.EXECUTING)
+            await reached(service, accepted.job_id, State.EXECUTING)
         for attempt in (2, 3):
             await sim.faults.die()
             await sim.faults.restart()
             async with running(tmp_path, sim.url) as service:
-                await until(lambda: _executes(service, accepted.job.id, attempt))  # noqa: B023
+                await until(lambda: _executes(service, accepted.job_id, attempt))  # noqa: B023
         async with running(tmp_path, sim.url) as service:
-            assert (await job(service, accepted.job.id)).state is not State.FAILED
+            assert (await job(service, accepted.job_id)).state is not State.FAILED
     check(tmp_path, all_ended=False)
 
 
@@ -262,7 +262,7 @@ async def test_a_backend_that_answers_every_post_with_an_error_ends_the_job_in_t
     monkeypatch.setattr(ComfyClient, "submit", refuse)
     async with Simulator(FAST) as sim, running(tmp_path, sim.url) as service:
         await online(service)
-        done = await ended(service, (await submit(service, order(max_attempts=1))).job.id)
+        done = await ended(service, (await submit(service, order(max_attempts=1))).job_id)
         assert done.error is not None
         assert (done.error.code, done.attempt) == (Code.ATTEMPTS_EXHAUSTED, 2)
     check(tmp_path)
@@ -271,17 +271,17 @@ async def test_a_backend_that_answers_every_post_with_an_error_ends_the_job_in_t
 async def test_jobs_canceled_while_they_wait_are_counted(tmp_path: Path) -> None:
     async with running(tmp_path, "http://127.0.0.1:9") as service:
         accepted = await submit(service)
-        await service.services.jobs.cancel(LOCAL, accepted.job.id)
+        await service.services.jobs.cancel(LOCAL, accepted.job_id)
         counted = service.services.metrics.jobs.labels(Status.CANCELED.value)
         assert counted._value.get() == 1
-        assert await service.db.read(lambda tx: job_rows.events_after(tx, LOCAL.id, accepted.job.id, 1))
+        assert await service.db.read(lambda tx: job_rows.events_after(tx, LOCAL.id, accepted.job_id, 1))
 
 
 async def test_draining_twice_takes_the_grace_once(tmp_path: Path) -> None:
     async with Simulator(SLOW) as sim, running(tmp_path, sim.url, shutdown_grace=0.5) as service:
         await online(service)
         accepted = await submit(service, order(steps=100))
-        await reached(service, accepted.job.id, State.EXECUTING)
+        await reached(service, accepted.job_id, State.EXECUTING)
         await service.drain()
         drained = asyncio.create_task(service.drain())
         await asyncio.sleep(0)
@@ -306,7 +306,7 @@ async def test_a_claim_whose_commit_nobody_heard_of_is_followed_at_once(
     monkeypatch.setattr(run_module, "POST_GRACE_SECONDS", 60.0)
     async with Simulator(FAST) as sim, running(tmp_path, sim.url) as service:
         await online(service)
-        done = await ended(service, (await submit(service)).job.id)
+        done = await ended(service, (await submit(service)).job_id)
         assert lost == [done.id]
         assert (done.state, done.attempt, sim.record.executions) == (State.SUCCEEDED, 1, 1)
     check(tmp_path)

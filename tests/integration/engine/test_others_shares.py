@@ -5,7 +5,7 @@ The accounts are rows, and their jobs come through the service's own submitter.
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -33,7 +33,7 @@ ODD: Final = "acc_odd"
 
 
 @asynccontextmanager
-async def pool(folder: Path) -> AsyncIterator[Service]:
+async def pool(folder: Path) -> AsyncIterator[tuple[Service, list[Simulator]]]:
     """Four backends that are measured, and a model that was there until its backend left."""
     async with AsyncExitStack() as stack:
         sims = [await stack.enter_async_context(Simulator(STEADY)) for _ in range(BACKENDS)]
@@ -41,7 +41,7 @@ async def pool(folder: Path) -> AsyncIterator[Service]:
         urls = [sim.url for sim in (*sims, away)]
         service = await stack.enter_async_context(running(folder, *urls))
         await online(service, BACKENDS + 1)
-        for job_id in [(await submit(service, order(seed=n))).job.id for n in range(3 * PLACES)]:
+        for job_id in [(await submit(service, order(seed=n))).job_id for n in range(3 * PLACES)]:
             await ended(service, job_id)
         await away.faults.die()
 
@@ -49,27 +49,33 @@ async def pool(folder: Path) -> AsyncIterator[Service]:
             return (await service.pool.refresh()).online == BACKENDS
 
         await until(left)
-        yield service
+        yield service, sims
 
 
-async def full_queues(service: Service, queues: Mapping[Account, tuple[int, str]]) -> dict[str, list[str]]:
-    """So many jobs for a model, submitted together; their ids by account."""
+async def full_queues(
+    service: Service, sims: Sequence[Simulator], queues: Mapping[Account, tuple[int, str]]
+) -> dict[str, list[str]]:
+    """So many jobs for a model, submitted while the backends hold still; their ids by account."""
+    for sim in sims:
+        sim.faults.hang()
 
     async def ensure(tx: Tx) -> None:
         for account in queues:
             await accounts.ensure(tx, account, 1.0)
 
     await service.db.write(ensure)
+    wanted = [(account, n, model) for account, (count, model) in queues.items() for n in range(count)]
     submitted = await asyncio.gather(
         *(
             service.services.submitter.submit(account, order(seed=n, model=model))
-            for account, (count, model) in queues.items()
-            for n in range(count)
+            for account, n, model in wanted
         )
     )
     made: dict[str, list[str]] = {account.id: [] for account in queues}
-    for one in submitted:
-        made[one.job.account_id].append(one.job.id)
+    for (account, _, _), one in zip(wanted, submitted, strict=True):
+        made[account.id].append(one.job_id)
+    for sim in sims:
+        sim.faults.resume()
     return made
 
 
@@ -118,14 +124,14 @@ async def test_others_get_their_shares_beside_an_account_in_trouble(tmp_path: Pa
         Account("acc_other_3", "3", "free", weight=3.0),
     )
     odd = Account(ODD, "odd", "free", weight=4.0)
-    async with pool(tmp_path) as service:
+    async with pool(tmp_path) as (service, sims):
         await service.db.write(lambda tx: accounts.ensure(tx, odd, 1.0))
         if trouble == "at its cap":
             await cap(service, ODD, 1)
         queues = {one: (60, MODEL), three: (130, MODEL)}
         if trouble != "none":
             queues[odd] = (100, AWAY if trouble == "model away" else MODEL)
-        jobs = await full_queues(service, queues)
+        jobs = await full_queues(service, sims, queues)
         taken = Counter((await until_claimed(service, 120, "acc_other"))[:120])
         others = taken[one.id] + taken[three.id]
         assert abs(taken[three.id] - 0.75 * others) <= 6
@@ -141,10 +147,11 @@ async def test_a_cap_that_is_raised_gives_a_share_and_no_arrears(tmp_path: Path)
     """Three accounts alike: at its cap of one place the third had an eighth, then it has a third."""
     odd = Account(ODD, "odd", "free")
     first, second = Account("acc_other_1", "1", "free"), Account("acc_other_2", "2", "free")
-    async with pool(tmp_path) as service:
+    async with pool(tmp_path) as (service, sims):
         await service.db.write(lambda tx: accounts.ensure(tx, odd, 1.0))
         await cap(service, ODD, 1)
-        jobs = await full_queues(service, {first: (160, MODEL), second: (160, MODEL), odd: (160, MODEL)})
+        queues = {first: (160, MODEL), second: (160, MODEL), odd: (160, MODEL)}
+        jobs = await full_queues(service, sims, queues)
         await until_claimed(service, 180)
         await cap(service, ODD, 2**31 - 1)
         known = len(await claims(service))

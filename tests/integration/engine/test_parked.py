@@ -26,14 +26,14 @@ from comfy_api_service.worker import driver
 async def park(service: Service, world: World, **given: Any) -> str:
     """A job whose result waits on the disk."""
     accepted = await submit(service, order(**given))
-    await reached(service, accepted.job.id, State.STORING)
+    await reached(service, accepted.job_id, State.STORING)
     await until(lambda: "parcel.json" in world.parked())
-    return accepted.job.id
+    return accepted.job_id
 
 
 async def test_results_go_to_the_bucket(world: World) -> None:
     async with world.service() as service:
-        done = await ended(service, (await submit(service, order(batch_size=2))).job.id)
+        done = await ended(service, (await submit(service, order(batch_size=2))).job_id)
         assert world.kept() == sorted(artifact.key for artifact in done.artifacts)
         assert len(done.artifacts) == 2
         assert world.parked() == []
@@ -72,7 +72,7 @@ async def test_a_store_that_hangs_gets_the_result_when_it_goes_on(
 async def test_work_goes_on_while_the_store_is_away(world: World) -> None:
     async with world.service() as service:
         world.store.kill()
-        jobs = [(await submit(service, order(seed=n))).job.id for n in range(6)]
+        jobs = [(await submit(service, order(seed=n))).job_id for n in range(6)]
         for one in jobs:
             await reached(service, one, State.STORING)
         await until(lambda: world.parked().count("parcel.json") == 6)
@@ -120,7 +120,7 @@ async def test_a_process_that_ends_while_a_parcel_is_written_loses_nothing(
     world.store.kill()
     async with world.service() as service:
         monkeypatch.setattr(LocalStorage, "put", put_and_hang)
-        job_id = (await submit(service)).job.id
+        job_id = (await submit(service)).job_id
         await written.wait()
     monkeypatch.undo()
     await world.lose_history()
@@ -176,7 +176,7 @@ async def test_a_deadline_ends_the_waiting(world: World) -> None:
 async def test_no_result_waits_for_ever(world: World) -> None:
     async with world.service(parked_timeout=0.5) as service:
         world.store.kill()
-        done = await ended(service, (await submit(service)).job.id)
+        done = await ended(service, (await submit(service)).job_id)
         assert done.error is not None
         assert done.error.code is Code.STORAGE_FAILED
         await until(lambda: world.parked() == [])
@@ -191,11 +191,11 @@ async def test_what_has_no_room_on_the_disk_waits_with_the_backend_and_stops_the
     async with world.service(parked_limit=limit) as service:
         world.store.kill()
         settler, metrics = service.worker.fleet.drivers[0]._settler, service.services.metrics
-        first = (await submit(service, order(seed=1))).job.id
+        first = (await submit(service, order(seed=1))).job_id
         await reached(service, first, State.STORING)
         await until(lambda: metrics.uploads.labels("failed")._value.get() >= 3)
         assert settler.storage_fails
-        second = (await submit(service, order(seed=2))).job.id
+        second = (await submit(service, order(seed=2))).job_id
         await until(lambda: metrics.uploads.labels("failed")._value.get() >= 4)
         assert world.parked() == []
         assert (await job(service, second)).state is State.READY
@@ -315,7 +315,7 @@ async def test_a_result_that_the_store_never_takes_holds_up_no_other(
     monkeypatch.setattr(S3Storage, "put", choosy)
     async with world.service() as service:
         refused = await park(service, world, seed=1)
-        other = (await submit(service, order(seed=2))).job.id
+        other = (await submit(service, order(seed=2))).job_id
         assert (await ended(service, other)).state is State.SUCCEEDED
         assert (await job(service, refused)).state is State.STORING
         monkeypatch.undo()

@@ -56,19 +56,19 @@ async def test_faults_in_mid_load_lose_no_job(tmp_path: Path, own_valkey: Valkey
     ):
         await online(service)
         assert (await health(service, PartStatus.CONNECTED)).healthy
-        jobs = [(await submit(service, order(seed=n))).job.id for n in range(10)]
+        jobs = [(await submit(service, order(seed=n))).job_id for n in range(10)]
         await reached(service, jobs[0], State.EXECUTING, State.SUCCEEDED)
         if fault == "flush":
             own_valkey.command("FLUSHALL")
         else:
             getattr(own_valkey, fault)()
-        jobs += [(await submit(service, order(seed=n))).job.id for n in range(10, 20)]
+        jobs += [(await submit(service, order(seed=n))).job_id for n in range(10, 20)]
         if fault in {"kill", "pause"}:
             report = await health(service, PartStatus.DISCONNECTED)
             assert not report.healthy
             assert report.database is not PartStatus.DISCONNECTED
             assert await service.services.health.ready() == ()
-            jobs += [(await submit(service, order(seed=n))).job.id for n in range(20, 30)]
+            jobs += [(await submit(service, order(seed=n))).job_id for n in range(20, 30)]
             for one in jobs:
                 assert (await ended(service, one)).state is State.SUCCEEDED
             (own_valkey.start if fault == "kill" else own_valkey.go_on)()
@@ -85,7 +85,7 @@ async def test_a_service_starts_and_works_without_the_redis_it_was_told_of(tmp_p
         running(tmp_path, sim.url, redis_url="redis://127.0.0.1:9") as service,
     ):
         await online(service)
-        assert (await ended(service, (await submit(service)).job.id)).state is State.SUCCEEDED
+        assert (await ended(service, (await submit(service)).job_id)).state is State.SUCCEEDED
         assert (await health(service, PartStatus.DISCONNECTED)).healthy is False
 
 
@@ -125,7 +125,7 @@ async def test_nobody_misses_an_end_while_redis_is_away(
 ) -> None:
     service, crossing, _ = apart
     watcher = service.services.watcher
-    job_id = (await submit(service, order(steps=4))).job.id
+    job_id = (await submit(service, order(steps=4))).job_id
     of_job, of_account = watcher.job(LOCAL, job_id), watcher.account(LOCAL)
     await told(of_job, Moved)
     await told(of_account, Snapshot)
@@ -147,7 +147,7 @@ async def test_work_starts_by_polling_while_redis_is_away(
     own_valkey.pause()
     await crossing.mouth.away()
     seen = crossing.wakes
-    job_id = (await submit(service)).job.id
+    job_id = (await submit(service)).job_id
     await reached(service, job_id, State.DISPATCHED, State.EXECUTING)
     assert crossing.wakes == seen
 
@@ -156,7 +156,7 @@ async def test_a_cancel_is_carried_out_while_redis_is_away(
     apart: tuple[Service, Crossing, Simulator], own_valkey: Valkey
 ) -> None:
     service, crossing, _ = apart
-    job_id = (await submit(service, order(steps=500))).job.id
+    job_id = (await submit(service, order(steps=500))).job_id
     await reached(service, job_id, State.EXECUTING)
     own_valkey.kill()
     await crossing.ear.away()
@@ -169,7 +169,7 @@ async def test_an_end_that_is_only_said_is_not_believed(
 ) -> None:
     service, _, _ = apart
     watcher = service.services.watcher
-    job_id = (await submit(service, order(steps=8))).job.id
+    job_id = (await submit(service, order(steps=8))).job_id
     await reached(service, job_id, State.EXECUTING)
     of_job, of_account = watcher.job(LOCAL, job_id), watcher.account(LOCAL)
     seq = (await job(service, job_id)).seq
@@ -189,7 +189,7 @@ async def test_a_newcomer_is_told_how_far_a_running_job_is(
     apart: tuple[Service, Crossing, Simulator], own_valkey: Valkey
 ) -> None:
     service, _, _ = apart
-    job_id = (await submit(service, order(steps=20))).job.id
+    job_id = (await submit(service, order(steps=20))).job_id
     running_job = await reached(service, job_id, State.EXECUTING)
 
     async def drawn() -> bool:

@@ -34,7 +34,7 @@ async def test_queued_running_and_finished_ones_all_succeed_and_none_is_run_twic
     async with Simulator(MIDDLING) as sim:
         async with running(tmp_path, sim.url) as service:
             await online(service)
-            jobs = [(await submit(service, order(seed=n, steps=20))).job.id for n in range(3)]
+            jobs = [(await submit(service, order(seed=n, steps=20))).job_id for n in range(3)]
             await reached(service, jobs[0], State.EXECUTING)
             await until(lambda: queue_length(sim) == 2)
         assert queue_length(sim) == 2
@@ -53,13 +53,13 @@ async def test_a_prompt_that_is_gone_after_both_restarted_runs_again(tmp_path: P
         async with running(tmp_path, sim.url) as service:
             await online(service)
             accepted = await submit(service, order(steps=20))
-            await reached(service, accepted.job.id, State.EXECUTING)
+            await reached(service, accepted.job_id, State.EXECUTING)
         await sim.faults.die()
         await sim.faults.restart()
         async with running(tmp_path, sim.url) as service:
-            await until(lambda: _attempts(service, accepted.job.id, 2))
-            await service.services.jobs.cancel(LOCAL, accepted.job.id)
-            await ended(service, accepted.job.id)
+            await until(lambda: _attempts(service, accepted.job_id, 2))
+            await service.services.jobs.cancel(LOCAL, accepted.job_id)
+            await ended(service, accepted.job_id)
     check(tmp_path)
 
 
@@ -74,11 +74,11 @@ async def test_a_cancel_mark_is_honoured_by_the_next_process(
         async with running(tmp_path, sim.url) as service:
             await online(service)
             accepted = await submit(service, order(steps=200))
-            await reached(service, accepted.job.id, State.EXECUTING)
+            await reached(service, accepted.job_id, State.EXECUTING)
             monkeypatch.setattr(service.services.jobs._signals, "ask_cancel", lambda _: None)
-            await service.services.jobs.cancel(LOCAL, accepted.job.id)
+            await service.services.jobs.cancel(LOCAL, accepted.job_id)
         async with running(tmp_path, sim.url) as service:
-            assert (await ended(service, accepted.job.id)).state is State.CANCELED
+            assert (await ended(service, accepted.job_id)).state is State.CANCELED
         assert queue_length(sim) == 0
     check(tmp_path)
 
@@ -88,16 +88,16 @@ async def test_jobs_of_a_backend_that_left_the_settings_go_on_elsewhere(tmp_path
         async with running(tmp_path, left.url) as service:
             await online(service)
             accepted = await submit(service, order(steps=50))
-            await reached(service, accepted.job.id, State.EXECUTING)
+            await reached(service, accepted.job_id, State.EXECUTING)
         async with running(tmp_path, stays.url) as service:
-            assert (await ended(service, accepted.job.id)).state is State.SUCCEEDED
+            assert (await ended(service, accepted.job_id)).state is State.SUCCEEDED
     check(tmp_path)
 
 
 async def test_draining_lets_running_jobs_finish_and_takes_no_more(tmp_path: Path) -> None:
     async with Simulator(MIDDLING) as sim, running(tmp_path, sim.url, shutdown_grace=20) as service:
         await online(service)
-        jobs = [(await submit(service, order(seed=n, steps=5))).job.id for n in range(4)]
+        jobs = [(await submit(service, order(seed=n, steps=5))).job_id for n in range(4)]
         await reached(service, jobs[0], State.EXECUTING)
         await until(lambda: queue_length(sim) == 2)
         await service.drain()
@@ -126,7 +126,7 @@ async def test_a_clock_that_was_set_forward_meanwhile_ends_nothing_that_runs(tmp
     async with Simulator(SLOW) as sim:
         async with running(tmp_path, sim.url) as service:
             await online(service)
-            job_id = (await submit(service, order(steps=12))).job.id
+            job_id = (await submit(service, order(steps=12))).job_id
             await reached(service, job_id, State.EXECUTING)
         async with running(tmp_path, sim.url, clock=Ahead()) as service:
             done = await ended(service, job_id)

@@ -24,7 +24,7 @@ def upkeep(service: Service) -> Upkeep:
 async def test_artifacts_go_after_their_retention_and_rows_later(tmp_path: Path) -> None:
     async with Simulator(FAST) as sim, running(tmp_path, sim.url) as service:
         await online(service)
-        done = await ended(service, (await submit(service)).job.id)
+        done = await ended(service, (await submit(service)).job_id)
         file = tmp_path / "artifacts" / done.artifacts[0].key
         assert file.exists()
         assert await upkeep(service).delete_expired() == 0
@@ -45,7 +45,7 @@ async def test_artifacts_go_after_their_retention_and_rows_later(tmp_path: Path)
 async def test_purge_deletes_the_files_and_keeps_the_job(tmp_path: Path) -> None:
     async with Simulator(FAST) as sim, running(tmp_path, sim.url) as service:
         await online(service)
-        done = await ended(service, (await submit(service)).job.id)
+        done = await ended(service, (await submit(service)).job_id)
         view = await service.services.jobs.purge(LOCAL, done.id)
         assert view.job.purged_at is not None
         assert not (tmp_path / "artifacts" / done.artifacts[0].key).exists()
@@ -55,7 +55,7 @@ async def test_purge_deletes_the_files_and_keeps_the_job(tmp_path: Path) -> None
 async def test_old_orphans_are_swept_and_nothing_else(tmp_path: Path) -> None:
     async with Simulator(FAST) as sim, running(tmp_path, sim.url) as service:
         await online(service)
-        done = await ended(service, (await submit(service)).job.id)
+        done = await ended(service, (await submit(service)).job_id)
         kept = tmp_path / "artifacts" / done.artifacts[0].key
         orphan = kept.parents[1] / "7" / "image_0.png"
         young = kept.parents[1] / "8" / "image_0.png"
@@ -85,10 +85,10 @@ async def test_a_need_that_no_backend_satisfies_any_more_fails_its_jobs_in_the_e
 
                 async def failed() -> bool:
                     await upkeep(service).fail_unservable()
-                    return (await job(service, accepted.job.id)).state is State.FAILED
+                    return (await job(service, accepted.job_id)).state is State.FAILED
 
                 await until(failed)
-                error = (await job(service, accepted.job.id)).error
+                error = (await job(service, accepted.job_id)).error
                 assert error is not None
                 assert error.code is Code.NO_CAPABLE_BACKEND
     check(tmp_path)
@@ -112,12 +112,12 @@ async def test_a_cancel_that_comes_while_the_result_is_stored_wins_and_leaves_no
 
         async def slowly(*args: Any) -> Any:
             collected = await collect(*args)
-            await service.services.jobs.cancel(LOCAL, accepted.job.id)
+            await service.services.jobs.cancel(LOCAL, accepted.job_id)
             return collected
 
         collector.collect = slowly  # type: ignore[assignment]
         accepted = await submit(service)
-        assert (await ended(service, accepted.job.id)).state is State.CANCELED
+        assert (await ended(service, accepted.job_id)).state is State.CANCELED
         await until(lambda: not list((tmp_path / "artifacts" / "jobs").rglob("*.png")))
     check(tmp_path)
 
@@ -125,7 +125,7 @@ async def test_a_cancel_that_comes_while_the_result_is_stored_wins_and_leaves_no
 async def test_a_file_that_nobody_deleted_and_is_not_there_is_the_stores_fault(tmp_path: Path) -> None:
     async with Simulator(FAST) as sim, running(tmp_path, sim.url) as service:
         await online(service)
-        done = await ended(service, (await submit(service)).job.id)
+        done = await ended(service, (await submit(service)).job_id)
         (tmp_path / "artifacts" / done.artifacts[0].key).unlink()
         delivery = await service.services.results.picture(LOCAL, done.id, index=0)
         with pytest.raises(ServiceError) as away:

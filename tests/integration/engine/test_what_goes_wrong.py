@@ -36,13 +36,13 @@ async def test_a_backend_that_dies_in_mid_job_runs_it_again_when_it_is_back(tmp_
     async with Simulator(MIDDLING) as sim, running(tmp_path, sim.url) as service:
         await online(service)
         accepted = await submit(service, order(steps=20))
-        await reached(service, accepted.job.id, State.EXECUTING)
+        await reached(service, accepted.job_id, State.EXECUTING)
         await sim.faults.die()
         await sim.faults.restart(after=1.0)
-        done = await ended(service, accepted.job.id)
+        done = await ended(service, accepted.job_id)
         assert done.state is State.SUCCEEDED
         assert done.attempt == 2
-    check(tmp_path, [accepted.job.id])
+    check(tmp_path, [accepted.job_id])
 
 
 async def test_another_backend_takes_the_job_within_fifteen_seconds(tmp_path: Path) -> None:
@@ -53,14 +53,14 @@ async def test_another_backend_takes_the_job_within_fifteen_seconds(tmp_path: Pa
     ):
         await online(service, 2)
         accepted = await submit(service, order(steps=20))
-        first = await reached(service, accepted.job.id, State.EXECUTING)
+        first = await reached(service, accepted.job_id, State.EXECUTING)
         dying = one if one.record.executions else two
         await dying.faults.die()
-        done = await ended(service, accepted.job.id, limit=15)
+        done = await ended(service, accepted.job_id, limit=15)
         assert done.state is State.SUCCEEDED
         assert done.attempt == 2
         assert done.backend_id != first.backend_id
-    check(tmp_path, [accepted.job.id])
+    check(tmp_path, [accepted.job_id])
 
 
 async def test_nothing_is_saved_up_while_the_backend_is_away(tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ async def test_nothing_is_saved_up_while_the_backend_is_away(tmp_path: Path) -> 
         accepted = await submit(service)
         await service.db.write(lambda tx: tx.run("UPDATE backends SET start_tag = 100000"))
         await sim.faults.restart()
-        await ended(service, accepted.job.id)
+        await ended(service, accepted.job_id)
         lane = await service.db.read(lambda tx: tx.one("SELECT vtime FROM lanes"))
         assert lane is not None
         assert lane["vtime"] > 99_000
@@ -87,10 +87,10 @@ async def test_a_job_that_took_two_backends_down_is_not_run_again(tmp_path: Path
         await online(service)
         accepted = await submit(service, order(steps=50))
         for attempt in (1, 2):
-            await _executing(service, accepted.job.id, attempt)
+            await _executing(service, accepted.job_id, attempt)
             await sim.faults.die()
             await sim.faults.restart()
-        done = await ended(service, accepted.job.id)
+        done = await ended(service, accepted.job_id)
         assert done.error is not None
         assert done.error.code is Code.POISON_JOB
     check(tmp_path)
@@ -108,7 +108,7 @@ async def test_a_post_whose_answer_never_came_is_looked_up_not_repeated(tmp_path
     async with Simulator(FAST) as sim, running(tmp_path, sim.url) as service:
         await online(service)
         sim.faults.drop_answer_after_accepting()
-        done = await ended(service, (await submit(service)).job.id)
+        done = await ended(service, (await submit(service)).job_id)
         assert done.state is State.SUCCEEDED
         assert done.attempt == 1
         assert sim.record.executions == 1
@@ -122,7 +122,7 @@ async def test_a_silent_socket_is_overruled_by_history(
     async with Simulator(FAST) as sim, running(tmp_path, sim.url) as service:
         await online(service)
         sim.faults.silence_socket()
-        done = await ended(service, (await submit(service)).job.id)
+        done = await ended(service, (await submit(service)).job_id)
         assert done.state is State.SUCCEEDED
         assert sim.record.executions == 1
     check(tmp_path)
@@ -136,7 +136,7 @@ async def test_lost_frames_lose_no_result(
     async with Simulator(FAST) as sim, running(tmp_path, sim.url) as service:
         await online(service)
         sim.faults.lose_frames(types=types)
-        done = await ended(service, (await submit(service, order(batch_size=2))).job.id)
+        done = await ended(service, (await submit(service, order(batch_size=2))).job_id)
         assert done.state is State.SUCCEEDED
         assert len(done.artifacts) == 2
     check(tmp_path)
@@ -154,9 +154,9 @@ async def test_a_result_that_was_fetched_for_a_lost_prompt_is_not_kept(
         await until(lambda: _some(stored.glob("*/1/image_0.png")))
         sim.faults.heal()
         sim.faults.forget_history()
-        done = await ended(service, accepted.job.id)
+        done = await ended(service, accepted.job_id)
         assert (done.state, done.attempt) == (State.SUCCEEDED, 2)
-        assert [path.name for path in (stored / accepted.job.id).iterdir()] == ["2"]
+        assert [path.name for path in (stored / accepted.job_id).iterdir()] == ["2"]
     check(tmp_path)
 
 
@@ -169,9 +169,9 @@ async def test_what_the_store_prepared_for_a_job_that_failed_is_removed(tmp_path
         await online(service)
         sim.faults.fail_node("VAEDecode")
         accepted = await submit(service, order(steps=20))
-        folder = tmp_path / "artifacts" / "jobs" / accepted.job.id
+        folder = tmp_path / "artifacts" / "jobs" / accepted.job_id
         await until(lambda: _is_there(folder))
-        assert (await ended(service, accepted.job.id)).state is State.FAILED
+        assert (await ended(service, accepted.job_id)).state is State.FAILED
         await until(lambda: _is_there(folder, wanted=False))
     check(tmp_path)
 
@@ -185,7 +185,7 @@ async def test_repeated_and_reordered_frames_change_nothing(tmp_path: Path) -> N
         await online(service)
         sim.faults.repeat_frames()
         sim.faults.reorder_frames()
-        jobs = [(await submit(service, order(seed=n))).job.id for n in range(5)]
+        jobs = [(await submit(service, order(seed=n))).job_id for n in range(5)]
         for one in jobs:
             assert (await ended(service, one)).state is State.SUCCEEDED
         assert sim.record.executions == 5
@@ -196,9 +196,9 @@ async def test_a_cut_socket_is_opened_again_and_nothing_is_run_twice(tmp_path: P
     async with Simulator(MIDDLING) as sim, running(tmp_path, sim.url) as service:
         await online(service)
         accepted = await submit(service, order(steps=20))
-        await reached(service, accepted.job.id, State.EXECUTING)
+        await reached(service, accepted.job_id, State.EXECUTING)
         sim.faults.close_sockets()
-        done = await ended(service, accepted.job.id)
+        done = await ended(service, accepted.job_id)
         assert done.state is State.SUCCEEDED
         assert done.attempt == 1
         assert sim.record.executions == 1
@@ -209,7 +209,7 @@ async def test_a_node_that_fails_fails_the_job_by_name(tmp_path: Path) -> None:
     async with Simulator(FAST) as sim, running(tmp_path, sim.url) as service:
         await online(service)
         sim.faults.fail_node("KSampler", "could not open /opt/models/secret/x.ckpt")
-        done = await ended(service, (await submit(service)).job.id)
+        done = await ended(service, (await submit(service)).job_id)
         assert done.error is not None
         assert done.error.code is Code.EXECUTION_FAILED
         assert done.error.node_id is not None
@@ -221,12 +221,12 @@ async def test_out_of_memory_is_tried_once_more_after_freeing(tmp_path: Path) ->
     async with Simulator(FAST) as sim, running(tmp_path, sim.url) as service:
         await online(service)
         sim.faults.out_of_memory(times=1)
-        done = await ended(service, (await submit(service, order(seed=1))).job.id)
+        done = await ended(service, (await submit(service, order(seed=1))).job_id)
         assert done.state is State.SUCCEEDED
         assert done.attempt == 2
         assert any(request.path == "/free" for request in sim.record.requests)
         sim.faults.out_of_memory(times=None)
-        failed = await ended(service, (await submit(service, order(seed=2))).job.id)
+        failed = await ended(service, (await submit(service, order(seed=2))).job_id)
         assert failed.error is not None
         assert failed.error.code is Code.OUT_OF_MEMORY
         assert failed.attempt == 2
@@ -237,7 +237,7 @@ async def test_a_half_answer_to_view_is_asked_again(tmp_path: Path) -> None:
     async with Simulator(FAST) as sim, running(tmp_path, sim.url) as service:
         await online(service)
         sim.faults.halve_responses(1, "/view")
-        done = await ended(service, (await submit(service)).job.id)
+        done = await ended(service, (await submit(service)).job_id)
         assert done.state is State.SUCCEEDED
         assert done.attempt == 1
     check(tmp_path)
@@ -252,7 +252,7 @@ async def test_a_backend_that_accepts_and_runs_nothing_is_noticed(
         zombie.faults.accept_and_run_nothing()
         async with running(tmp_path, zombie.url, sound.url) as service:
             await online(service, 2)
-            jobs = [(await submit(service, order(seed=n))).job.id for n in range(6)]
+            jobs = [(await submit(service, order(seed=n))).job_id for n in range(6)]
             for one in jobs:
                 assert (await ended(service, one)).state is State.SUCCEEDED
             assert not zombie.record.executions
@@ -269,11 +269,11 @@ async def test_a_prompt_that_stalls_goes_on_elsewhere(tmp_path: Path) -> None:
         one.faults.stall()
         two.faults.stall()
         accepted = await submit(service, order(steps=10))
-        first = await reached(service, accepted.job.id, State.EXECUTING)
+        first = await reached(service, accepted.job_id, State.EXECUTING)
         for sim in (one, two):
             if not sim.record.executions:
                 sim.faults.stall(on=False)
-        done = await ended(service, accepted.job.id)
+        done = await ended(service, accepted.job_id)
         assert done.state is State.SUCCEEDED
         assert done.backend_id != first.backend_id
     check(tmp_path)
@@ -283,9 +283,9 @@ async def test_an_interrupt_by_somebody_beside_us_runs_the_job_again(tmp_path: P
     async with Simulator(MIDDLING) as sim, running(tmp_path, sim.url) as service:
         await online(service)
         accepted = await submit(service, order(steps=20))
-        await reached(service, accepted.job.id, State.EXECUTING)
+        await reached(service, accepted.job_id, State.EXECUTING)
         interrupt(sim)
-        done = await ended(service, accepted.job.id)
+        done = await ended(service, accepted.job_id)
         assert done.state is State.SUCCEEDED
         assert done.attempt == 2
     check(tmp_path)
@@ -294,7 +294,7 @@ async def test_an_interrupt_by_somebody_beside_us_runs_the_job_again(tmp_path: P
 async def test_a_backend_that_is_away_for_a_while_loses_no_waiting_job(tmp_path: Path) -> None:
     async with Simulator(FAST) as sim, running(tmp_path, sim.url) as service:
         await online(service)
-        jobs = [(await submit(service, order(seed=n))).job.id for n in range(20)]
+        jobs = [(await submit(service, order(seed=n))).job_id for n in range(20)]
         await asyncio.sleep(0.05)
         await sim.faults.die()
         await sim.faults.restart(after=0.5)
@@ -308,9 +308,9 @@ async def test_attempts_run_out(tmp_path: Path) -> None:
         await online(service)
         accepted = await submit(service, order(steps=100, max_attempts=2))
         for attempt in (1, 2):
-            await _executing(service, accepted.job.id, attempt)
+            await _executing(service, accepted.job_id, attempt)
             interrupt(sim)
-        done = await ended(service, accepted.job.id)
+        done = await ended(service, accepted.job_id)
         assert done.error is not None
         assert done.error.code is Code.ATTEMPTS_EXHAUSTED
     check(tmp_path)
@@ -320,11 +320,11 @@ async def test_cancel_wins_over_a_lost_attempt(tmp_path: Path) -> None:
     async with Simulator(SLOW) as sim, running(tmp_path, sim.url) as service:
         await online(service)
         accepted = await submit(service, order(steps=100))
-        await reached(service, accepted.job.id, State.EXECUTING)
+        await reached(service, accepted.job_id, State.EXECUTING)
         await sim.faults.die()
-        await service.services.jobs.cancel(LOCAL, accepted.job.id)
+        await service.services.jobs.cancel(LOCAL, accepted.job_id)
         await sim.faults.restart()
-        assert (await ended(service, accepted.job.id)).state is State.CANCELED
+        assert (await ended(service, accepted.job_id)).state is State.CANCELED
     check(tmp_path)
 
 

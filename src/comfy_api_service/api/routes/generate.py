@@ -82,8 +82,8 @@ async def generate(request: Request, caller: Caller, cancel_on_disconnect: Flag 
     order = parse(JobRequest, await read_json(request)).order(idempotency_key(request))
     require_backend(request)
     accepted = await services_of(request).submitter.submit(caller, order)
-    request.scope["comfy_job_id"] = accepted.job.id
-    view = await _wait(request, caller, accepted.job.id, cancel_on_disconnect=cancel_on_disconnect)
+    request.scope["comfy_job_id"] = accepted.job_id
+    view = await _wait(request, caller, accepted.job_id, cancel_on_disconnect=cancel_on_disconnect)
     if (error := failure_of(view)) is not None:
         raise error
     return _answer(request, accepted, view)

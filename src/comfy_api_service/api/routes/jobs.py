@@ -41,7 +41,7 @@ router = APIRouter(tags=["jobs"], default_response_class=Response)
 def submitted(request: Request, accepted: Accepted) -> Response:
     """202 for a new job, 200 for one that an earlier request made."""
     shape = shapes.submitted(accepted, base_of(request))
-    request.scope["comfy_job_id"] = accepted.job.id
+    request.scope["comfy_job_id"] = accepted.job_id
     headers = {"Location": shape["location"]}
     if accepted.replayed:
         headers["Idempotent-Replayed"] = "true"

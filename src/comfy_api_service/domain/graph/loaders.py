@@ -6,7 +6,7 @@ that the core's loader of the same folder does not accept. Embeddings are named 
 nowhere in `/object_info`; ComfyUI passes over one that is absent, so no requirement speaks of them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
@@ -115,4 +115,18 @@ def model_of(class_name: str, input_name: str, value: object) -> tuple[str, str]
     return kind, value
 
 
-_IN_TABLE: Final = frozenset(class_name for class_name, _ in KINDS)
+def models_of(class_name: str, inputs: Mapping[str, object]) -> Sequence[tuple[str, str]]:
+    """`model_of` every input of a node; few nodes are loaders, and only those are looked at closer."""
+    if (table := _IN_TABLE.get(class_name)) is not None:
+        return [(kind, name) for key, kind in table if isinstance(name := inputs.get(key), str)]
+    if "Loader" in class_name:
+        found = (model_of(class_name, key, value) for key, value in inputs.items())
+        return [model for model in found if model is not None]
+    return ()
+
+
+_IN_TABLE: Final[Mapping[str, list[tuple[str, str]]]] = {
+    class_name: [(key, kind) for (of, key), kind in KINDS.items() if of == class_name]
+    for class_name, _ in KINDS
+}
+"""Class → (input, kind) of each of its inputs that name a model."""

@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Final
 
 from comfy_api_service.domain.graph.form import Graph, canonical, class_of, inputs_of
-from comfy_api_service.domain.graph.loaders import ModelRef, model_of
+from comfy_api_service.domain.graph.loaders import ModelRef, models_of
 
 _BIG_KINDS: Final = ("checkpoints", "diffusion_models", "unet_gguf", "diffusers")
 _BIG_INPUTS: Final = (".ckpt_name", ".unet_name")
@@ -29,15 +29,14 @@ class Requirement:
 def requirement_of(graph: Graph) -> Requirement:
     """The need of the graph: every class, and every model that a loader's plain input names."""
     classes = set()
-    models = set()
+    models: set[tuple[str, str]] = set()
     for node in graph.values():
         name = class_of(node)
         if not name:
             continue
         classes.add(name)
-        for key, value in inputs_of(node).items():
-            if type(value) is str and (model := model_of(name, key, value)) is not None:
-                models.add(model)
+        if found := models_of(name, inputs_of(node)):
+            models.update(found)
     return _requirement(tuple(sorted(classes)), tuple(sorted(models)))
 
 
