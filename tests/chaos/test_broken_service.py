@@ -19,7 +19,7 @@ from tests.support.stack import FAST, SLOW, ended, online, order, reached, runni
 
 from comfy_api_service.api import errors
 from comfy_api_service.bootstrap import Service
-from comfy_api_service.db import endings, keys, submissions, transitions, work
+from comfy_api_service.db import endings, insertion, keys, transitions, work
 from comfy_api_service.db.base import Params, Part, Row
 from comfy_api_service.db.insertion import Written
 from comfy_api_service.db.sqlite import SqliteTx
@@ -78,7 +78,7 @@ async def test_an_answer_without_a_row_is_lost(tmp_path: Path, monkeypatch: Patc
     async def forgetful(_tx: Any, jobs: Sequence[Any], _held: Any) -> list[Written]:
         return [Written(1, 1.0, 0, 0.0, 0.0) for _ in jobs]
 
-    monkeypatch.setattr(submissions, "_insert_fresh", forgetful)
+    monkeypatch.setattr(insertion, "_insert_fresh", forgetful)
     async with Simulator(FAST) as sim, running(tmp_path, sim.url) as service:
         await online(service)
         job_id = (await submit(service)).job_id
