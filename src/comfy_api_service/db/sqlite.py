@@ -34,6 +34,11 @@ FOLLOW_SECONDS: Final = 0.001
 ROWS_A_STEP: Final = 32
 """Most rows of one INSERT, a power of two like all its sizes, so that few statements are prepared."""
 
+CHECKPOINT_ROWS: Final = 6000
+"""Rows written after which what is in the log is copied to the file, beside the writer."""
+CHECKPOINT_PAGES: Final = 8000
+"""Pages in the log at which the writer copies what is left itself, while it holds up those that wait."""
+
 Function = Callable[[Any], Coroutine[Any, Any, Any]]
 Work = tuple[Function, asyncio.Future[Any], asyncio.AbstractEventLoop, bool]
 
@@ -51,6 +56,7 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
         f"cache_size=-{PAGE_CACHE_KIB}",
         "temp_store=MEMORY",
         "journal_size_limit=67108864",
+        f"wal_autocheckpoint={CHECKPOINT_PAGES}",
     ):
         connection.execute(f"PRAGMA {pragma}")
     if read_only:
@@ -126,8 +132,16 @@ class _Thread:
     """
 
     def __init__(
-        self, path: Path, work: "queue.SimpleQueue[Work | None]", *, name: str, read_only: bool
+        self,
+        path: Path,
+        work: "queue.SimpleQueue[Work | None]",
+        *,
+        name: str,
+        read_only: bool,
+        committed: Callable[[int], None] | None = None,
     ) -> None:
+        """`committed` is called after each commit, on the thread, with the rows that were written so far."""
+        self._committed = committed
         self._path = path
         self._work = work
         self._begin = "BEGIN" if read_only else "BEGIN IMMEDIATE"
@@ -154,6 +168,8 @@ class _Thread:
                 for one in done or [_Done(work)]:
                     _settle(one.work, fault=_named(one.fault or fault))
             else:
+                if self._committed is not None:
+                    self._committed(connection.total_changes)
                 for one in reversed(done):  # who follows sends work to a backend, which idles meanwhile
                     _settle(one.work, result=one.result, fault=one.fault and _named(one.fault))
             del work, done
@@ -193,6 +209,38 @@ class _Thread:
         if work is None:
             self._work.put(None)
         return work
+
+
+class _Checkpointer:
+    """A thread that copies the log into the file while the writer goes on: a commit of its own that did so would
+    take twice to ten times as long as the others, and everybody behind it waits.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._copied = 0
+        self._due: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._loop, name="db-checkpointer", daemon=True)
+        self._thread.start()
+
+    def committed(self, rows: int) -> None:
+        """On the writer's thread; `rows`: written by its connection so far."""
+        if not 0 <= rows - self._copied < CHECKPOINT_ROWS:  # below 0: the connection is another one
+            self._copied = rows
+            self._due.put(True)
+
+    def join(self) -> None:
+        self._due.put(False)
+        self._thread.join()
+
+    def _loop(self) -> None:
+        connection: sqlite3.Connection | None = None
+        while self._due.get():
+            with contextlib.suppress(sqlite3.Error):  # a full disk: the writer finds out
+                connection = connection or connect(self._path)
+                connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        if connection is not None:
+            connection.close()
 
 
 @dataclass(slots=True)
@@ -241,7 +289,10 @@ class SqliteDatabase:
     def __init__(self, path: Path, *, readers: int = 2) -> None:
         self._writes: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
         self._reads: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
-        self._writer = _Thread(path, self._writes, name="db-writer", read_only=False)
+        self._checkpointer = _Checkpointer(path)
+        self._writer = _Thread(
+            path, self._writes, name="db-writer", read_only=False, committed=self._checkpointer.committed
+        )
         self._readers = [
             _Thread(path, self._reads, name=f"db-reader-{n}", read_only=True) for n in range(readers)
         ]
@@ -277,3 +328,4 @@ class SqliteDatabase:
             self._reads.put(None)
         for thread in (self._writer, *self._readers):
             await asyncio.to_thread(thread.join)
+        await asyncio.to_thread(self._checkpointer.join)

@@ -7,6 +7,7 @@ from pathlib import Path
 from sqlite3 import Connection, OperationalError
 
 import pytest
+from tests.support.stack import until
 
 from comfy_api_service.db import sqlite
 from comfy_api_service.db.base import Reader, Tx
@@ -140,3 +141,26 @@ def commits(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(sqlite, "_commit", spied)
     return said
+
+
+async def test_the_log_is_copied_into_the_file_beside_the_writer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Long before the writer would have to do it itself, in a commit that others wait for."""
+    monkeypatch.setattr(sqlite, "CHECKPOINT_ROWS", 100)
+    path = tmp_path / "x.sqlite3"
+    with closing(connect(path)) as connection:
+        connection.execute("CREATE TABLE notes (text TEXT)")
+        assert connection.execute("PRAGMA wal_autocheckpoint").fetchone()[0] == sqlite.CHECKPOINT_PAGES
+    before = path.stat().st_size
+    db = SqliteDatabase(path)
+    try:
+        for _ in range(2):
+            await db.write(
+                lambda tx: tx.many(
+                    "INSERT INTO notes (text) VALUES (:text)", [{"text": "x" * 1000} for _ in range(99)]
+                )
+            )
+        await until(lambda: path.stat().st_size > before + 100 * 1000)
+    finally:
+        await db.close()
