@@ -84,7 +84,7 @@ async def add_accounts(db: Database, weights: Mapping[str, float]) -> None:
 
 async def known(db: Database, measured: Mapping[str, float]) -> None:
     """Durations, as a service that has run for a while has measured them."""
-    await db.write(lambda tx: timings.learn(tx, measured, time.time()))
+    await db.write(lambda tx: tx.together(timings.learned(measured, time.time())))
 
 
 async def add_backend(db: Database, inventory: Inventory) -> Claimant:

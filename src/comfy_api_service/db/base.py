@@ -89,6 +89,10 @@ class Tx(Reader, Protocol):
         """
         ...
 
+    async def one_together(self, first: "tuple[str, Params]", *others: "Part") -> Row | None:
+        """The row that the first one returns; the others are executed with it, as by `together`."""
+        ...
+
 
 class CommitUnknown(Unavailable):
     """The connection was lost while it committed: all of the transaction is there, or nothing."""

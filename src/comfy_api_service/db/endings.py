@@ -82,30 +82,30 @@ def noted(account_id: str, *events: Event) -> tuple[Part, Part]:
 async def end(tx: Tx, job: Row, ending: Ending, parts: Sequence[Part], *, now: float) -> Change:
     """End a job whose row and lane are held, with the ledger's line; `parts` go with it."""
     events = _events(job, ending, now)
-    row = await tx.one(
-        f"""UPDATE jobs SET state = :state, seq = :seq, finished_at = :now, error = :error, results = :results,
-              cache = :cache, generation_time = :seconds, expires_at = :expires
-            WHERE id = :job RETURNING {JOB_COLUMNS.replace("j.", "")}""",
-        {
-            "job": job["id"],
-            "state": ending.state,
-            "seq": events[-1].seq,
-            "now": now,
-            "error": None if ending.error is None else dumps(error_document(ending.error)),
-            "results": dumps(ending.values),
-            "cache": ending.cache,
-            "seconds": ending.backend_seconds,
-            "expires": ending.expires_at,
-        },
-    )
-    if row is None:
-        raise LookupError("the end of a job without a row")
-    await tx.together(
+    row = await tx.one_together(
+        (
+            f"""UPDATE jobs SET state = :state, seq = :seq, finished_at = :now, error = :error, results = :results,
+                  cache = :cache, generation_time = :seconds, expires_at = :expires
+                WHERE id = :job RETURNING {JOB_COLUMNS.replace("j.", "")}""",
+            {
+                "job": job["id"],
+                "state": ending.state,
+                "seq": events[-1].seq,
+                "now": now,
+                "error": None if ending.error is None else dumps(error_document(ending.error)),
+                "results": dumps(ending.values),
+                "cache": ending.cache,
+                "seconds": ending.backend_seconds,
+                "expires": ending.expires_at,
+            },
+        ),
         *parts,
         _kept(job, ending.artifacts),
         *noted(job["account_id"], *events),
         *_settled(job, ending, now),
     )
+    if row is None:
+        raise LookupError("the end of a job without a row")
     ended = job_from(row, ending.artifacts)
     return Change(job["account_id"], job["attempt"], job["queued_at"], events, ended)
 

@@ -109,6 +109,16 @@ class PostgresTx:
         await self._connection.execute("SELECT pg_advisory_xact_lock($1)", zlib.crc32(name.encode()))
 
     async def together(self, *statements: Part) -> None:
+        parts, values = await self._parts(statements)
+        if parts:
+            await self._connection.execute(_joined(parts, gives=False), *values)
+
+    async def one_together(self, first: tuple[str, Params], *others: Part) -> Row | None:
+        parts, values = await self._parts((first, *others))
+        return await self._connection.fetchrow(_joined(parts, gives=True), *values)
+
+    async def _parts(self, statements: Iterable[Part]) -> tuple[tuple[Statement, ...], list[Any]]:
+        """Those that have rows, and the values for all their places."""
         parts: list[Statement] = []
         values: list[Any] = []
         for sql, params in statements:
@@ -121,8 +131,7 @@ class PostgresTx:
             elif params:
                 parts.append(await self._statement_for_many(sql))
                 values += parts[-1].columns(params)
-        if parts:
-            await self._connection.execute(_joined(tuple(parts)), *values)
+        return tuple(parts), values
 
     async def _statement_for_many(self, sql: str) -> Statement:
         known = self._for_many.get(sql)
@@ -139,8 +148,8 @@ def _gathered(queries: tuple[Statement, ...]) -> str:
 
 
 @lru_cache(maxsize=256)
-def _joined(parts: tuple[Statement, ...]) -> str:
-    return parts[0].sql if len(parts) == 1 else joined(parts)
+def _joined(parts: tuple[Statement, ...], *, gives: bool) -> str:
+    return parts[0].sql if len(parts) == 1 else joined(parts, gives=gives)
 
 
 def _touched(status: str) -> int:

@@ -100,6 +100,11 @@ class SqliteTx:
             else:
                 self._insert(sql, params)
 
+    async def one_together(self, first: tuple[str, Params], *others: Part) -> Row | None:
+        row = await self.one(*first)
+        await self.together(*others)
+        return row
+
     def _insert(self, sql: str, rows: Sequence[Params]) -> None:
         """Several rows a step: each step gives the loop's thread the interpreter, and has to ask for it again."""
         first = 0

@@ -90,14 +90,17 @@ def _insert_of_values(sql: str) -> re.Match[str] | None:
     return found if found is not None and _NAME.search(found["head"] + found["tail"]) is None else None
 
 
-def joined(statements: Sequence[Statement]) -> str:
-    """Several statements as one, their places numbered on and on. None of them sees what another one does."""
+def joined(statements: Sequence[Statement], *, gives: bool = False) -> str:
+    """Several statements as one, their places numbered on and on. None of them sees what another one does.
+
+    `gives`: it gives the rows that the first returns.
+    """
     parts = []
     first = 1
     for number, statement in enumerate(statements):
         parts.append(f"s{number} AS ({statement.beginning_at(first)})")
         first += len(statement.names)
-    return f"WITH {', '.join(parts)} SELECT 1"
+    return f"WITH {', '.join(parts)} SELECT {'* FROM s0' if gives else '1'}"
 
 
 def gathered(queries: Sequence[Statement]) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from comfy_api_service.db.base import Reader, Tx
+from comfy_api_service.db.base import Part, Reader, Tx
 
 KEPT = 10_000
 """Means that are remembered."""
@@ -17,17 +17,14 @@ class Timing:
     seconds: float
 
 
-async def learn(tx: Tx, measured: Mapping[str, float], now: float) -> None:
+def learned(measured: Mapping[str, float], now: float) -> Part:
     """Fold new measurements into the means: the first counts whole, the n-th 1/n, never less than `SLOWEST`."""
-    await tx.many(
-        """INSERT INTO timings (key, runs, seconds, updated_at) VALUES (:key, 1, :seconds, :now)
+    return (
+        f"""INSERT INTO timings (key, runs, seconds, updated_at) VALUES (:key, 1, :seconds, :now)
            ON CONFLICT (key) DO UPDATE SET runs = timings.runs + 1, updated_at = excluded.updated_at,
              seconds = timings.seconds + (excluded.seconds - timings.seconds)
-               * CASE WHEN timings.runs < 6 THEN 1.0 / (timings.runs + 1) ELSE :slowest END""",
-        [
-            {"key": key, "seconds": seconds, "now": now, "slowest": SLOWEST}
-            for key, seconds in sorted(measured.items())
-        ],
+               * CASE WHEN timings.runs < 6 THEN 1.0 / (timings.runs + 1) ELSE {SLOWEST} END""",
+        [{"key": key, "seconds": seconds, "now": now} for key, seconds in sorted(measured.items())],
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from comfy_api_service.db import jobs, lanes
+from comfy_api_service.db import jobs, lanes, timings
 from comfy_api_service.db.base import Part, Row, Tx, dumps, packed
 from comfy_api_service.db.endings import Change, Ending, deadline_error, end, noted
 from comfy_api_service.domain.errors import Code
@@ -99,20 +99,28 @@ async def storing(tx: Tx, fence: Fence) -> bool:
     return True
 
 
-async def finish(tx: Tx, fence: Fence, ending: Ending, *, now: float) -> Change | None:
-    """The one end of a job that had an attempt: artifacts, state, ledger, events, outbox, counters."""
+async def finish(
+    tx: Tx, fence: Fence, ending: Ending, *, now: float, measured: Mapping[str, float] | None = None
+) -> Change | None:
+    """The one end of a job that had an attempt: artifacts, state, ledger, events, outbox, counters.
+
+    `measured`: durations to learn from, in seconds by key.
+    """
     job = await _hold(tx, fence)
-    return None if job is None else await _finish(tx, job, _overruled(job, ending, now), now)
+    if job is None:
+        return None
+    learned = timings.learned(measured or {}, now)
+    return await _finish(tx, job, _overruled(job, ending, now), now, learned)
 
 
-async def _finish(tx: Tx, job: Row, ending: Ending, now: float) -> Change:
+async def _finish(tx: Tx, job: Row, ending: Ending, now: float, *parts: Part) -> Change:
     correction = 0.0
     if ending.backend_seconds is not None:
         correction = ending.backend_seconds - job["cost"]
     elif job["state"] == State.DISPATCHED:
         correction = -job["cost"]
     lane: Part = (lanes.CHANGE, await _released(tx, job, correction))
-    return await end(tx, job, ending, (lane, _closed(job, ending.outcome, now)), now=now)
+    return await end(tx, job, ending, (lane, _closed(job, ending.outcome, now), *parts), now=now)
 
 
 async def _released(tx: Tx, job: Row, correction: float) -> dict[str, object]:

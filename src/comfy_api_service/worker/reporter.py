@@ -8,9 +8,9 @@ from typing import TypeVar
 
 import structlog
 
-from comfy_api_service.db import timings, transitions, work
+from comfy_api_service.db import transitions, work
 from comfy_api_service.db.base import Database, Tx
-from comfy_api_service.db.endings import Change, Ending
+from comfy_api_service.db.endings import Ending
 from comfy_api_service.domain.clock import Clock
 from comfy_api_service.domain.errors import Unavailable
 from comfy_api_service.domain.events import Preview, Progress
@@ -70,14 +70,9 @@ class Reporter:
         `measured`: durations to learn from, in seconds by key.
         """
         now = self._clock.now()
-
-        async def write(tx: Tx) -> Change | None:
-            change = await transitions.finish(tx, assignment.fence, ending, now=now)
-            if change is not None and measured:
-                await timings.learn(tx, measured, now)
-            return change
-
-        change = await self.persist(write)
+        change = await self.persist(
+            lambda tx: transitions.finish(tx, assignment.fence, ending, now=now, measured=measured)
+        )
         if change is None:
             return None
         status = Status(change.events[-1].status)

@@ -62,6 +62,11 @@ class Recorder:
             self.seen += [(sql, row) for row in rows[:1]]
         await self._tx.together(*statements)
 
+    async def one_together(self, first: tuple[str, Params], *others: Part) -> Any:
+        row = await self.one(*first)
+        await self.together(*others)
+        return row
+
     async def lock(self, name: str) -> None:
         await self._tx.lock(name)
 
