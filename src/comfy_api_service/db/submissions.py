@@ -99,10 +99,14 @@ class Submissions:
     async def _gather(self, answered: int) -> None:
         """Wait for those who were just answered, when they come again at once, beside those who wait already.
 
-        Else two halves take turns, and one is checked while the other is written: both want the interpreter,
-        and a submission costs half as much again.
+        Else many small groups pay for a transaction each. With one writer all are waited for: two halves that
+        take turns both want the interpreter, one to be checked while the other is written, and a submission
+        costs half as much again. A server writes elsewhere: there, halves that take turns keep both busy.
         """
-        self._awaited = min(GROUP, answered + len(self._arrived))
+        known_to_come = answered + len(self._arrived)
+        if not self._db.dialect.one_writer:
+            known_to_come = (known_to_come + 1) // 2
+        self._awaited = min(GROUP, known_to_come)
         until, known = time.monotonic() + GATHER_SECONDS, -1
         while known < len(self._arrived) < self._awaited and time.monotonic() < until:
             known = len(self._arrived)
