@@ -20,6 +20,8 @@ log = structlog.get_logger()
 
 GROUP = 200
 """Most submissions in one transaction."""
+ENOUGH = 32
+"""Submissions that share what a transaction costs by itself, so that two such groups may take turns."""
 GATHER_SECONDS = 0.01
 """The longest that a group is waited for while more and more arrive."""
 QUIET_SECONDS = 0.001
@@ -105,7 +107,7 @@ class Submissions:
         """
         known_to_come = answered + len(self._arrived)
         if not self._db.dialect.one_writer:
-            known_to_come = (known_to_come + 1) // 2
+            known_to_come = max(min(known_to_come, ENOUGH), known_to_come // 2)
         self._awaited = min(GROUP, known_to_come)
         until, known = time.monotonic() + GATHER_SECONDS, -1
         while known < len(self._arrived) < self._awaited and time.monotonic() < until:

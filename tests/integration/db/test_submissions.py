@@ -50,6 +50,7 @@ async def test_those_who_were_answered_are_waited_for_by_those_who_came_meanwhil
 ) -> None:
     """Two halves that arrive one after the other do not take turns for ever, unless a server writes them."""
     monkeypatch.setattr(submissions_module, "QUIET_SECONDS", 0.2)
+    monkeypatch.setattr(submissions_module, "ENOUGH", 5)
     submissions = Submissions(db, queue_limit=1000)
     groups, writing = noted(submissions, monkeypatch)
 
