@@ -1,13 +1,13 @@
 """Signals over Redis as the composition root wires them, and what a listener heard."""
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from prometheus_client import generate_latest
 from tests.support.stack import until
 
+from comfy_api_service.bootstrap.parts import stop
 from comfy_api_service.domain.events import Event, EventType, Preview, Progress
 from comfy_api_service.redis_link.address import parse
 from comfy_api_service.redis_link.link import RedisLink
@@ -60,9 +60,7 @@ async def bus(url: str, *, connected: bool = True) -> AsyncIterator[Bus]:
         yield one
     finally:
         await one.signals.flush()
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        await stop(task)
         await one.link.close()
 
 

@@ -169,7 +169,17 @@ def _secret(settings: Settings) -> bytes:
     return folder.own_key(settings.data_dir)
 
 
+STOP_AGAIN_SECONDS = 1.0
+
+
 async def stop(task: "asyncio.Task[Any]") -> None:
-    task.cancel()
+    """End background work, and raise what it raised.
+
+    It is asked again each second: until Python 3.12 `asyncio.wait_for`, by which libraries wait, can lose a
+    cancellation (python/cpython#86296), and the work would go on while its stop waits for ever.
+    """
+    while not task.done():
+        task.cancel()
+        await asyncio.wait((task,), timeout=STOP_AGAIN_SECONDS)
     with contextlib.suppress(asyncio.CancelledError):
-        await task
+        task.result()

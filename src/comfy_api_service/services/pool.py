@@ -55,6 +55,7 @@ class Pool:
         self._clock = clock
         self._view = PoolView()
         self._changed = asyncio.Event()
+        self._refreshing = asyncio.Lock()
 
     @property
     def view(self) -> PoolView:
@@ -67,8 +68,10 @@ class Pool:
         return current and self._view.load.queued + FAR_JOBS < limit
 
     async def refresh(self) -> PoolView:
-        self._view = await self._db.read(self._read)
-        return self._view
+        """Read what is true now. One at a time: one that began earlier must not replace a newer picture."""
+        async with self._refreshing:
+            self._view = await self._db.read(self._read)
+            return self._view
 
     async def run(self) -> None:
         """Keep the picture fresh, until cancelled."""
