@@ -28,21 +28,15 @@ pytestmark = pytest.mark.usefixtures("carrier")
 
 
 @pytest.fixture
-async def backend() -> AsyncIterator[Simulator]:
-    async with Simulator(SLOW) as sim:
-        yield sim
+async def sim() -> AsyncIterator[Simulator]:
+    """Slow enough to be watched; the service over it is the one of all tests."""
+    async with Simulator(SLOW) as simulator:
+        yield simulator
 
 
 @pytest.fixture
-async def slow(tmp_path: Path, backend: Simulator) -> AsyncIterator[Service]:
-    async with running(tmp_path, backend.url) as service:
-        await online(service)
-        yield service
-
-
-@pytest.fixture
-async def at(slow: Service) -> AsyncIterator[httpx2.AsyncClient]:
-    async with serving(slow.app) as url, httpx2.AsyncClient(base_url=url, timeout=30) as client:
+async def at(service: Service) -> AsyncIterator[httpx2.AsyncClient]:
+    async with serving(service.app) as url, httpx2.AsyncClient(base_url=url, timeout=30) as client:
         yield client
 
 
@@ -101,9 +95,9 @@ async def read_socket(url: str) -> list[dict[str, Any]]:
     return told
 
 
-async def test_a_stream_from_snapshot_to_end(at: httpx2.AsyncClient, backend: Simulator) -> None:
-    backend.faults.hang()  # nothing happens before the snapshot
-    told = await read_stream(at, await submit(at, steps=6), heard=backend.faults.resume)
+async def test_a_stream_from_snapshot_to_end(at: httpx2.AsyncClient, sim: Simulator) -> None:
+    sim.faults.hang()  # nothing happens before the snapshot
+    told = await read_stream(at, await submit(at, steps=6), heard=sim.faults.resume)
     kinds = [event["type"] for _, event in told]
     assert kinds[0] == "snapshot"
     assert kinds[-1] == "done"
@@ -116,9 +110,9 @@ async def test_a_stream_from_snapshot_to_end(at: httpx2.AsyncClient, backend: Si
     assert len(base64.b64decode(preview["data"])) == preview["bytes"]
 
 
-async def test_a_listener_that_comes_back(at: httpx2.AsyncClient, slow: Service) -> None:
+async def test_a_listener_that_comes_back(at: httpx2.AsyncClient, service: Service) -> None:
     job_id = await submit(at)
-    await ended(slow, job_id)
+    await ended(service, job_id)
 
     async def numbers(**options: Any) -> list[int]:
         return [number for number, _ in await read_stream(at, job_id, **options) if number]
@@ -191,7 +185,7 @@ async def _code(socket: ClientConnection) -> tuple[int, str]:
 
 
 @pytest.mark.sqlite
-async def test_close_codes_and_denied_upgrades(at: httpx2.AsyncClient, slow: Service) -> None:
+async def test_close_codes_and_denied_upgrades(at: httpx2.AsyncClient, service: Service) -> None:
     ws = str(at.base_url).replace("http", "ws", 1)
     async with connect(f"{ws}/ws/jobs/{ABSENT}") as socket:
         assert await _code(socket) == (4404, "There is no such job.")
@@ -213,16 +207,18 @@ async def test_close_codes_and_denied_upgrades(at: httpx2.AsyncClient, slow: Ser
     assert denied.value.response.status_code == 403
     own = str(at.base_url)
     async with connect(f"{ws}/ws/jobs", origin=own) as socket:  # type: ignore[arg-type]
-        assert slow.services.metrics.websockets._value.get() == 1
+        assert service.services.metrics.websockets._value.get() == 1
 
 
 @pytest.mark.sqlite
-async def test_a_stop_closes_sockets_and_streams_with_a_reason(at: httpx2.AsyncClient, slow: Service) -> None:
+async def test_a_stop_closes_sockets_and_streams_with_a_reason(
+    at: httpx2.AsyncClient, service: Service
+) -> None:
     job_id = await submit(at, steps=100)
     stream = asyncio.create_task(read_stream(at, job_id))
     async with connect(f"{at.base_url}/ws/jobs/{job_id}".replace("http", "ws", 1)) as socket:
         assert json.loads(await socket.recv())["type"] == "snapshot"
-        app: Any = slow.app
+        app: Any = service.app
         app.drain()
         while socket.close_code is None:
             try:
