@@ -44,21 +44,6 @@ class Stepped:
 
 
 @dataclass(frozen=True, slots=True)
-class NodesProgress:
-    """`progress_state`: how far the nodes are. `total` counts those heard of, not all of the graph's.
-
-    `running` is the last node that runs, with `value` of `maximum` steps; None between two nodes.
-    """
-
-    prompt_id: str
-    running: str | None
-    value: float
-    maximum: float
-    finished: int
-    total: int
-
-
-@dataclass(frozen=True, slots=True)
 class Output:
     """`executed`: what an output node gave. One node may give several: append, never replace.
 
@@ -127,7 +112,6 @@ Message: TypeAlias = (
     | Cached
     | NodeStarted
     | Stepped
-    | NodesProgress
     | Output
     | Succeeded
     | Failed

@@ -7,7 +7,7 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from comfy_api_service.comfyui import progress, wire
+from comfy_api_service.comfyui import wire
 from comfy_api_service.comfyui.failure import failed
 from comfy_api_service.comfyui.files import FileRef, given
 from comfy_api_service.comfyui.message_types import (
@@ -16,7 +16,6 @@ from comfy_api_service.comfyui.message_types import (
     Idle,
     Interrupted,
     Message,
-    NodesProgress,
     NodeStarted,
     Output,
     PreviewFrame,
@@ -36,7 +35,6 @@ __all__ = [
     "Interrupted",
     "Message",
     "NodeStarted",
-    "NodesProgress",
     "Output",
     "PreviewFrame",
     "QueueRemaining",
@@ -52,6 +50,8 @@ MAX_FRAME: Final = 32 << 20
 MAX_NODES: Final = 10_000
 """Nodes named in one message."""
 _MAX_METADATA: Final = 65_536
+_PASSED_BY: Final = ('{"type": "progress_state"', '{"type":"progress_state"')
+"""At each step beside `progress`, with every node of the graph each time: the bulk of all text, and nothing new."""
 
 _PREVIEW: Final = 1
 _PREVIEW_WITH_METADATA: Final = 4
@@ -86,10 +86,8 @@ def parse_binary(frame: bytes, on_malformed: Callable[[], None] | None = None) -
 def _text(frame: str | bytes) -> Message | None:
     if len(frame) > MAX_FRAME:
         raise Malformed("too long")
-    if isinstance(frame, str) and frame.startswith(progress.PREFIX):
-        found = progress.scan(frame)
-        if found is not None:
-            return found
+    if isinstance(frame, str) and frame.startswith(_PASSED_BY):
+        return None
     content = wire.loads(frame)
     if type(content) is not dict or type(content.get("type")) is not str:
         raise Malformed("no type")
@@ -153,10 +151,6 @@ def _progress(data: Mapping[str, Any]) -> Message:
     return Stepped(_prompt(data), wire.node_id(data.get("node")), value, maximum)
 
 
-def _progress_state(data: Mapping[str, Any]) -> Message:
-    return progress.read(_prompt(data), data)
-
-
 def _executed(data: Mapping[str, Any]) -> Message:
     node = wire.node_id(data.get("display_node")) or wire.node_id(data.get("node"))
     if node is None:
@@ -183,7 +177,6 @@ _READERS: Final[Mapping[str, Callable[[Mapping[str, Any]], Message | None]]] = {
     "execution_cached": _cached,
     "executing": _executing,
     "progress": _progress,
-    "progress_state": _progress_state,
     "executed": _executed,
     "execution_success": _success,
     "execution_error": _error,

@@ -27,7 +27,6 @@ from comfy_api_service.comfyui.message_types import (
     Failed,
     Interrupted,
     Message,
-    NodesProgress,
     NodeStarted,
     Output,
     PreviewFrame,
@@ -143,7 +142,7 @@ class Run:
         self._meter = ProgressMeter(graph)
         self._on_outputs = on_outputs
         self._on_started = on_started
-        self._teller = Teller(lambda progress: reporter.progress(assignment, progress))
+        self._teller = Teller(lambda: reporter.progress(self.assignment, self._meter.progress()))
         self._marked: asyncio.Task[None] | None = None
         self._stopping: asyncio.Task[None] | None = None
         if adopted:
@@ -228,11 +227,11 @@ class Run:
                 self.cached = frozenset(nodes)
             case NodeStarted(node=node):
                 self._started(now)
-                self._teller.say(self._meter.node_started(node, now))
+                self._meter.node_started(node, now)
+                self._teller.heard()
             case Stepped(node=node, value=value, maximum=maximum):
-                self._teller.say(self._meter.stepped(node, value, maximum))
-            case NodesProgress():
-                pass
+                self._meter.stepped(node, value, maximum)
+                self._teller.heard(last=value >= maximum)
             case Output():
                 if message not in self._outputs:  # frames were seen twice; a node may give several outputs
                     self._outputs.append(message)
