@@ -1,7 +1,8 @@
 """Submissions: durable ones a second, against bare FastAPI with the same validated body and no insert.
 
 On SQLite, on PostgreSQL, and there with a second API process. Each is checked against a known inventory and has
-an Idempotency-Key; nothing runs, for the backend that gave the inventory has gone.
+an Idempotency-Key; nothing runs, for the backend that gave the inventory has gone. Beside them the least that is
+durable on PostgreSQL at all, so that it is seen what the machine leaves to be gained.
 """
 
 import itertools
@@ -42,6 +43,15 @@ async def run(options: Options) -> list[Check]:
         bare_server = await stack.enter_async_context(
             started(command, folder=folder, port=port, ready="/ping")
         )
+        least_port = free_port()
+        least_server = await stack.enter_async_context(
+            started(
+                [sys.executable, "-m", "benchmarks.bare.inserting", str(least_port), url],
+                folder=folder / "least",
+                port=least_port,
+                ready="/ping",
+            )
+        )
         sender = await stack.enter_async_context(sending(options, "submissions"))
 
         async def side(name: str, number: int, *servers: Server) -> Sent:
@@ -63,20 +73,27 @@ async def run(options: Options) -> list[Check]:
             )
             return found
 
-        for one in (server, first, second, third, bare_server):
+        for one in (server, first, second, third, least_server, bare_server):
             await sender.ask(
                 "send", ports=[one.port], prefix=f"w{next(prefixes)}", connections=CONNECTIONS, count=WARM_UP
             )
-        sqlite, alone, together, bare = await in_turns(
+        sqlite, alone, together, least, bare = await in_turns(
             rounds,
             lambda number: side("on SQLite", number, server),
             lambda number: side("on PostgreSQL", number, first),
             lambda number: side("on PostgreSQL, two processes", number, second, third),
+            lambda number: side("the least on PostgreSQL", number, least_server),
             lambda number: side("bare", number, bare_server),
         )
     return [
         _over_bare("durable submissions on SQLite over bare FastAPI's", sqlite, bare, 0.5),
-        _over_bare("durable submissions on PostgreSQL over bare FastAPI's", alone, bare, 0.65),
+        _over_bare(
+            "durable submissions on PostgreSQL over bare FastAPI's",
+            alone,
+            bare,
+            0.65,
+            f"; two processes {_ratio(together, bare):.2f}, the least that is durable {_ratio(least, bare):.2f}",
+        ),
         Check(
             "CPU a submission with two API processes over one",
             median([two.own / one.own for one, two in zip(alone, together, strict=True)]),
@@ -97,15 +114,21 @@ class Sent:
     of_database: float
 
 
-def _over_bare(promise: str, ours: Sequence[Sent], bares: Sequence[Sent], bound: float) -> Check:
+def _over_bare(
+    promise: str, ours: Sequence[Sent], bares: Sequence[Sent], bound: float, beside: str = ""
+) -> Check:
     return Check(
         promise,
-        median([mine.rate / theirs.rate for mine, theirs in zip(ours, bares, strict=True)]),
+        _ratio(ours, bares),
         bound,
         f"service {median([one.rate for one in ours]):.0f} a second, "
-        f"bare {median([one.rate for one in bares]):.0f}",
+        f"bare {median([one.rate for one in bares]):.0f}{beside}",
         at_least=True,
     )
+
+
+def _ratio(ours: Sequence[Sent], bares: Sequence[Sent]) -> float:
+    return median([mine.rate / theirs.rate for mine, theirs in zip(ours, bares, strict=True)])
 
 
 async def _known_inventory(url: str) -> None:

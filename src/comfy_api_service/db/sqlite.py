@@ -34,7 +34,7 @@ FOLLOW_SECONDS: Final = 0.001
 ROWS_A_STEP: Final = 32
 """Most rows of one INSERT, a power of two like all its sizes, so that few statements are prepared."""
 
-CHECKPOINT_ROWS: Final = 6000
+CHECKPOINT_ROWS: Final = 4000
 """Rows written after which what is in the log is copied to the file, beside the writer."""
 CHECKPOINT_PAGES: Final = 8000
 """Pages in the log at which the writer copies what is left itself, while it holds up those that wait."""
