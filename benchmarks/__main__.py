@@ -11,6 +11,7 @@ from typing import Final
 
 from benchmarks import (
     affinity,
+    authentication,
     busy,
     drive,
     end_to_link,
@@ -31,6 +32,7 @@ ALL: Final[Mapping[str, Benchmark]] = {
     "end_to_link": end_to_link.run,
     "submit_to_start": submit_to_start.run,
     "submissions": submissions.run,
+    "authentication": authentication.run,
     "listeners": listeners.run,
     "memory": memory.run,
     "start": start.run,

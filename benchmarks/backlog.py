@@ -17,7 +17,7 @@ from comfy_api_service.comfyui.inventory import parse
 from comfy_api_service.db import accounts, backends, counters, lanes, tables, timings, workers
 from comfy_api_service.db.base import Database, Tx
 from comfy_api_service.db.claims import Claimant
-from comfy_api_service.db.insertion import insert, utc_day
+from comfy_api_service.db.insertion import insert
 from comfy_api_service.db.requirements import store_inventory
 from comfy_api_service.domain.account import LOCAL, Account
 from comfy_api_service.domain.backend import BackendState
@@ -28,6 +28,8 @@ from comfy_api_service.domain.ids import new_job_id
 from comfy_api_service.domain.inventory import Inventory
 from comfy_api_service.domain.params import params_of
 from comfy_api_service.domain.submission import JobOptions, NewJob
+from comfy_api_service.domain.tiers import Limits
+from comfy_api_service.domain.times import utc_day
 from comfy_api_service.simulator.inventory import Inventory as Simulated
 from comfy_api_service.simulator.settings import SimulatorSettings
 
@@ -77,7 +79,7 @@ async def add_accounts(db: Database, weights: Mapping[str, float]) -> None:
 
     async def write(tx: Tx) -> None:
         for name, weight in weights.items():
-            await accounts.ensure(tx, Account(name, name, "free", weight=weight), time.time())
+            await accounts.ensure(tx, Account(name, name, "free", limits=Limits(weight=weight)), time.time())
 
     await db.write(write)
 

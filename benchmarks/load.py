@@ -21,24 +21,26 @@ ID_KEY: Final = b'"job_id":"'
 ID_LENGTH: Final = 30
 
 
-def requests(prefix: str) -> Iterator[bytes]:
+def requests(prefix: str, key: str = "") -> Iterator[bytes]:
+    """`key`: of an account, where the service asks who calls."""
+    known = f"X-API-Key: {key}\r\n".encode() if key else b""
     for number in itertools.count():
         body = orjson.dumps({**request(), "seed": number})
         yield (
-            b"POST /api/v1/jobs HTTP/1.1\r\nHost: %b\r\nContent-Type: application/json\r\n"
+            b"POST /api/v1/jobs HTTP/1.1\r\nHost: %b\r\nContent-Type: application/json\r\n%b"
             b"Idempotency-Key: %b-%d\r\nContent-Length: %d\r\n\r\n%b"
-        ) % (HOST.encode(), prefix.encode(), number, len(body), body)
+        ) % (HOST.encode(), known, prefix.encode(), number, len(body), body)
 
 
 class Sending:
     """What all connections share; `most` is the number of requests, without one they go on until `stop`."""
 
-    def __init__(self, prefix: str, most: int | None, *, keep_ids: bool) -> None:
+    def __init__(self, prefix: str, most: int | None, *, keep_ids: bool, key: str = "") -> None:
         self.statuses: Counter[int] = Counter()
         self.ids: list[str] = []
         self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.stopped = False
-        self._requests = requests(prefix)
+        self._requests = requests(prefix, key)
         self._left = most
         self._open = 0
         self._keep_ids = keep_ids
@@ -116,12 +118,13 @@ async def send(
     count: int | None = None,
     seconds: float | None = None,
     keep_ids: bool = False,
+    key: str = "",
 ) -> dict[str, Any]:
     """`count` requests, or as many as `seconds` allow; the answers by status and the time from first to last.
 
     The connections are spread over the ports evenly.
     """
-    sending = Sending(prefix, count, keep_ids=keep_ids)
+    sending = Sending(prefix, count, keep_ids=keep_ids, key=key)
     loop = asyncio.get_running_loop()
     began = time.monotonic()
     opened = [

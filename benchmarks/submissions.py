@@ -33,7 +33,7 @@ async def run(options: Options) -> list[Check]:
         server = await stack.enter_async_context(without_backend(options, "submissions"))
         database = await stack.enter_async_context(postgres())
         url = await database.database("submissions")
-        await _known_inventory(url)
+        await known_inventory(url)
         first, second, third = [
             await stack.enter_async_context(api(folder / f"api-{number}", DATABASE_URL=url, **AS_BARE))
             for number in range(3)
@@ -131,7 +131,7 @@ def _ratio(ours: Sequence[Sent], bares: Sequence[Sent]) -> float:
     return median([mine.rate / theirs.rate for mine, theirs in zip(ours, bares, strict=True)])
 
 
-async def _known_inventory(url: str) -> None:
+async def known_inventory(url: str) -> None:
     """A backend that nobody drives, so that requests are checked and nothing runs."""
     db = await PostgresDatabase.open(url, application="benchmark", connections=2)
     try:

@@ -7,6 +7,7 @@ from a file. The list in docs/SETTINGS.md is generated from this module.
 import os
 import re
 import socket
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
@@ -25,6 +26,9 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from comfy_api_service.api.client_address import Trusted
+from comfy_api_service.api.host_names import HostNames
+from comfy_api_service.domain.tiers import TIERS, Limits, tiers_from
 from comfy_api_service.redis_link import address
 
 SECRET_FILES: Final = (
@@ -37,13 +41,28 @@ SECRET_FILES: Final = (
 )
 """Settings that may be given as `NAME_FILE`, the path of a file with the secret."""
 NOT_YET: Final = {
-    "AUTH_ENABLED": "this version has no accounts yet",
-    "RATE_LIMIT_ENABLED": "this version has no limits for accounts yet",
-    "TIERS_FILE": "this version has no tiers yet",
     "SENTRY_DSN": "this version does not report to Sentry yet",
     "OTEL_EXPORTER_OTLP_ENDPOINT": "this version sends no traces yet",
 }
 """Names that later versions know."""
+SHORTEST_SECRET: Final = 32
+WELL_KNOWN: Final = (
+    "changeme",
+    "changethis",
+    "replaceme",
+    "replacethis",
+    "secret",
+    "password",
+    "placeholder",
+    "example",
+    "default",
+    "insecure",
+    "yourkey",
+    "12345678",
+    "abcdefgh",
+    "qwerty",
+)
+"""Words of keys that somebody made up; what is random does not have them."""
 _URL: Final = TypeAdapter(HttpUrl)
 _BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]")
 _OF_STORE: Final = ("s3_bucket", "s3_access_key", "s3_secret_key", "s3_region", "s3_public_url")
@@ -74,6 +93,31 @@ class Settings(BaseSettings):
         None,
         description="Address under which callers reach the service; put before links. Default: that of the "
         "request.",
+    )
+    trusted_proxies: CommaSeparated = Field(
+        (),
+        description="Addresses or networks of proxies in front, and `unix` for those on a Unix socket, that are "
+        "believed `X-Forwarded-For` and `X-Forwarded-Proto`. Default: none.",
+    )
+    allowed_hosts: CommaSeparated = Field(
+        (),
+        description="Host names that the service may be asked by, without ports, also `*.example.com`; probes "
+        "and `/metrics` may use any. Default: all.",
+    )
+    tls_cert_file: Path | None = Field(
+        None,
+        description="PEM file with the certificate, and those between it and the authority; the service then "
+        "answers https alone. Needs `TLS_KEY_FILE`.",
+    )
+    tls_key_file: Path | None = Field(
+        None, description="PEM file with the key of that certificate, without a pass phrase."
+    )
+    hsts_max_age: int = Field(
+        0,
+        ge=0,
+        le=10 * 366 * 86_400,
+        description="How long browsers that came by https shall use nothing else "
+        "(`Strict-Transport-Security`); 0: not told.",
     )
     data_dir: Path = Field(
         Path("data"), description="Folder for database, artifacts and the service's own key."
@@ -202,7 +246,23 @@ class Settings(BaseSettings):
         False,
         description="True: every path but the public ones needs a credential.",
     )
-    rate_limit_enabled: bool = Field(False, description="True: token buckets and quotas are enforced.")
+    registration_enabled: bool = Field(
+        False, description="True: anybody may register an account, of the tier `free`."
+    )
+    rate_limit_enabled: bool | None = Field(
+        None,
+        description="Whether submissions, waiting jobs and daily images are limited, by tier. Default: with "
+        "authentication.",
+    )
+    tiers_file: Path | None = Field(
+        None, description="TOML with what the tiers allow; see docs/ACCOUNTS.md. Default: the built-in tiers."
+    )
+    access_token_expire_minutes: float = Field(
+        15, gt=0, le=1440, description="How long the access token of a login is good."
+    )
+    refresh_token_expire_days: float = Field(
+        30, gt=0, le=366, description="How long a login lasts without being refreshed."
+    )
     secret_key: SecretStr | None = Field(
         None,
         description="Signs links and tokens. Default: made at first start, kept in `DATA_DIR`.",
@@ -229,7 +289,15 @@ class Settings(BaseSettings):
         description="`auto`: console in a terminal, else JSON.",
     )
 
-    @field_validator("comfyui_url", "cors_origins", "cors_methods", "cors_headers", mode="before")
+    @field_validator(
+        "comfyui_url",
+        "trusted_proxies",
+        "allowed_hosts",
+        "cors_origins",
+        "cors_methods",
+        "cors_headers",
+        mode="before",
+    )
     @classmethod
     def _split(cls, value: Any) -> Any:
         if isinstance(value, str):
@@ -247,6 +315,33 @@ class Settings(BaseSettings):
         if len(set(clean)) != len(clean):
             raise ValueError("the same ComfyUI address is named twice")
         return clean
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _proxies(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        Trusted.read(value)
+        return value
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        HostNames.read(value)
+        return value
+
+    @field_validator("tls_cert_file", "tls_key_file", mode="before")
+    @classmethod
+    def _unset(cls, value: Any) -> Any:
+        return value or None
+
+    @field_validator("tls_cert_file", "tls_key_file")
+    @classmethod
+    def _readable(cls, value: Path | None) -> Path | None:
+        if value is not None:
+            try:
+                value.read_bytes()
+            except OSError as fault:
+                raise ValueError(f"cannot be read ({fault.strerror})") from None
+        return value
 
     @field_validator("redis_url")
     @classmethod
@@ -299,12 +394,29 @@ class Settings(BaseSettings):
     def _upper(cls, value: Any) -> Any:
         return value.upper() if isinstance(value, str) else value
 
+    @field_validator("tiers_file")
+    @classmethod
+    def _tiers(cls, value: Path | None) -> Path | None:
+        read_tiers(value)
+        return value
+
     @field_validator("secret_key")
     @classmethod
-    def _long_enough(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and len(value.get_secret_value()) < 32:
-            raise ValueError("at least 32 characters are needed")
+    def _hard_to_guess(cls, value: SecretStr | None) -> SecretStr | None:
+        fault = None if value is None else _weakness(value.get_secret_value())
+        if fault is not None:
+            raise ValueError(f"{fault}; `openssl rand -hex 32` makes a good one")
         return value
+
+    @property
+    def tiers(self) -> dict[str, Limits]:
+        """What the tiers allow."""
+        return read_tiers(self.tiers_file)
+
+    @property
+    def limited(self) -> bool:
+        """Whether what tiers allow is held against anybody."""
+        return self.auth_enabled if self.rate_limit_enabled is None else self.rate_limit_enabled
 
     @property
     def postgres_url(self) -> str | None:
@@ -323,6 +435,12 @@ class Settings(BaseSettings):
     def _together(self) -> Self:
         if self.stall_timeout > self.job_timeout * 10:
             raise ValueError("STALL_TIMEOUT is far above JOB_TIMEOUT: it would never act")
+        if (self.tls_cert_file is None) != (self.tls_key_file is None):
+            raise ValueError("TLS_CERT_FILE and TLS_KEY_FILE need each other")
+        if self.hsts_max_age and self.tls_cert_file is None and not self.trusted_proxies:
+            raise ValueError(
+                "HSTS_MAX_AGE would never be told: nobody comes by https without TLS_CERT_FILE or TRUSTED_PROXIES"
+            )
         if self.s3_endpoint is None:
             idle = [name.upper() for name in _OF_STORE if name in self.model_fields_set]
             if idle:
@@ -330,6 +448,31 @@ class Settings(BaseSettings):
         elif not self.s3_access_key or not self.s3_secret_key:
             raise ValueError("S3_ENDPOINT needs S3_ACCESS_KEY and S3_SECRET_KEY")
         return self
+
+
+def read_tiers(path: Path | None) -> dict[str, Limits]:
+    """The built-in tiers, with what the file says in place of theirs. Raises `ValueError` with every fault."""
+    if path is None:
+        return dict(TIERS)
+    try:
+        return tiers_from(tomllib.loads(path.read_text(encoding="utf-8")))
+    except OSError as fault:
+        raise ValueError(f"cannot be read ({fault.strerror})") from None
+    except UnicodeDecodeError:
+        raise ValueError("is not UTF-8") from None
+
+
+def _weakness(secret: str) -> str | None:
+    """Why a key can be guessed; None if nothing says so."""
+    if len(secret) < SHORTEST_SECRET:
+        return f"at least {SHORTEST_SECRET} characters are needed"
+    if secret in (secret + secret)[1:-1]:
+        return "repeats itself"
+    letters = re.sub(r"[^a-z0-9]", "", secret.lower())
+    for word in WELL_KNOWN:
+        if word in letters:
+            return f"contains {word!r}, as defaults and examples do"
+    return None
 
 
 def _checked_postgres(url: str) -> str:

@@ -12,10 +12,11 @@ from fastapi.routing import APIRoute
 
 from comfy_api_service.api import examples
 from comfy_api_service.api.app import api_routes, openapi_text
+from comfy_api_service.api.openapi import needs_credential
+from comfy_api_service.api.routes.batches import not_allowed
 from comfy_api_service.api.schemas.generate import BatchAnswer, BatchRequest, GenerationAnswer
 from comfy_api_service.api.schemas.jobs import ArtifactAnswer, JobAnswer
 from comfy_api_service.api.schemas.submission import JobRequest, Submitted
-from comfy_api_service.api.state import caller
 from comfy_api_service.domain.errors import TABLE
 
 DOCUMENT: dict[str, Any] = json.loads(openapi_text("0.0.0"))
@@ -26,9 +27,10 @@ OPERATIONS = [
 ]
 PUBLIC = {
     "/", "/ping", "/health", "/health/live", "/health/ready", "/metrics", "/artifacts/{key:path}",
-    "/openapi.json", "/docs", "/docs/assets/{name}", "/redoc", "/api/v1/generate/batch",
+    "/openapi.json", "/docs", "/docs/assets/{name}", "/redoc",
+    "/api/v1/auth/register", "/api/v1/auth/login", "/api/v1/auth/refresh",
 }  # fmt: skip
-"""Paths that need no credential (the batch only where it refuses the method)."""
+"""Paths that need no credential."""
 
 
 @pytest.mark.parametrize(("path", "method", "operation"), OPERATIONS)
@@ -82,9 +84,8 @@ def test_the_document_is_the_same_each_time() -> None:
 
 def test_every_route_but_the_public_ones_has_a_caller() -> None:
     for route in api_routes():
-        dependencies = {dependency.call for dependency in route.dependant.dependencies}
-        if route.path not in PUBLIC:
-            assert caller in dependencies, route.path
+        if route.endpoint is not not_allowed:
+            assert needs_credential(route) is (route.path not in PUBLIC), route.path
 
 
 def test_handlers_are_short_and_ask_no_database() -> None:

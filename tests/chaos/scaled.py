@@ -39,7 +39,7 @@ class Surroundings:
             "DATABASE_URL": f"postgresql://postgres@127.0.0.1:{port['PostgreSQL']}/{DATABASE}",
             "REDIS_URL": f"redis://127.0.0.1:{port['Redis']}",
             **{key.upper(): value for key, value in s3_settings(bucket).items()},
-            "SECRET_KEY": "of-the-campaign-" * 3,
+            "SECRET_KEY": "of-the-campaign-alone-0f2c9d7b51e8a463",
             "NO_PROXY": "127.0.0.1",
         }
 

@@ -7,7 +7,7 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -31,6 +31,8 @@ ROOT: Final = Path(__file__).parents[2]
 BACKENDS: Final = 2
 SHARED_POINTS: Final = 12
 """Failpoints tried in a run of several processes: each costs the start of one, and one machine has tried most."""
+LAUNCHER: Final = "tests.chaos.launcher"
+"""The module that the service's processes are started by."""
 LIMIT: Final = 60.0
 """Seconds within which whatever is waited for comes, when it comes at all."""
 
@@ -56,8 +58,8 @@ class Scene:
     """Everything that a fault may touch, by name."""
 
     backends_started: ClassVar[int] = BACKENDS
-    launcher: ClassVar[str] = "tests.chaos.launcher"
-    """The module that the service's processes are started by."""
+    settings: ClassVar[Mapping[str, str]] = {}
+    """Of the service, beside those that every scene has."""
 
     def __init__(self, folder: Path, row: Row, form: Form, seed: int, rng: random.Random) -> None:
         self.folder = folder
@@ -188,7 +190,7 @@ class Scene:
     def _begin(self, command: Command) -> None:
         if command.name in self._processes:
             self._processes[command.name].close()
-        arguments = [self.launcher, *command.arguments]
+        arguments = [LAUNCHER, *command.arguments]
         environment = {
             "PYTHONPATH": str(ROOT),
             FOLDER: str(self.folder),
@@ -196,6 +198,7 @@ class Scene:
             "DATA_DIR": str(self.folder_of(command.name)),
             "COMFYUI_URL": ",".join(f"http://127.0.0.1:{backend.line.port}" for backend in self.backends),
             **({} if self._around is None else self._around.environment(command.name)),
+            **self.settings,
         }
         process = Process(arguments, folder=self.folder, environment=environment)
         self._processes[command.name] = process

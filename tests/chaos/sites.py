@@ -36,6 +36,23 @@ EXCHANGES: Final = (RedisLink.ask.__name__,)
 
 RARE: Final = {
     "db.parts": "before the service answers anything",
+    **{
+        f"db.{name}": "of people and operators: the load has a key, or needs none"
+        for name in (
+            "Access.note_uses",
+            "Access.of_ticket",
+            "Access.ticket",
+            "Keys.create",
+            "Keys.revoke",
+            "Logins.login",
+            "Logins.logout",
+            "Logins.refresh",
+            "Logins.register",
+            "Users.change",
+            "Users.create",
+            "Users.remove",
+        )
+    },
     "db.Backends.add": "an operator's wish",
     "db.Backends.remove": "an operator's wish",
     "db.Backends.set_draining": "an operator's wish",

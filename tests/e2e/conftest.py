@@ -63,7 +63,7 @@ class Command:
 
     @property
     def url(self) -> str:
-        return self.said(r"listens on (http://\S+)")[1]
+        return self.said(r"listens on (https?://\S+)")[1]
 
     def send(self, number: int) -> None:
         self.process.send_signal(number)

@@ -11,15 +11,15 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 from PIL import Image
-from tests.support.processes import client, serve, simulator
+from tests.support.processes import client, serve, simulator, until_health
 
 ROOT = Path(__file__).parents[2]
 ADDRESS = "127.0.0.1:8000"
@@ -48,6 +48,7 @@ class Place:
 
     url: str
     folder: Path
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     def as_here(self, code: str) -> str:
         return code.replace(ADDRESS, self.url.removeprefix("http://")).replace(
@@ -63,6 +64,7 @@ class Place:
             "COMFY_API_URL": self.url,
             "NO_COLOR": "1",
             "NO_PROXY": "127.0.0.1",
+            **self.environment,
         }
         ended = subprocess.run(
             command,
@@ -166,6 +168,25 @@ def test_the_readme(place: Place) -> None:
     assert saved == str(place.folder / "fox.png")
     assert place.picture("fox.png").format == "PNG"
     assert any(line.startswith(f"{job['job_id']}\tsucceeded\t") for line in jobs)
+
+
+@needs_curl
+def test_others_are_let_in_as_the_readme_says(tmp_path: Path) -> None:
+    folder = tmp_path / "service"
+    folder.mkdir()
+    with (
+        simulator(folder) as comfyui,
+        serve(folder, comfyui.url, AUTH_ENABLED="true", DATA_DIR=str(folder / "data")) as service,
+        client(service) as http,
+    ):
+        until_health(http, comfyui_status="connected")
+        place = Place(service.url, tmp_path, {"DATA_DIR": str(folder / "data")})
+        [shown] = place.shell(blocks("README.md", "sh", section="Let others in"))
+        assert shown.document()["status"] == "completed"
+        usage = shown.document()
+        assert (usage["tier"], usage["left"]["images_today"]) == ("pro", 999)
+        assert usage["days"][0]["images"] == 1
+        assert not shown.rest
 
 
 @needs_curl

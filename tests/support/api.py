@@ -76,6 +76,7 @@ async def serving(app: Any) -> AsyncIterator[str]:
         http="httptools",
         ws="websockets-sansio",
         ws_per_message_deflate=False,
+        proxy_headers=False,
         lifespan="off",
         access_log=False,
         log_config=None,

@@ -16,7 +16,7 @@ import httpx2
 from tests.support.schema import url_of
 
 STARTED_WITHIN = 30.0
-READY = r"(?:listens on|simulated ComfyUI(?: [\d.]+)? at) (http://[\w.:\[\]]+)|worker (wrk_\w+) is ready"
+READY = r"(?:listens on|simulated ComfyUI(?: [\d.]+)? at) (https?://[\w.:\[\]]+)|worker (wrk_\w+) is ready"
 
 
 class Process:

@@ -1,10 +1,13 @@
 """Settings are checked at start, every fault at once, and none that does nothing is taken silently."""
 
+import base64
+import random
 from pathlib import Path
 
 import pytest
 
 from comfy_api_service.bootstrap import s3_bucket
+from comfy_api_service.domain.tiers import TIERS
 from comfy_api_service.settings import NOT_YET, SettingsError, load
 from comfy_api_service.storage.s3 import Bucket
 
@@ -12,6 +15,9 @@ from comfy_api_service.storage.s3 import Bucket
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+
+
+KEY = "5d0c7a1e94b83f26d75e0a9c41f8b3672e6d9f05"
 
 
 def faults_of(**given: object) -> list[str]:
@@ -45,21 +51,104 @@ def test_what_is_switched_off_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_an_env_file_is_read_and_checked_too(tmp_path: Path) -> None:
-    (tmp_path / ".env").write_text("PORT=8123\nTIERS_FILE=tiers.yaml\n")
-    assert faults_of() == ["TIERS_FILE: this version has no tiers yet"]
+    (tmp_path / ".env").write_text("PORT=8123\nSENTRY_DSN=https://sentry\n")
+    assert faults_of() == ["SENTRY_DSN: this version does not report to Sentry yet"]
     (tmp_path / ".env").write_text("PORT=8123\n")
     assert load().port == 8123
     assert load(port=9000).port == 9000
 
 
+def test_tiers_come_from_a_file_with_every_fault_named(tmp_path: Path) -> None:
+    path = tmp_path / "tiers.toml"
+    path.write_text('[pro]\nrunning = 9\n[team]\nwaiting = "none"\nretention = "2h"\n')
+    tiers = load(tiers_file=path).tiers
+    assert (tiers["pro"].running, tiers["pro"].waiting) == (9, 500)
+    assert (tiers["team"].waiting, tiers["team"].retention, tiers["team"].running) == (None, 7200.0, 1)
+    assert tiers["free"] == TIERS["free"]
+    path.write_text('[pro]\nrunning = -1\nspeed = 3\nlink_ttl = "soon"\n["?"]\n')
+    (fault,) = faults_of(tiers_file=path)
+    for name in ("TIERS_FILE: ", "pro.running", "pro.speed", "pro.link_ttl", "?"):
+        assert name in fault
+    path.write_text("[pro\n")
+    assert faults_of(tiers_file=path)[0].startswith("TIERS_FILE: ")
+    assert faults_of(tiers_file=tmp_path / "absent")[0].startswith("TIERS_FILE: cannot be read")
+
+
 def test_secrets_come_from_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "key").write_text("k" * 40 + "\n")
+    (tmp_path / "key").write_text(KEY + "\n")
     monkeypatch.setenv("SECRET_KEY_FILE", str(tmp_path / "key"))
     secret = load().secret_key
     assert secret is not None
-    assert secret.get_secret_value() == "k" * 40
+    assert secret.get_secret_value() == KEY
     monkeypatch.setenv("SECRET_KEY_FILE", str(tmp_path / "absent"))
     assert faults_of()[0].startswith("SECRET_KEY_FILE:")
+
+
+@pytest.mark.parametrize(
+    ("secret", "why"),
+    [
+        ("5d0c7a1e94b83f26d75e0a9c41f8b36", "at least 32"),
+        ("k" * 40, "repeats"),
+        ("0123456789abcdef" * 3, "repeats"),
+        ("changeme" * 4, "repeats"),
+        ("ChangeMe-" + KEY, "'changeme'"),
+        ("my-super-SECRET-key-of-production", "'secret'"),
+        ("django-insecure-" + KEY, "'insecure'"),
+        ("please_change_this_to_something_else", "'changethis'"),
+        ("correct horse battery pass-word staple", "'password'"),
+        ("1234567890123456789012345678901234", "'12345678'"),
+    ],
+)
+def test_a_key_that_can_be_guessed_is_refused_with_the_reason(secret: str, why: str) -> None:
+    (fault,) = faults_of(secret_key=secret)
+    assert fault.startswith("SECRET_KEY: ")
+    assert why in fault
+    assert "openssl rand -hex 32" in fault
+    assert secret not in fault
+
+
+def test_random_keys_are_taken() -> None:
+    source = random.Random(0)
+    for _ in range(200):
+        drawn = source.randbytes(32)
+        for key in (drawn.hex(), drawn.hex()[:32], base64.urlsafe_b64encode(drawn).decode()):
+            load(secret_key=key)
+
+
+def test_every_fault_of_the_door_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    give(
+        monkeypatch,
+        TRUSTED_PROXIES="10.0.0.1, nobody.example, 0.0.0.0/0",
+        ALLOWED_HOSTS="api.example.com,*,a.example:80",
+        TLS_CERT_FILE=str(tmp_path / "absent.pem"),
+        TLS_KEY_FILE=str(tmp_path),
+        HSTS_MAX_AGE="-1",
+    )
+    faults = dict(fault.split(": ", 1) for fault in faults_of())
+    assert faults.keys() == {
+        "TRUSTED_PROXIES",
+        "ALLOWED_HOSTS",
+        "TLS_CERT_FILE",
+        "TLS_KEY_FILE",
+        "HSTS_MAX_AGE",
+    }
+    assert "nobody.example" in faults["TRUSTED_PROXIES"]
+    assert "0.0.0.0/0" in faults["TRUSTED_PROXIES"]
+    assert "a.example:80" in faults["ALLOWED_HOSTS"]
+    assert "cannot be read (No such file" in faults["TLS_CERT_FILE"]
+    assert str(tmp_path) not in str(faults)
+
+
+def test_settings_of_the_door_that_would_do_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "cert.pem").write_text("x")
+    give(monkeypatch, TLS_CERT_FILE="cert.pem")
+    assert faults_of() == ["SETTINGS: TLS_CERT_FILE and TLS_KEY_FILE need each other"]
+    give(monkeypatch, TLS_CERT_FILE="", TLS_KEY_FILE="", HSTS_MAX_AGE="60")
+    assert faults_of()[0].startswith("SETTINGS: HSTS_MAX_AGE would never be told")
+    give(monkeypatch, TRUSTED_PROXIES="10.0.0.0/8, unix", ALLOWED_HOSTS="*.example.com")
+    settings = load()
+    assert settings.trusted_proxies == ("10.0.0.0/8", "unix")
+    assert (settings.allowed_hosts, settings.tls_cert_file) == (("*.example.com",), None)
 
 
 def test_where_redis_is_may_come_from_a_file_and_is_not_printed(

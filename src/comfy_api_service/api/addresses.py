@@ -1,14 +1,13 @@
 """Addresses of this service's own things, under the public address or the one that the request used."""
 
-import re
 from typing import Final
 
 from starlette.requests import HTTPConnection
 
+from comfy_api_service.api.host_names import HOST
 from comfy_api_service.api.state import state_of
 
 API: Final = "/api/v1"
-_HOST: Final = re.compile(r"[A-Za-z0-9._\-]{1,253}(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](:[0-9]{1,5})?")
 
 
 def base_of(connection: HTTPConnection) -> str:
@@ -17,11 +16,14 @@ def base_of(connection: HTTPConnection) -> str:
     if public is not None:
         return public
     scope = connection.scope
-    scheme = {"ws": "http", "wss": "https"}.get(scope["scheme"], scope["scheme"])
     for name, value in scope["headers"]:
         if name == b"host":
             host = value.decode("latin-1")
-            return f"{scheme}://{host}{scope.get('root_path', '')}" if _HOST.fullmatch(host) else ""
+            return (
+                f"{scope['comfy_scheme']}://{host}{scope.get('root_path', '')}"
+                if HOST.fullmatch(host)
+                else ""
+            )
     return ""
 
 

@@ -12,14 +12,20 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from comfy_api_service.api.client_address import client_address, scheme_of
 from comfy_api_service.api.cors import Cors
 from comfy_api_service.api.draining import Draining
 from comfy_api_service.api.errors import handle_error, handle_validation
 from comfy_api_service.api.gate import Gate
+from comfy_api_service.api.hosts import AllowedHosts
 from comfy_api_service.api.measures import Measures
 from comfy_api_service.api.openapi import document
 from comfy_api_service.api.options import ApiOptions, jobs_switched_off
 from comfy_api_service.api.routes import (
+    admin_backends,
+    admin_overview,
+    admin_users,
+    auth,
     batches,
     docs,
     generate,
@@ -28,6 +34,7 @@ from comfy_api_service.api.routes import (
     results,
     service,
     streams,
+    usage,
 )
 from comfy_api_service.api.services import ApiServices
 from comfy_api_service.api.shortcut import Shortcut
@@ -41,6 +48,11 @@ OTHERS: Final = (
     batches.router,  # before `generate`, whose `{job_id}` would take the word `batch`
     generate.router,
     models.router,
+    auth.router,
+    usage.router,
+    admin_users.router,
+    admin_backends.router,
+    admin_overview.router,
     results.links,
     service.router,
     docs.router,
@@ -57,7 +69,10 @@ class Api:
         """For `openapi.document`."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        trusted = self._state.options.trusted
         scope["comfy_state"] = self._state
+        scope["comfy_client"] = client_address(scope, trusted)
+        scope["comfy_scheme"] = scheme_of(scope, trusted)
         await self._gate(scope, receive, send)
 
     def drain(self) -> None:
@@ -71,9 +86,16 @@ def build_app(services: ApiServices, options: ApiOptions) -> Api:
     inner: ASGIApp = Shortcut(app, sockets=sockets, jobs_enabled=options.jobs_enabled)
     if options.cors_origins:
         inner = Cors(inner, options)
+    if options.allowed_hosts:
+        inner = AllowedHosts(inner, options.allowed_hosts)
     measures = Measures(services.metrics, _series())
     return Api(
-        Gate(inner, measures=measures, max_body_size=options.max_body_size),
+        Gate(
+            inner,
+            measures=measures,
+            max_body_size=options.max_body_size,
+            hsts_max_age=options.hsts_max_age,
+        ),
         app,
         AppState(services, options, Draining()),
     )

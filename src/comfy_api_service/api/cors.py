@@ -9,7 +9,21 @@ from comfy_api_service.api.errors import error_answer
 from comfy_api_service.api.options import ApiOptions
 from comfy_api_service.domain.errors import Code, Refused
 
-EXPOSED = ("X-Request-ID", "Location", "Retry-After", "Idempotent-Replayed", "Preference-Applied", "ETag")
+EXPOSED = (
+    "X-Request-ID",
+    "Location",
+    "Retry-After",
+    "Idempotent-Replayed",
+    "Preference-Applied",
+    "ETag",
+    "X-RateLimit-Limit",
+    "X-RateLimit-Remaining",
+    "X-RateLimit-Reset",
+    "RateLimit",
+    "RateLimit-Policy",
+)
+SENT = ("Authorization", "Content-Type", "Idempotency-Key", "Prefer", "X-API-Key", "X-Request-ID")
+"""What pages may send unless CORS_HEADERS says otherwise."""
 
 
 class Cors(CORSMiddleware):
@@ -17,9 +31,9 @@ class Cors(CORSMiddleware):
         super().__init__(
             app,
             allow_origins=options.cors_origins,
-            allow_methods=options.cors_methods or ("GET", "POST", "DELETE"),
-            allow_headers=options.cors_headers
-            or ("Content-Type", "Idempotency-Key", "Prefer", "X-Request-ID"),
+            allow_methods=options.cors_methods or ("GET", "POST", "PUT", "PATCH", "DELETE"),
+            allow_headers=options.cors_headers or SENT,
+            allow_credentials=False,  # nothing here hangs on what a browser sends of its own accord
             expose_headers=EXPOSED,
         )
 

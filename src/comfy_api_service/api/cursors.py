@@ -2,13 +2,26 @@
 
 import base64
 import binascii
+import re
+from collections.abc import Mapping
 from typing import Final
 
 from comfy_api_service.domain.errors import FieldError, ValidationFailed
-from comfy_api_service.domain.ids import JOB_ID
+from comfy_api_service.domain.ids import ACCOUNT_ID, JOB_ID
 
 JOBS: Final = "j"
 MODELS: Final = "m"
+USERS: Final = "u"
+KEYS: Final = "k"
+AUDIT: Final = "a"
+PLACES: Final[Mapping[str, re.Pattern[str]]] = {
+    JOBS: JOB_ID,
+    MODELS: re.compile(r".*/.*", re.DOTALL),
+    USERS: ACCOUNT_ID,
+    KEYS: re.compile(r"[0-9A-Za-z]{12}"),
+    AUDIT: re.compile(r"[0-9]{1,18}"),
+}
+"""What a place in each kind of list looks like."""
 LONGEST: Final = 1024
 """Characters of a cursor."""
 
@@ -30,6 +43,6 @@ def decode(kind: str, cursor: str | None) -> str | None:
         text = ""
     found, _, place = text.partition(":")
     known = found == kind and encode(kind, place) == cursor
-    if not known or (JOB_ID.fullmatch(place) is None if kind == JOBS else "/" not in place):
+    if not known or PLACES[kind].fullmatch(place) is None:
         raise ValidationFailed([FieldError("cursor", "is not a cursor of this list")])
     return place

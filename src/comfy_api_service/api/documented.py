@@ -22,7 +22,8 @@ REPLAYED: Final = {
     "schema": {"type": "string", "enum": ["true"]},
 }
 APPLIED: Final = {"description": "The wait that was asked for and granted.", "schema": {"type": "string"}}
-ALWAYS: Final = (Code.INTERNAL_ERROR, Code.SERVICE_UNAVAILABLE)
+ALWAYS: Final = (Code.BAD_REQUEST, Code.INTERNAL_ERROR, Code.SERVICE_UNAVAILABLE)
+OF_CALLERS: Final = (Code.UNAUTHORIZED, Code.FORBIDDEN, Code.RATE_LIMIT_EXCEEDED)
 OF_BODIES: Final = (
     Code.BAD_REQUEST,
     Code.PAYLOAD_TOO_LARGE,
@@ -72,10 +73,12 @@ def empty(status: int, says: str, headers: Mapping[str, Any] | None = None) -> R
     return {status: {"description": says, "headers": {"X-Request-ID": _REQUEST_ID, **(headers or {})}}}
 
 
-def errors(*codes: Code) -> Responses:
-    """The answers for these codes and for those that every operation may give, by status."""
+def errors(*codes: Code, open_to_all: bool = False) -> Responses:
+    """The answers for these codes and for those that every operation may give, by status; those of credentials
+    too, where one is needed.
+    """
     by_status: dict[int, list[Code]] = {}
-    for code in (*codes, *ALWAYS):
+    for code in (*codes, *(() if open_to_all else OF_CALLERS), *ALWAYS):
         of_status = by_status.setdefault(TABLE[code].http, [])
         if code not in of_status:
             of_status.append(code)

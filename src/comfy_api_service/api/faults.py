@@ -12,7 +12,7 @@ NOT_YET: Final = frozenset(
     {"image", "strength", "mask", "controlnets", "workflow", "workflow_id", "inputs", "webhook_url"}
 )
 """Fields of the API that this version does not have: refused by name, never ignored."""
-_NEVER_SHOWN: Final = frozenset({"prompt", "negative_prompt"})
+_NEVER_SHOWN: Final = frozenset({"prompt", "negative_prompt", "password", "refresh_token"})
 _KEY: Final = "[key]"
 """pydantic's last part of the location of an object's key."""
 _SHOWN_CHARACTERS: Final = 64

@@ -1,16 +1,15 @@
 """Which jobs a list shows: from a query's text to the filters of the use case."""
 
-import re
 from typing import Annotated, Final
 
 from fastapi import Depends, Query
 
+from comfy_api_service.api.parameters import moment
 from comfy_api_service.api.schemas.base import BATCH_ID_PATTERN
 from comfy_api_service.api.schemas.submission import LABEL_KEY, LABEL_VALUE
 from comfy_api_service.db.jobs import JobFilters
 from comfy_api_service.domain.errors import FieldError, ValidationFailed
 from comfy_api_service.domain.job import Status
-from comfy_api_service.domain.times import seconds_of
 
 _TIME: Final = {"format": "date-time"}
 
@@ -39,20 +38,10 @@ def job_filters(
     return JobFilters(
         statuses=frozenset(status or ()),
         batch_id=batch_id,
-        since=_moment("since", since),
-        until=_moment("until", until),
+        since=moment("since", since),
+        until=moment("until", until),
         label=_pair(label),
     )
-
-
-def _moment(field: str, text: str | None) -> float | None:
-    if text is None:
-        return None
-    try:
-        # a plus sign of a zone that was not quoted arrives as a blank
-        return seconds_of(re.sub(r" (\d\d:?\d\d)$", r"+\1", text))
-    except (ValueError, OverflowError):
-        raise ValidationFailed([FieldError(field, "must be an ISO 8601 time")]) from None
 
 
 def _pair(text: str | None) -> tuple[str, str] | None:

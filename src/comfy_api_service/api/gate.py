@@ -27,23 +27,41 @@ API_ONLY: Final = (
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
 )
 """For answers that say nothing of their own about it."""
+BEFORE_ADMIN: Final = "/api/v1"
+ADMIN: Final = f"{BEFORE_ADMIN}/admin/"
 QUIET: Final = frozenset({"/", "/ping", "/health", "/health/live", "/health/ready", "/metrics"})
 """Paths that are asked all the time: logged at debug."""
+_LOWER: Final = {
+    name: name.lower().encode()
+    for name in (
+        "X-RateLimit-Limit",
+        "X-RateLimit-Remaining",
+        "X-RateLimit-Reset",
+        "RateLimit-Policy",
+        "RateLimit",
+    )
+}
 log = structlog.get_logger()
 
 
 class Gate:
-    def __init__(self, app: ASGIApp, *, measures: Measures, max_body_size: int) -> None:
+    def __init__(
+        self, app: ASGIApp, *, measures: Measures, max_body_size: int, hsts_max_age: int = 0
+    ) -> None:
+        """`hsts_max_age`: seconds of `Strict-Transport-Security`; 0: it is not sent."""
         self._app = app
         self._measures = measures
         self._limit = max_body_size
+        hsts = (b"strict-transport-security", f"max-age={hsts_max_age}".encode())
+        self._over_tls = (*SECURITY, hsts) if hsts_max_age else SECURITY
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
         scope = _canonical(scope)
-        exchange = Exchange(scope, receive, send, self._limit)
+        security = self._over_tls if scope["comfy_scheme"] == "https" else SECURITY
+        exchange = Exchange(scope, receive, send, self._limit, security)
         scope["comfy_request_id"] = exchange.request_id
         tokens = structlog.contextvars.bind_contextvars(request_id=exchange.request_id)
         started = time.perf_counter()
@@ -81,6 +99,9 @@ class Gate:
         say = log.debug if template in QUIET else log.info
         job_id = scope.get("comfy_job_id") or scope.get("path_params", {}).get("job_id")
         known: dict[str, Any] = {} if job_id is None else {"job_id": job_id}
+        account_id = scope.get("comfy_account_id")
+        if account_id is not None:
+            known["account_id"] = account_id
         say(
             "request",
             method=method,
@@ -98,6 +119,8 @@ class Exchange:
         "_limit",
         "_read",
         "_receive",
+        "_scope",
+        "_security",
         "_send",
         "announced",
         "complete",
@@ -108,10 +131,19 @@ class Exchange:
         "unlimited_receive",
     )
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, limit: int) -> None:
+    def __init__(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        limit: int,
+        security: tuple[tuple[bytes, bytes], ...],
+    ) -> None:
         self._receive = self.unlimited_receive = receive
+        self._scope = scope
         self._send = send
         self._limit = limit
+        self._security = security
         self._read = 0
         self.status = 0
         self.complete = False
@@ -154,20 +186,26 @@ class Exchange:
     def _completed(self, headers: Any) -> list[tuple[bytes, bytes]]:
         """With what every answer carries."""
         given = {name for name, _ in headers}
+        limits: dict[str, str] = self._scope.get("comfy_limits", {})
         return [
             *headers,
             (b"x-request-id", self.request_id.encode()),
-            *SECURITY,
+            *self._security,
             *(header for header in API_ONLY if header[0] not in given),
+            *[(_LOWER[name], value.encode()) for name, value in limits.items()],
         ]
 
 
 def _canonical(scope: Scope) -> Scope:
-    """A trailing slash is accepted, and HEAD is a GET whose body is not sent."""
+    """A trailing slash is accepted, operators' paths stand below `/api/v1` too, and HEAD is a GET whose body is not
+    sent.
+    """
     path = scope["path"]
     changed: dict[str, Any] = {}
     if path.endswith("/") and path != "/":
-        changed["path"] = path[:-1]
+        path = changed["path"] = path[:-1]
+    if path.startswith(ADMIN):
+        changed["path"] = path.removeprefix(BEFORE_ADMIN)
     if scope.get("method") == "HEAD":
         changed["method"] = "GET"
         changed["comfy_method"] = "HEAD"

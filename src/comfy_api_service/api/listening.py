@@ -16,6 +16,8 @@ from comfy_api_service.api.pacing import Pacing
 from comfy_api_service.services.views import Notice
 
 T = TypeVar("T")
+Revoked = Callable[[Callable[[], None]], Callable[[], None]]
+"""Calls what it is given when the listener's credential is no good any more, until what it gives is called."""
 
 SEND_SECONDS: Final = 30.0
 """How long one message may take to leave before its listener is let go."""
@@ -28,6 +30,7 @@ class End(Enum):
     LEFT = auto()
     DRAINING = auto()
     TOO_SLOW = auto()
+    REVOKED = auto()
 
 
 class Listener:
@@ -51,11 +54,13 @@ class Listener:
         *,
         left: Callable[[], Awaitable[object]],
         draining: Draining,
+        revoked: Revoked,
     ) -> End:
         """`left` returns when the caller has gone. Raises what `notices` raises."""
         self._main = asyncio.current_task()
         watch = self._loop.create_task(self._watch(left))
         forget = draining.on_begin(self._drain)
+        unwatch = revoked(self._revoke)
         try:
             if self._end is None:
                 await self._tell_all(notices)
@@ -65,6 +70,7 @@ class Listener:
         finally:
             self._main = None
             forget()
+            unwatch()
             for pending in (self._timer, self._flusher, watch):
                 if pending is not None:
                     pending.cancel()
@@ -100,6 +106,9 @@ class Listener:
 
     def _drain(self) -> None:
         self._stop(End.DRAINING)
+
+    def _revoke(self) -> None:
+        self._stop(End.REVOKED)
 
     async def _watch(self, left: Callable[[], Awaitable[object]]) -> None:
         await left()

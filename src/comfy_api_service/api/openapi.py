@@ -9,11 +9,24 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 from pydantic.json_schema import models_json_schema
 
-from comfy_api_service.api.schemas import events
+from comfy_api_service.api import state
+from comfy_api_service.api.schemas import accounts, admin, events
 from comfy_api_service.api.schemas.generate import BatchRequest
 from comfy_api_service.api.schemas.submission import JobRequest
 
-_BODIES: Final = (JobRequest, BatchRequest)
+_BODIES: Final = (
+    JobRequest,
+    BatchRequest,
+    accounts.Registration,
+    accounts.Login,
+    accounts.Refresh,
+    accounts.KeyRequest,
+    admin.UserRequest,
+    admin.UserChange,
+    admin.UserKeyRequest,
+    admin.BackendRequest,
+    admin.BackendChange,
+)
 _EVENTS: Final = (
     events.SnapshotEvent,
     events.QueuedEvent,
@@ -24,6 +37,11 @@ _EVENTS: Final = (
     events.ProgressEvent,
     events.PreviewEvent,
 )
+ASKING: Final = (state.known, state.caller, state.listener, state.submitter, state.administrator)
+SECURITY: Final = {
+    "key": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "`cui_sk_…`"},
+    "bearer": {"type": "http", "scheme": "bearer", "description": "An API key, or a login's access token."},
+}
 DESCRIPTION: Final = """\
 Prompt in, picture out: a REST API in front of ComfyUI.
 
@@ -43,6 +61,9 @@ TAGS: Final = [
     {"name": "jobs", "description": "Submit, follow, cancel, fetch."},
     {"name": "events", "description": "What happens to a job, while it happens."},
     {"name": "models", "description": "What the backends have."},
+    {"name": "auth", "description": "Accounts, sessions and API keys."},
+    {"name": "usage", "description": "What was used, and what is left."},
+    {"name": "admin", "description": "For operators; the same answers below `/api/v1/admin`."},
     {"name": "artifacts", "description": "Files behind signed links."},
     {"name": "service", "description": "Name, health, figures."},
 ]
@@ -80,14 +101,26 @@ def _made(app: FastAPI) -> dict[str, Any]:
             schemas.setdefault(name, schema)
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
+    made["components"]["securitySchemes"] = SECURITY
     for path in made["paths"].values():
         for operation in path.values():
             _mend(operation)
     for route in app.routes:
         if isinstance(route, APIRoute) and route.include_in_schema:
             _give_examples(route, made["paths"][route.path_format])
+            if needs_credential(route):
+                for method in route.methods or ():
+                    made["paths"][route.path_format][method.lower()]["security"] = [
+                        {"key": []},
+                        {"bearer": []},
+                    ]
     made["components"]["schemas"] = dict(sorted(schemas.items()))
     return made
+
+
+def needs_credential(route: APIRoute) -> bool:
+    """Whether it asks who calls, once authentication is on."""
+    return any(dependency.call in ASKING for dependency in route.dependant.dependencies)
 
 
 def _mend(operation: dict[str, Any]) -> None:

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from comfy_api_service.api.client_address import NOBODY, Trusted
+from comfy_api_service.api.host_names import ANY_NAME, HostNames
 from comfy_api_service.domain.errors import Code, ServiceError
 
 
@@ -17,6 +19,12 @@ class ApiOptions:
     cors_origins: tuple[str, ...] = ()
     cors_methods: tuple[str, ...] = ()
     cors_headers: tuple[str, ...] = ()
+    trusted: Trusted = NOBODY
+    """Proxies that are believed what they say of callers."""
+    allowed_hosts: HostNames = ANY_NAME
+    """Names that requests may be addressed to."""
+    hsts_max_age: int = 0
+    """Seconds for which browsers shall use https alone, told to those that came by it; 0: nothing is told."""
     metrics_token: str | None = None
     """If set, `/metrics` asks for it as a bearer token."""
 

@@ -1,5 +1,6 @@
 """Parameters of paths, queries and headers that several operations share."""
 
+import re
 from typing import Annotated, Any, Final
 
 from fastapi import Path, Query
@@ -8,14 +9,16 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 from comfy_api_service.api.cursors import LONGEST
 from comfy_api_service.api.reading import truth, whole_number
 from comfy_api_service.api.schemas.base import BATCH_ID_PATTERN, EXAMPLE_BATCH, EXAMPLE_JOB, JOB_ID_PATTERN
-from comfy_api_service.domain.errors import NotFound
-from comfy_api_service.domain.ids import BATCH_ID, JOB_ID
+from comfy_api_service.domain.errors import FieldError, NotFound, ValidationFailed
+from comfy_api_service.domain.ids import ACCOUNT_ID, BATCH_ID, JOB_ID
+from comfy_api_service.domain.times import seconds_of
 
 PAGE_MAX: Final = 100
 PAGE_DEFAULT: Final = 20
 THUMBNAIL_MIN: Final = 16
 THUMBNAIL_MAX: Final = 1024
 LAST_ID_MAX: Final = 2**31 - 1
+KEY_ID: Final = re.compile(r"[0-9A-Za-z]{12}")
 
 
 def _known_job(value: str) -> str:
@@ -30,6 +33,29 @@ def _known_batch(value: str) -> str:
     return value
 
 
+def _known_key(value: str) -> str:
+    if not KEY_ID.fullmatch(value):
+        raise NotFound("key")
+    return value
+
+
+def _known_user(value: str) -> str:
+    if not ACCOUNT_ID.fullmatch(value):
+        raise NotFound("user")
+    return value
+
+
+def moment(field: str, text: str | None) -> float | None:
+    """Seconds since the epoch of an ISO 8601 time. Raises `ValidationFailed`."""
+    if text is None:
+        return None
+    try:
+        # a plus sign of a zone that was not quoted arrives as a blank
+        return seconds_of(re.sub(r" (\d\d:?\d\d)$", r"+\1", text))
+    except (ValueError, OverflowError):
+        raise ValidationFailed([FieldError(field, "must be an ISO 8601 time")]) from None
+
+
 def _id(pattern: str, example: str) -> dict[str, Any]:
     return {"type": "string", "pattern": pattern, "examples": [example]}
 
@@ -39,6 +65,19 @@ JobPath = Annotated[
 ]
 BatchPath = Annotated[
     str, Path(), BeforeValidator(_known_batch), WithJsonSchema(_id(BATCH_ID_PATTERN, EXAMPLE_BATCH))
+]
+KeyPath = Annotated[
+    str, Path(), BeforeValidator(_known_key), WithJsonSchema(_id("^[0-9A-Za-z]{12}$", "4fK9s2LmQx7B"))
+]
+UserPath = Annotated[
+    str,
+    Path(),
+    BeforeValidator(_known_user),
+    WithJsonSchema(_id("^acc_(local|[0-9A-HJKMNP-TV-Z]{26})$", "acc_0123456789ABCDEFGHJKMNPQRS")),
+]
+UserQuery = Annotated[
+    str | None,
+    Query(pattern="^acc_(local|[0-9A-HJKMNP-TV-Z]{26})$", description="One account's alone."),
 ]
 Flag = Annotated[bool, BeforeValidator(truth), Query()]
 Limit = Annotated[

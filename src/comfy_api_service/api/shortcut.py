@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from comfy_api_service.api.errors import error_answer
 from comfy_api_service.api.routes import jobs
-from comfy_api_service.api.state import caller
+from comfy_api_service.api.state import submitter
 from comfy_api_service.domain.errors import ServiceError
 
 
@@ -35,7 +35,8 @@ class Shortcut:
             return
         scope["route"] = self._route
         try:
-            response = await jobs.submit_job(Request(scope, receive), await caller())
+            request = Request(scope, receive)
+            response = await jobs.submit_job(request, await submitter(request))
         except ServiceError as error:
             response = error_answer(error, scope)
         await response(scope, receive, send)

@@ -3,10 +3,11 @@
 Text messages are events as JSON objects, the same as in the stream of Server-Sent Events. After an event
 `preview` one binary message follows, the picture itself. What a caller sends is read and ignored.
 
-Close codes: 1000 after `done`; 4404 there is no such job; 1012 the service stops, come back with
-`last_event_id`; 1008 messages were not taken for 30 seconds; 1013 a part of the service is away, come back
-later; 1011 a fault of the service. An upgrade with a parameter at fault, to an unknown path, or from a page
-of a foreign origin is denied with an error as HTTP has it.
+Close codes: 1000 after `done`; 4401 the credential is good no more; 4404 there is no such job; 1012 the service
+stops, come back with `last_event_id`; 1008 messages were not taken for 30 seconds; 1013 a part of the service is
+away, come back later; 1011 a fault of the service. An upgrade without a good credential (browsers append
+`?ticket=`), with a parameter at fault, to an unknown path, or from a page of a foreign origin is denied with an
+error as HTTP has it.
 """
 
 import asyncio
@@ -27,7 +28,8 @@ from comfy_api_service.api.listening import End, Listener
 from comfy_api_service.api.options import jobs_switched_off
 from comfy_api_service.api.parameters import LAST_ID_MAX
 from comfy_api_service.api.reading import truth, whole_number
-from comfy_api_service.api.state import caller, state_of
+from comfy_api_service.api.state import grant, principal, require, state_of
+from comfy_api_service.domain.credentials import Scope as Allowed
 from comfy_api_service.domain.errors import (
     Code,
     FieldError,
@@ -36,6 +38,7 @@ from comfy_api_service.domain.errors import (
     ServiceError,
     ValidationFailed,
 )
+from comfy_api_service.domain.principal import Principal
 from comfy_api_service.services.views import Notice, Pictured
 
 PATH: Final = "/ws/jobs"
@@ -43,6 +46,7 @@ CLOSE: Final[Mapping[End, tuple[int, str]]] = {
     End.DONE: (1000, "The job has ended."),
     End.DRAINING: (1012, "The service stops; come back with last_event_id."),
     End.TOO_SLOW: (1008, "Messages were not taken in time."),
+    End.REVOKED: (4401, "The credential is good no more."),
 }
 NOT_FOUND: Final = 4404
 AWAY: Final = 1013
@@ -60,13 +64,13 @@ class Sockets:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         websocket = WebSocket(scope, receive, send)
         try:
-            notices = await self._notices(websocket)
+            found, notices = await self._notices(websocket)
         except ServiceError as refusal:
-            await _deny(websocket, refusal)
+            await deny(websocket, refusal)
             return
-        await _serve(websocket, notices)
+        await _serve(websocket, found, notices)
 
-    async def _notices(self, websocket: WebSocket) -> AsyncIterator[Notice]:
+    async def _notices(self, websocket: WebSocket) -> tuple[Principal, AsyncIterator[Notice]]:
         path = websocket.scope["path"]
         of_all = path == PATH
         job_id = path.removeprefix(f"{PATH}/")
@@ -78,13 +82,15 @@ class Sockets:
         _check_origin(websocket)
         previews, after = _options(websocket)
         watcher = state_of(websocket).services.watcher
-        account = await caller()
+        found = await principal(websocket, ticket=websocket.query_params.get("ticket"))
+        require(found, Allowed.READ)
+        grant(websocket, await state_of(websocket).services.throttle.reads(found.account))
         if of_all:
-            return watcher.account(account, previews=previews)
-        return watcher.job(account, job_id, after=after, previews=previews)
+            return found, watcher.account(found.account, previews=previews)
+        return found, watcher.job(found.account, job_id, after=after, previews=previews)
 
 
-async def _deny(websocket: WebSocket, refusal: ServiceError) -> None:
+async def deny(websocket: WebSocket, refusal: ServiceError) -> None:
     """Instead of an upgrade, an answer as HTTP has it, where the server can."""
     if "websocket.http.response" in websocket.scope.get("extensions", {}):
         await websocket.send_denial_response(error_answer(refusal, websocket.scope))
@@ -112,7 +118,7 @@ def _options(websocket: WebSocket) -> tuple[bool, int | None]:
     return previews, after
 
 
-async def _serve(websocket: WebSocket, notices: AsyncIterator[Notice]) -> None:
+async def _serve(websocket: WebSocket, found: Principal, notices: AsyncIterator[Notice]) -> None:
     state = state_of(websocket)
     base = base_of(websocket)
 
@@ -128,7 +134,12 @@ async def _serve(websocket: WebSocket, notices: AsyncIterator[Notice]) -> None:
     await websocket.accept()
     state.services.metrics.websockets.inc()
     try:
-        end = await Listener(tell).run(notices, left=left, draining=state.draining)
+        end = await Listener(tell).run(
+            notices,
+            left=left,
+            draining=state.draining,
+            revoked=lambda gone: state.services.access.watch(found, gone),
+        )
         if end in CLOSE:
             await _close(websocket, *CLOSE[end])
     except NotFound as absent:

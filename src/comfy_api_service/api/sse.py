@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 from comfy_api_service.api.answers import dumps
 from comfy_api_service.api.draining import Draining
 from comfy_api_service.api.events import event
-from comfy_api_service.api.listening import End, Listener, close
+from comfy_api_service.api.listening import End, Listener, Revoked, close
 from comfy_api_service.services.views import Done, Durable, Notice, Pictured, Snapshot
 
 HEARTBEAT_SECONDS: Final = 15.0
@@ -41,13 +41,16 @@ class EventStream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, notices: AsyncIterator[Notice], base: str, draining: Draining) -> None:
+    def __init__(
+        self, notices: AsyncIterator[Notice], base: str, draining: Draining, *, revoked: Revoked
+    ) -> None:
         super().__init__()
         self.body = b""
         self.raw_headers = list(_HEADERS)
         self._notices = notices
         self._base = base
         self._draining = draining
+        self._revoked = revoked
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         del scope
@@ -73,8 +76,8 @@ class EventStream(Response):
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         await write(b"retry: %d\n\n" % RETRY_MILLISECONDS)
         listener = Listener(tell)
-        end = await listener.run(self._notices, left=left, draining=self._draining)
-        if end in (End.DONE, End.DRAINING):
+        end = await listener.run(self._notices, left=left, draining=self._draining, revoked=self._revoked)
+        if end in (End.DONE, End.DRAINING, End.REVOKED):
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 

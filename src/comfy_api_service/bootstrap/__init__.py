@@ -4,17 +4,19 @@ Nothing is built at import. Everything that is opened here is closed here, in th
 """
 
 from comfy_api_service.bootstrap.folder import DataFolderInUse, DataFolderUnusable
-from comfy_api_service.bootstrap.parts import backends, migrate, s3_bucket
+from comfy_api_service.bootstrap.parts import People, backends, migrate, people, s3_bucket
 from comfy_api_service.bootstrap.service import Service, WorkerService, api, service, worker
 
 __all__ = [
     "DataFolderInUse",
     "DataFolderUnusable",
+    "People",
     "Service",
     "WorkerService",
     "api",
     "backends",
     "migrate",
+    "people",
     "s3_bucket",
     "service",
     "worker",

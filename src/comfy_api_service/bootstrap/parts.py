@@ -2,24 +2,33 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import secrets
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from comfy_api_service.bootstrap import folder
 from comfy_api_service.db import accounts
-from comfy_api_service.db.base import Database
+from comfy_api_service.db.base import Database, Tx
 from comfy_api_service.db.migrate import upgrade, upgrade_server
 from comfy_api_service.db.sqlite import SqliteDatabase
 from comfy_api_service.domain.account import LOCAL
 from comfy_api_service.domain.clock import Clock, SystemClock
+from comfy_api_service.domain.tiers import Limits
+from comfy_api_service.limits.base import Buckets
+from comfy_api_service.limits.memory import MemoryBuckets
 from comfy_api_service.redis_link import address
+from comfy_api_service.services.access import Access
 from comfy_api_service.services.announce import Announcer
 from comfy_api_service.services.backends import Backends
 from comfy_api_service.services.forever import forever
 from comfy_api_service.services.jobs import Jobs
+from comfy_api_service.services.keys import Keys
+from comfy_api_service.services.passwords import Passwords
 from comfy_api_service.services.pool import Pool
+from comfy_api_service.services.tokens import AccessTokens
+from comfy_api_service.services.users import Users, apply_tiers
 from comfy_api_service.settings import Settings
 from comfy_api_service.signals.base import Signals
 from comfy_api_service.signals.memory import MemorySignals
@@ -28,6 +37,9 @@ from comfy_api_service.storage.links import LinkSigner
 from comfy_api_service.storage.local import LocalStorage
 from comfy_api_service.storage.s3 import Bucket, S3Storage
 from comfy_api_service.telemetry import Metrics
+
+if TYPE_CHECKING:
+    from comfy_api_service.redis_link.link import RedisLink
 
 SHELL_CONNECTIONS: Final = 2
 
@@ -39,6 +51,8 @@ class Parts:
     metrics: Metrics
     db: Database
     signals: Signals
+    buckets: Buckets | None
+    secret: bytes
     signer: LinkSigner
     storage: Storage
     pool: Pool
@@ -61,10 +75,12 @@ async def parts(settings: Settings, clock: Clock, *, role: str) -> AsyncIterator
         await migrate(settings)
         db = await open_database(settings, role=role, connections=settings.database_pool_size)
         stack.push_async_callback(db.close)
-        await db.write(lambda tx: accounts.ensure(tx, LOCAL, clock.now()))
+        await db.write(lambda tx: _prepare(tx, settings.tiers, clock.now()))
         metrics = Metrics()
-        signals = await stack.enter_async_context(open_signals(settings, metrics))
-        signer = LinkSigner(_secret(settings), settings.public_url or "")
+        link = await stack.enter_async_context(open_link(settings, metrics))
+        signals = await stack.enter_async_context(open_signals(link, metrics))
+        secret = _secret(settings)
+        signer = LinkSigner(secret, settings.public_url or "")
         storage = _storage(settings, signer, stack)
         pool = Pool(db, signals, clock)
         announcer = Announcer(signals, metrics)
@@ -74,6 +90,8 @@ async def parts(settings: Settings, clock: Clock, *, role: str) -> AsyncIterator
             metrics=metrics,
             db=db,
             signals=signals,
+            buckets=_buckets(settings, link, clock, metrics),
+            secret=secret,
             signer=signer,
             storage=storage,
             pool=pool,
@@ -105,16 +123,46 @@ async def open_database(settings: Settings, *, role: str, connections: int) -> D
     )
 
 
+async def _prepare(tx: Tx, tiers: Mapping[str, Limits], now: float) -> None:
+    """The local account, and everybody's cap and weight as the tiers have them now."""
+    await accounts.ensure(tx, LOCAL, now)
+    await apply_tiers(tx, tiers)
+
+
 @asynccontextmanager
-async def open_signals(settings: Settings, metrics: Metrics) -> AsyncIterator[Signals]:
-    """Within the process, or over Redis; that need not be there yet."""
+async def open_link(settings: Settings, metrics: Metrics) -> AsyncIterator["RedisLink | None"]:
+    """The way to Redis, which need not be there yet; None where there is none."""
     if settings.redis_url is None:
-        yield MemorySignals()
+        yield None
         return
     from comfy_api_service.redis_link.link import RedisLink  # noqa: PLC0415 - takes a third of a second
-    from comfy_api_service.signals.redis import RedisSignals  # noqa: PLC0415
 
     link = RedisLink(address.parse(settings.redis_url), metrics)
+    try:
+        yield link
+    finally:
+        await link.close()
+
+
+def _buckets(settings: Settings, link: "RedisLink | None", clock: Clock, metrics: Metrics) -> Buckets | None:
+    """None: nobody is held back."""
+    if not settings.limited:
+        return None
+    if link is None:
+        return MemoryBuckets(clock)
+    from comfy_api_service.limits.redis import RedisBuckets  # noqa: PLC0415
+
+    return RedisBuckets(link, metrics)
+
+
+@asynccontextmanager
+async def open_signals(link: "RedisLink | None", metrics: Metrics) -> AsyncIterator[Signals]:
+    """Within the process, or over Redis."""
+    if link is None:
+        yield MemorySignals()
+        return
+    from comfy_api_service.signals.redis import RedisSignals  # noqa: PLC0415
+
     signals = RedisSignals(link, metrics)
     task = asyncio.create_task(forever("signals", signals.run), name="signals")
     try:
@@ -122,7 +170,6 @@ async def open_signals(settings: Settings, metrics: Metrics) -> AsyncIterator[Si
     finally:
         await signals.flush()
         await stop(task)
-        await link.close()
 
 
 @asynccontextmanager
@@ -133,6 +180,34 @@ async def backends(settings: Settings) -> AsyncIterator[Backends]:
     try:
         yield Backends(db, SystemClock(), node_id=settings.node_id)
     finally:
+        await db.close()
+
+
+@dataclass(frozen=True, slots=True)
+class People:
+    """Accounts and their keys."""
+
+    users: Users
+    keys: Keys
+
+
+@asynccontextmanager
+async def people(settings: Settings) -> AsyncIterator[People]:
+    """The operator's hold on accounts, beside whatever runs, which sees a change when it looks next. Raises as
+    `parts` does.
+    """
+    await migrate(settings)
+    clock, tiers = SystemClock(), settings.tiers
+    db = await open_database(settings, role="shell", connections=SHELL_CONNECTIONS)
+    passwords = Passwords()
+    try:
+        tokens = AccessTokens(secrets.token_bytes(32), 1.0, clock)  # nobody is let in here
+        access = Access(db, clock, tokens, tiers=tiers, enabled=False, limited=False)
+        yield People(
+            Users(db, clock, access, passwords, MemorySignals(), tiers=tiers), Keys(db, clock, access)
+        )
+    finally:
+        passwords.close()
         await db.close()
 
 

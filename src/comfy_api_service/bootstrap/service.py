@@ -11,6 +11,8 @@ from typing import Any
 
 from comfy_api_service import __version__
 from comfy_api_service.api.app import Api, build_app
+from comfy_api_service.api.client_address import Trusted
+from comfy_api_service.api.host_names import HostNames
 from comfy_api_service.api.options import ApiOptions
 from comfy_api_service.api.services import ApiServices
 from comfy_api_service.bootstrap import folder
@@ -24,13 +26,23 @@ from comfy_api_service.domain.compilation import Compiled, compile_generation
 from comfy_api_service.domain.ids import new_worker_id
 from comfy_api_service.domain.params import generation_from
 from comfy_api_service.media.pipeline import Intake
+from comfy_api_service.services.access import Access
+from comfy_api_service.services.backends import Backends
 from comfy_api_service.services.batches import Batches
 from comfy_api_service.services.forever import forever
 from comfy_api_service.services.health import Health
+from comfy_api_service.services.keys import Keys
+from comfy_api_service.services.logins import Logins
 from comfy_api_service.services.models import Models
+from comfy_api_service.services.overview import Overview
+from comfy_api_service.services.passwords import Passwords
 from comfy_api_service.services.pool import Pool
 from comfy_api_service.services.results import Results
 from comfy_api_service.services.submit import Submitter
+from comfy_api_service.services.throttle import Throttle
+from comfy_api_service.services.tokens import AccessTokens
+from comfy_api_service.services.usage import Usages
+from comfy_api_service.services.users import Users
 from comfy_api_service.services.watch import Watcher
 from comfy_api_service.settings import Settings
 from comfy_api_service.storage.local import LocalStorage
@@ -182,7 +194,31 @@ async def _api(on: Parts, driving: Worker | None, stack: contextlib.AsyncExitSta
         default_model=settings.default_model,
     )
     watcher = Watcher(db, on.jobs, signals)
+    tokens = AccessTokens(on.secret, settings.access_token_expire_minutes * 60, clock)
+    tiers = settings.tiers
+    access = Access(db, clock, tokens, tiers=tiers, enabled=settings.auth_enabled, limited=settings.limited)
+    passwords = Passwords()
+    stack.callback(passwords.close)
     services = ApiServices(
+        access=access,
+        throttle=Throttle(on.buckets),
+        logins=Logins(
+            db,
+            clock,
+            access,
+            passwords,
+            tokens,
+            on.metrics,
+            tiers=tiers,
+            open_to_all=settings.registration_enabled,
+            access_seconds=settings.access_token_expire_minutes * 60,
+            session_seconds=settings.refresh_token_expire_days * 86_400,
+        ),
+        keys=Keys(db, clock, access),
+        users=Users(db, clock, access, passwords, signals, tiers=tiers),
+        usages=Usages(db, clock),
+        backends=Backends(db, clock, node_id=settings.node_id),
+        overview=Overview(db, on.jobs, clock),
         submitter=submitter,
         jobs=on.jobs,
         results=Results(
@@ -211,6 +247,9 @@ async def _api(on: Parts, driving: Worker | None, stack: contextlib.AsyncExitSta
     )
     await on.pool.refresh()
     _run(stack, "watcher", watcher.run)
+    if access.enabled:
+        _run(stack, "access", access.run)
+        stack.push_async_callback(access.note_uses)
     _run(stack, "pool", on.pool.run)
     return Service(
         build_app(services, _api_options(settings)), services, on.pool, db, settings.shutdown_grace, driving
@@ -244,7 +283,7 @@ async def _worker(
             clock,
             metrics,
             worker_id=worker_id,
-            retention=LOCAL.retention,
+            retention=LOCAL.limits.retention,
             timeout=settings.parked_timeout,
         )
     driving = Worker(
@@ -265,7 +304,7 @@ async def _worker(
             reporter,
             clock,
             parking=parking,
-            retention=LOCAL.retention,
+            retention=LOCAL.limits.retention,
             job_timeout=settings.job_timeout,
         ),
         carrier=carrier,
@@ -312,5 +351,8 @@ def _api_options(settings: Settings) -> ApiOptions:
         cors_origins=settings.cors_origins,
         cors_methods=settings.cors_methods,
         cors_headers=settings.cors_headers,
+        trusted=Trusted.read(settings.trusted_proxies),
+        allowed_hosts=HostNames.read(settings.allowed_hosts),
+        hsts_max_age=settings.hsts_max_age,
         metrics_token=None if settings.metrics_token is None else settings.metrics_token.get_secret_value(),
     )

@@ -1,6 +1,7 @@
 """`api`: the HTTP API by itself, in one process or several, over a database that workers share with it."""
 
 import socket
+import ssl
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,6 +12,7 @@ from comfy_api_service.cli import listening
 from comfy_api_service.cli.configuration import effective, needs_server
 from comfy_api_service.cli.options import Host, Insecure, LogFormat, LogLevel, Port
 from comfy_api_service.cli.output import examples, stdout
+from comfy_api_service.cli.tls import tls_of
 
 if TYPE_CHECKING:
     from comfy_api_service.settings import Settings
@@ -45,16 +47,17 @@ def api(
     settings = effective(host=host, port=port, data_dir=data_dir, log_format=log_format, log_level=log_level)
     needs_server(settings)
     listening.refuse_exposure(settings.host, auth_enabled=settings.auth_enabled, insecure=insecure)
+    tls = tls_of(settings)
     from comfy_api_service.cli.loop import run_fast  # noqa: PLC0415 - loads uvloop
 
     if shared:
         sockets = [socket.socket(fileno=number) for number in shared]
-        run_fast(_serve(settings, sockets, child=True))
+        run_fast(_serve(settings, sockets, tls, child=True))
         return
     sockets = listening.listen(settings.host, settings.port)
     try:
         if workers == 1:
-            run_fast(_serve(settings, sockets, child=False))
+            run_fast(_serve(settings, sockets, tls, child=False))
         else:
             from comfy_api_service.cli.processes import keep_running  # noqa: PLC0415
 
@@ -64,23 +67,31 @@ def api(
         listening.close(sockets)
 
 
-async def _serve(settings: "Settings", sockets: list[socket.socket], *, child: bool) -> None:
+async def _serve(
+    settings: "Settings", sockets: list[socket.socket], tls: ssl.SSLContext | None, *, child: bool
+) -> None:
     from comfy_api_service.cli import server  # noqa: PLC0415 - loads the web server
     from comfy_api_service.cli.processes import parent_left  # noqa: PLC0415
 
-    url = listening.url_of(settings.host, listening.port_of(sockets))
+    url = _url(settings, sockets)
     await server.serve(
         settings,
         sockets,
         url=url,
         listening=(lambda: None) if child else (lambda: announce(settings, sockets, 1)),
         role="api",
+        tls=tls,
         stop_too=parent_left if child else None,
     )
 
 
+def _url(settings: "Settings", sockets: list[socket.socket]) -> str:
+    tls = settings.tls_cert_file is not None
+    return listening.url_of(settings.host, listening.port_of(sockets), tls=tls)
+
+
 def announce(settings: "Settings", sockets: list[socket.socket], workers: int) -> None:
-    url = listening.url_of(settings.host, listening.port_of(sockets))
+    url = _url(settings, sockets)
     console = stdout()
     console.print(f"[bold]comfy-api-service[/bold] listens on [link={url}]{url}[/link]")
     console.print(f"  documentation  [link={url}/docs]{url}/docs[/link]")

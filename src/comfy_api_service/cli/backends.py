@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from comfy_api_service.cli.configuration import effective
-from comfy_api_service.cli.doctor.shown import without_password
 from comfy_api_service.cli.faults import Fault
 from comfy_api_service.cli.options import AsJson
 from comfy_api_service.cli.output import as_json_text, examples, run, say, stdout
+from comfy_api_service.domain.principal import SHELL
+from comfy_api_service.domain.urls import without_password
 
 if TYPE_CHECKING:
     from comfy_api_service.domain.backend import Backend
@@ -65,21 +66,21 @@ def add(
 ) -> None:
     """Put a ComfyUI server on the list; a worker that can reach it takes it within a second or two."""
     (checked,) = effective(comfyui_url=(url,)).comfyui_url
-    backend = _with(data_dir, lambda backends: backends.add(checked))
+    backend = _with(data_dir, lambda backends: backends.add(checked, SHELL))
     stdout().print(f"{backend.name} is on the list", markup=False)
 
 
 @app.command(epilog=examples("comfy-api backends drain comfyui-2"))
 def drain(name: Name, data_dir: DataDir = None) -> None:
     """Give a ComfyUI server no more work; what it has ends there."""
-    _with(data_dir, lambda backends: backends.set_draining(name, True))
+    _with(data_dir, lambda backends: backends.set_draining(name, True, SHELL))
     stdout().print(f"{name} gets no more work", markup=False)
 
 
 @app.command(epilog=examples("comfy-api backends resume comfyui-2"))
 def resume(name: Name, data_dir: DataDir = None) -> None:
     """Give a drained ComfyUI server work again."""
-    _with(data_dir, lambda backends: backends.set_draining(name, False))
+    _with(data_dir, lambda backends: backends.set_draining(name, False, SHELL))
     stdout().print(f"{name} gets work", markup=False)
 
 
@@ -89,7 +90,7 @@ def remove(name: Name, data_dir: DataDir = None) -> None:
 
     A worker whose settings name it puts it back when it starts again.
     """
-    _with(data_dir, lambda backends: backends.remove(name))
+    _with(data_dir, lambda backends: backends.remove(name, SHELL))
     stdout().print(f"{name} is off the list", markup=False)
 
 

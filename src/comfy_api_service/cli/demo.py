@@ -77,7 +77,9 @@ async def _demo(settings: "Settings", sockets: list[socket.socket], order: tuple
     url = listening.url_of(HOST, listening.port_of(sockets))
     async with Simulator(SimulatorSettings()) as simulator:
         await server.serve(
-            settings.model_copy(update={"comfyui_url": (simulator.url,), "database_url": None}),
+            settings.model_copy(
+                update={"comfyui_url": (simulator.url,), "database_url": None, "allowed_hosts": ()}
+            ),
             sockets,
             url=url,
             listening=partial(_announce, url, simulator.url),

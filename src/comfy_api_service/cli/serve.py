@@ -8,7 +8,6 @@ import typer
 
 from comfy_api_service.cli import listening
 from comfy_api_service.cli.configuration import effective
-from comfy_api_service.cli.doctor.shown import without_password
 from comfy_api_service.cli.options import (
     ComfyuiArgs,
     ComfyuiDir,
@@ -21,6 +20,8 @@ from comfy_api_service.cli.options import (
 )
 from comfy_api_service.cli.output import examples, stdout
 from comfy_api_service.cli.supervisor import local_comfyui, supervised
+from comfy_api_service.cli.tls import tls_of
+from comfy_api_service.domain.urls import without_password
 
 if TYPE_CHECKING:
     from comfy_api_service.settings import Settings
@@ -77,12 +78,13 @@ def serve(
 async def _serve(settings: "Settings", python: str | None, arguments: str) -> None:
     from comfy_api_service.cli import server  # noqa: PLC0415 - loads the web server
 
+    tls = tls_of(settings)
     sockets = listening.listen(settings.host, settings.port)
-    url = listening.url_of(settings.host, listening.port_of(sockets))
+    url = listening.url_of(settings.host, listening.port_of(sockets), tls=tls is not None)
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(listening.close, sockets)
         settings = await with_comfyui_dir(settings, python, arguments, stack)
-        await server.serve(settings, sockets, url=url, listening=lambda: announce(url, settings))
+        await server.serve(settings, sockets, url=url, listening=lambda: announce(url, settings), tls=tls)
 
 
 async def with_comfyui_dir(

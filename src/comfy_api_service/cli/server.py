@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import socket
 import sqlite3
+import ssl
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -67,10 +68,11 @@ async def serve(
     listening: Callable[[], None],
     beside: Beside | None = None,
     role: Role = "service",
+    tls: ssl.SSLContext | None = None,
     stop_too: Callable[[], Coroutine[Any, Any, None]] | None = None,
 ) -> None:
     """Serve until a stop signal, or until `stop_too` returns, then drain. `listening` is called once requests are
-    answered.
+    answered; with `tls` by https alone.
 
     `beside` runs along; a fault of it stops the service and is raised here. Raises `Fault` for what a start
     can meet.
@@ -78,7 +80,7 @@ async def serve(
     raise_file_limit()
     async with StopSignals() as stop:
         stopped = asyncio.create_task(_first(stop.wait, stop_too) if stop_too else stop.wait())
-        work = asyncio.create_task(_serve(settings, sockets, stopped, url, listening, beside, role))
+        work = asyncio.create_task(_serve(settings, sockets, stopped, url, listening, beside, role, tls))
         try:
             await asyncio.wait({work, stopped}, return_when=asyncio.FIRST_COMPLETED)
             await work
@@ -105,12 +107,13 @@ async def _serve(
     listening: Callable[[], None],
     beside: Beside | None,
     role: Role,
+    tls: ssl.SSLContext | None = None,
 ) -> None:
     async with _started(settings, role) as service:
         if stopped.done():
             return
         settle_memory()
-        server = _Server(_config(service))
+        server = _Server(_config(service, tls))
         cutting = asyncio.create_task(Stalled(server.server_state.connections).run())
         serving = asyncio.create_task(server.serve(sockets))
         ready = asyncio.create_task(server.listening.wait())
@@ -207,13 +210,15 @@ def logs_as_json(choice: str) -> bool:
     return choice == "json" or (choice == "auto" and not sys.stderr.isatty())
 
 
-def _config(service: "Service") -> uvicorn.Config:
+def _config(service: "Service", tls: ssl.SSLContext | None = None) -> uvicorn.Config:
     return uvicorn.Config(
         service.app,
         http=JoiningProtocol,
         ws=WEBSOCKETS,
         ws_per_message_deflate=False,
         ws_max_size=LONGEST_MESSAGE,
+        ssl_context_factory=None if tls is None else (lambda *_: tls),
+        proxy_headers=False,  # `api/client_address.py` has the one rule for them
         lifespan="off",
         access_log=False,
         log_config=None,

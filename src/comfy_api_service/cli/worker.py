@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from comfy_api_service.cli.configuration import effective, needs_server
-from comfy_api_service.cli.doctor.shown import without_password
 from comfy_api_service.cli.options import ComfyuiArgs, ComfyuiDir, ComfyuiPython, LogFormat, LogLevel
 from comfy_api_service.cli.output import examples, say, stdout
 from comfy_api_service.cli.serve import with_comfyui_dir
+from comfy_api_service.domain.urls import without_password
 
 if TYPE_CHECKING:
     from comfy_api_service.settings import Settings

@@ -96,7 +96,7 @@ async def end(tx: Tx, job: Row, ending: Ending, parts: Sequence[Part], *, now: f
                 "results": dumps(ending.values),
                 "cache": ending.cache,
                 "seconds": ending.backend_seconds,
-                "expires": ending.expires_at,
+                "expires": _expiry(job, ending, now),
             },
         ),
         *parts,
@@ -108,6 +108,13 @@ async def end(tx: Tx, job: Row, ending: Ending, parts: Sequence[Part], *, now: f
         raise LookupError("the end of a job without a row")
     ended = job_from(row, ending.artifacts)
     return Change(job["account_id"], job["attempt"], job["queued_at"], events, ended)
+
+
+def _expiry(job: Row, ending: Ending, now: float) -> float | None:
+    """The job's own retention, as its account had it at the submission, goes before the worker's."""
+    if ending.expires_at is None or job["retention"] is None:
+        return ending.expires_at
+    return now + float(job["retention"])
 
 
 def _events(job: Row, ending: Ending, now: float) -> tuple[Event, ...]:

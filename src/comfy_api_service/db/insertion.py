@@ -1,13 +1,14 @@
 """A group of new jobs in one transaction: what is decided about each, and the rows of those that enter.
 
-In order of arrival: idempotency keys and identical requests first, then the limit on waiting jobs.
+In order of arrival: idempotency keys and identical requests first, then the limits on waiting jobs, the account's
+own and that of all, and its images of the day.
 """
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from comfy_api_service.db import keys, lanes
+from comfy_api_service.db.allowances import QuotaSpent, WaitingFull, allowances
 from comfy_api_service.db.base import Part, Tx, dumps, packed
 from comfy_api_service.db.counters import OPEN_SECONDS, open_seconds
 from comfy_api_service.db.records import output_document
@@ -15,6 +16,7 @@ from comfy_api_service.db.requirements import ensure_requirements
 from comfy_api_service.domain.events import EventType
 from comfy_api_service.domain.job import State, Status
 from comfy_api_service.domain.submission import NewJob
+from comfy_api_service.domain.times import utc_day
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,7 @@ class QueueFull:
     waiting: int
 
 
-Outcome = Written | Replay | KeyReused | QueueFull
+Outcome = Written | Replay | KeyReused | QueueFull | WaitingFull | QuotaSpent
 
 
 async def insert(
@@ -75,18 +77,20 @@ async def insert(
     known = await keys.look_up(tx, group)
     open_ones = [job for job in group if _by_key(job, known.used) is None]
     ground = await _ground(tx, open_ones, known_needs)
+    allowed = await allowances(tx, open_ones, ground.held)
     requests = await _known_requests(tx, open_ones)
     waiting = 0 if far_from_limit or not open_ones else await _count_waiting(tx)
     used = dict(known.used)
     outcomes: list[Outcome | None] = []
     fresh: list[NewJob] = []
     for job in group:
-        outcome = _by_key(job, used) or _by_request(job, requests)
+        outcome = _by_key(job, used) or _by_request(job, requests) or allowed.refusal(job)
         if outcome is None and waiting >= queue_limit:
             outcome = QueueFull(waiting)
         outcomes.append(outcome)
         if outcome is None:
             waiting += 1
+            allowed.admitted(job)
             fresh.append(job)
             requests[job.account_id, job.fingerprint] = job.id
             if job.idempotency_key is not None:
@@ -284,11 +288,6 @@ def _reserved(jobs: Sequence[NewJob]) -> tuple[Part, Part]:
     )  # fmt: skip
 
 
-def utc_day(at: float) -> str:
-    """The UTC day of a moment, `YYYY-MM-DD`: the day a submission is counted on."""
-    return datetime.fromtimestamp(at, UTC).date().isoformat()
-
-
 def _job_row(job: NewJob, place: Written) -> dict[str, object]:
     options = job.options
     return {
@@ -313,15 +312,16 @@ def _job_row(job: NewJob, place: Written) -> dict[str, object]:
         "batch_index": job.batch_index,
         "at": job.queued_at,
         "deadline": None if options.deadline is None else job.queued_at + options.deadline,
+        "retention": job.limits.retention,
     }
 
 
 _INSERT_JOB = """INSERT INTO jobs (id, account_id, state, seq, max_attempts, priority, requirement_id, cost, ordinal,
   ordinal_cost, images, timing_key, params, labels, output, graph, fingerprint, webhook_url, batch_id, batch_index,
-  queued_at, deadline_at)
+  queued_at, deadline_at, retention)
 VALUES (:id, :account, :state, 1, :max_attempts, :priority, :requirement, :cost, :ordinal,
   :ordinal_cost, :images, :timing_key, :params, :labels, :output, :graph, :print, :webhook, :batch, :batch_index,
-  :at, :deadline)"""
+  :at, :deadline, :retention)"""
 
 _INSERT_EVENT = (
     "INSERT INTO events (job_id, seq, type, status, at, data) VALUES (:job, 1, :type, :status, :at, '{}')"

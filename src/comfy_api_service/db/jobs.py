@@ -47,7 +47,7 @@ async def get(tx: Reader, account_id: str, job_id: str) -> Job | None:
     )
     if row is None:
         return None
-    return (await _with_artifacts(tx, [row]))[0]
+    return (await with_artifacts(tx, [row]))[0]
 
 
 async def many(tx: Reader, account_id: str, job_ids: Sequence[str]) -> dict[str, Job]:
@@ -56,7 +56,7 @@ async def many(tx: Reader, account_id: str, job_ids: Sequence[str]) -> dict[str,
         f"SELECT {JOB_COLUMNS} FROM jobs j WHERE {tx.dialect.among('j.id', 'ids')} AND {OWNED}",
         {"ids": dumps(list(job_ids)), "account": account_id},
     )
-    return {job.id: job for job in await _with_artifacts(tx, rows)}
+    return {job.id: job for job in await with_artifacts(tx, rows)}
 
 
 async def page(
@@ -88,7 +88,7 @@ async def page(
         f"SELECT {JOB_COLUMNS} FROM jobs j WHERE {' AND '.join(where)} ORDER BY j.id DESC LIMIT :limit",
         params,
     )
-    return await _with_artifacts(tx, rows)
+    return await with_artifacts(tx, rows)
 
 
 async def _of_statuses(
@@ -116,11 +116,12 @@ async def of_batch(tx: Reader, account_id: str, batch_id: str) -> list[tuple[int
             WHERE j.batch_id = :batch AND {OWNED} ORDER BY j.batch_index""",
         {"batch": batch_id, "account": account_id},
     )
-    jobs = await _with_artifacts(tx, rows)
+    jobs = await with_artifacts(tx, rows)
     return [(row["batch_index"], job) for row, job in zip(rows, jobs, strict=True)]
 
 
-async def _with_artifacts(tx: Reader, rows: Sequence[Row]) -> list[Job]:
+async def with_artifacts(tx: Reader, rows: Sequence[Row]) -> list[Job]:
+    """Jobs of rows of `JOB_COLUMNS`, in their order."""
     done = [row["id"] for row in rows if row["state"] == "succeeded"]
     found = (
         await tx.all(

@@ -115,6 +115,28 @@ async def released(tx: Tx, lane: Held) -> float:
     return edge.enter(lane.vtime, edge.tags)
 
 
+async def set_limits(tx: Tx, account_id: str, *, cap: int, weight: float) -> None:
+    """A lane's cap and weight from now on. One that was at its cap and has room now enters anew."""
+    row = await tx.one(
+        f"SELECT l.account_id, {COLUMNS} FROM lanes l WHERE l.account_id = :account"
+        + tx.dialect.locking("l"),
+        {"account": account_id},
+    )
+    if row is None:
+        raise LookupError("an account without a lane")
+    lane = Held.from_row(row)
+    enters = lane.enters_when_released and lane.running < cap
+    await tx.run(
+        "UPDATE lanes SET cap = :cap, weight = :weight, vtime = :vtime WHERE account_id = :account",
+        {
+            "account": account_id,
+            "cap": cap,
+            "weight": weight,
+            "vtime": await released(tx, lane) if enters else lane.vtime,
+        },
+    )
+
+
 _SERVABLE: Final = f"""EXISTS (
   SELECT 1 FROM lane_needs n JOIN capabilities c ON c.requirement_id = n.requirement_id
     JOIN backends b ON b.inventory_hash = c.inventory_hash

@@ -57,7 +57,74 @@ accounts = Table(
     _text("role", default="user"),
     _time("created_at"),
     _time("disabled_at", null=True),
+    _text("email", null=True),  # small letters, as the username
+    _text("username", null=True),
+    _text("password_hash", null=True),
+    _text("overrides", null=True),  # of the tier's limits
 )
+Index("ix_accounts_email", accounts.c.email, unique=True)
+Index("ix_accounts_username", accounts.c.username, unique=True)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", TEXT, primary_key=True),
+    Column("account_id", TEXT, ForeignKey("accounts.id"), nullable=False),
+    _text("name"),
+    _text("digest"),
+    _text("scopes"),
+    _time("created_at"),
+    _time("expires_at", null=True),
+    _time("used_at", null=True),
+    _time("revoked_at", null=True),
+)
+Index(None, api_keys.c.account_id)
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("id", TEXT, primary_key=True),
+    Column("account_id", TEXT, ForeignKey("accounts.id"), nullable=False),
+    _time("created_at"),
+    _time("expires_at"),
+    _time("revoked_at", null=True),
+)
+Index(None, sessions.c.account_id)
+Index(None, sessions.c.expires_at)
+
+refresh_tokens = Table(
+    "refresh_tokens",
+    metadata,
+    Column("digest", TEXT, primary_key=True),
+    Column("session_id", TEXT, ForeignKey("sessions.id", ondelete="CASCADE"), nullable=False),
+    _time("created_at"),
+    _time("used_at", null=True),
+)
+Index(None, refresh_tokens.c.session_id)
+
+tickets = Table(
+    "tickets",
+    metadata,
+    Column("digest", TEXT, primary_key=True),
+    _text("credential_kind"),
+    _text("credential_id"),
+    _time("expires_at"),
+)
+Index(None, tickets.c.expires_at)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    _time("at"),
+    _text("action"),
+    _text("actor_id", null=True),
+    _text("target", null=True),
+    _text("address", null=True),
+    _text("request_id", null=True),
+    _text("data"),
+)
+Index(None, audit.c.at)
 
 lanes = Table(
     "lanes",
@@ -151,6 +218,7 @@ jobs = Table(
     _text("results", null=True),
     _text("cache", null=True),
     Column("generation_time", Double, nullable=True),
+    Column("retention", Double, nullable=True),
 )
 _READY = text("state = 'ready'")
 _OPEN = text("state IN ('dispatched', 'executing', 'storing')")
@@ -166,6 +234,8 @@ _DONE = text("finished_at IS NOT NULL")
 Index("ix_jobs_finished", jobs.c.finished_at, sqlite_where=_DONE, postgresql_where=_DONE)
 _UNSUCCESSFUL = text("state IN ('failed', 'canceled')")
 Index("ix_jobs_unsuccessful", jobs.c.account_id, jobs.c.state, jobs.c.id,
+      sqlite_where=_UNSUCCESSFUL, postgresql_where=_UNSUCCESSFUL)  # fmt: skip
+Index("ix_jobs_unsuccessful_of_all", jobs.c.state, jobs.c.id,
       sqlite_where=_UNSUCCESSFUL, postgresql_where=_UNSUCCESSFUL)  # fmt: skip
 _OLDEST = text("state = 'ready'")
 Index("ix_jobs_oldest", jobs.c.queued_at, sqlite_where=_OLDEST, postgresql_where=_OLDEST)
@@ -274,6 +344,7 @@ usage_days = Table(
     _real("gpu_seconds"),
     PrimaryKeyConstraint("account_id", "day"),
 )
+Index("ix_usage_days_day", usage_days.c.day, usage_days.c.account_id)
 
 idempotency_keys = Table(
     "idempotency_keys",

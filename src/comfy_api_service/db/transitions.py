@@ -40,7 +40,7 @@ class Fence:
 
 
 _COLUMNS: Final = """j.id, j.account_id, j.state, j.seq, j.attempt, j.executed, j.max_attempts, j.backends_killed,
-  j.out_of_memory, j.cost, j.images, j.requirement_id, j.deadline_at, j.cancel_requested_at, j.queued_at"""
+  j.out_of_memory, j.cost, j.images, j.requirement_id, j.deadline_at, j.cancel_requested_at, j.queued_at, j.retention"""
 _LANE: Final = "JOIN lanes l ON l.account_id = j.account_id LEFT JOIN ledger g ON g.job_id = j.id"
 _HELD: Final = f"{_COLUMNS}, {lanes.COLUMNS}, g.day, g.reserved, g.settled_at"
 _MINE: Final = """JOIN attempts a ON a.job_id = j.id AND a.number = j.attempt

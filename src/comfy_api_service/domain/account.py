@@ -1,22 +1,27 @@
 """Who owns jobs. While authentication is off there is one local account, without limits."""
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Final
 
 from comfy_api_service.domain.ids import LOCAL_ACCOUNT
+from comfy_api_service.domain.tiers import UNLIMITED, Limits
+
+
+class Role(StrEnum):
+    USER = "user"
+    ADMIN = "admin"
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """A caller. `link_ttl` and `retention` are seconds; `weight` is the share in fair queueing."""
+    """A caller, with what holds for it now."""
 
     id: str
     name: str
     tier: str
-    role: str = "user"
-    weight: float = 1.0
-    link_ttl: float = 7 * 86400.0
-    retention: float = 90 * 86400.0
+    role: Role = Role.USER
+    limits: Limits = UNLIMITED
 
 
-LOCAL: Final = Account(id=LOCAL_ACCOUNT, name="local", tier="local", role="admin")
+LOCAL: Final = Account(id=LOCAL_ACCOUNT, name="local", tier="local", role=Role.ADMIN)

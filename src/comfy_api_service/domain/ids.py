@@ -9,6 +9,7 @@ import uuid_utils
 CROCKFORD: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 JOB_ID: Final = re.compile(r"job_[0-9A-HJKMNP-TV-Z]{26}")
 BATCH_ID: Final = re.compile(r"batch_[0-9A-HJKMNP-TV-Z]{26}")
+ACCOUNT_ID: Final = re.compile(r"acc_(?:local|[0-9A-HJKMNP-TV-Z]{26})")
 
 LOCAL_ACCOUNT: Final = "acc_local"
 """The one account that owns everything while authentication is off."""
@@ -47,3 +48,11 @@ def new_prompt_id() -> str:
 def new_client_id() -> str:
     """The id of one session with one backend; random, never shared by two living processes."""
     return uuid.uuid4().hex
+
+
+def new_account_id() -> str:
+    return f"acc_{_sortable()}"
+
+
+def new_session_id() -> str:
+    return f"ses_{_sortable()}"

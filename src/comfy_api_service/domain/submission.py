@@ -7,6 +7,7 @@ from typing import Any
 from comfy_api_service.domain.generation import GenerationRequest
 from comfy_api_service.domain.graph import Graph, Requirement
 from comfy_api_service.domain.job import OutputOptions, Status
+from comfy_api_service.domain.tiers import UNLIMITED, Limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,8 @@ class NewJob:
     idempotency_key: str | None = None
     batch_id: str | None = None
     batch_index: int | None = None
+    limits: Limits = UNLIMITED
+    """What holds for the account at the submission."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,3 +25,18 @@ def seconds_of(text: str) -> float:
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     return (moment - datetime(1970, 1, 1, tzinfo=UTC)) / timedelta(seconds=1)
+
+
+@lru_cache(maxsize=8)
+def _day(number: int) -> str:
+    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(days=number)).date().isoformat()
+
+
+def utc_day(at: float) -> str:
+    """The UTC day of a moment, `YYYY-MM-DD`: the day a submission is counted on."""
+    return _day(int(at // 86_400))
+
+
+def next_utc_day(at: float) -> float:
+    """When the day after begins, in seconds since the epoch."""
+    return (at // 86_400 + 1) * 86_400.0

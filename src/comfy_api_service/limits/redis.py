@@ -1,6 +1,8 @@
 """Token buckets that all processes share, in Redis; while it is away, each process has its own."""
 
+import asyncio
 import hashlib
+from collections.abc import Sequence
 from typing import Final
 
 from comfy_api_service.domain.clock import Clock, SystemClock
@@ -49,10 +51,64 @@ class RedisBuckets:
         self._metrics = metrics
         self._clock = clock
         self._own = MemoryBuckets(clock or SystemClock())
+        self._together: dict[Charge, list[asyncio.Future[Decision]]] = {}
+        self._asking: set[asyncio.Task[None]] = set()
 
     async def take(self, *charges: Charge, units: int = 1) -> Decision:
-        """Never later than 250 ms, twice that if the server has forgotten the script."""
+        """Never later than 250 ms, twice that if the server has forgotten the script.
+
+        Single tokens of one bucket that are asked for in the same round of the loop are asked for together.
+        """
+        if len(charges) == 1 and units == 1 and charges[0].tokens:
+            return await self._take_with_others(charges[0])
         keys = keys_of(charges, units)
+        found = await self._ask(keys, charges, units)
+        return self._fallback(keys, charges, units) if found is None else decide(charges, *found)
+
+    async def _take_with_others(self, charge: Charge) -> Decision:
+        loop = asyncio.get_running_loop()
+        mine: asyncio.Future[Decision] = loop.create_future()
+        others = self._together.get(charge)
+        if others is None:
+            self._together[charge] = [mine]
+            loop.call_soon(self._begin, charge)
+        else:
+            others.append(mine)
+        return await mine
+
+    def _begin(self, charge: Charge) -> None:
+        task = asyncio.create_task(self._answer(charge, self._together.pop(charge)))
+        self._asking.add(task)
+        task.add_done_callback(self._asking.discard)
+
+    async def _answer(self, charge: Charge, waiting: Sequence[asyncio.Future[Decision]]) -> None:
+        """In order of arrival: each is told what the bucket held after it."""
+        keys = [charge.bucket.key]
+        try:
+            found = await self._ask(keys, (charge,), len(waiting))
+        except Exception as fault:  # noqa: BLE001 - it belongs to those who wait
+            for one in waiting:
+                if not one.done():
+                    one.set_exception(fault)
+            return
+        for number, one in enumerate(waiting):
+            if found is None:
+                decision = self._fallback(keys, (charge,), 1)
+            else:
+                granted, (backlog,) = found
+                later = max(granted - 1 - number, 0) * charge.tokens * charge.bucket.interval
+                decision = decide((charge,), int(number < granted), (backlog - later,))
+            if not one.done():
+                one.set_result(decision)
+
+    def _fallback(self, keys: Sequence[str], charges: Sequence[Charge], units: int) -> Decision:
+        self._metrics.redis_fallbacks.labels("buckets").inc()
+        return self._own.take_now(keys, charges, units)
+
+    async def _ask(
+        self, keys: Sequence[str], charges: Sequence[Charge], units: int
+    ) -> tuple[int, list[int]] | None:
+        """Units that were granted, and the backlogs after them; None while Redis is away."""
         now = "" if self._clock is None else int(self._clock.monotonic() * MICROSECONDS)
         numbers = [
             n for charge in charges for n in (charge.bucket.interval, charge.bucket.capacity, charge.tokens)
@@ -63,9 +119,5 @@ class RedisBuckets:
             if reply == Refusal("NOSCRIPT"):
                 (reply,) = await self._link.ask("buckets", ("EVAL", SCRIPT, *rest))
         except RedisAway:
-            reply = None
-        if not isinstance(reply, list):
-            self._metrics.redis_fallbacks.labels("buckets").inc()
-            return self._own.take_now(keys, charges, units)
-        granted, *backlogs = reply
-        return decide(charges, granted, backlogs)
+            return None
+        return (reply[0], reply[1:]) if isinstance(reply, list) else None

@@ -85,7 +85,7 @@ class Jobs:
 
     def links(self, account: Account, job: Job) -> tuple[Link, ...]:
         """Signed links of the artifacts; they end with the tier's time, or with the artifacts."""
-        expires_at = self._clock.now() + account.link_ttl
+        expires_at = self._clock.now() + account.limits.link_ttl
         return tuple(
             Link(
                 self._storage.link(

@@ -73,7 +73,7 @@ class Results:
     async def link(self, account: Account, job_id: str, *, index: int) -> Link:
         """A signed link to the artifact with this index."""
         artifact = await self._artifact(account, job_id, index)
-        expires_at = self._clock.now() + account.link_ttl
+        expires_at = self._clock.now() + account.limits.link_ttl
         name = artifact.key.rpartition("/")[2]
         url = self._storage.link(
             artifact.key, expires_at=expires_at, media_type=artifact.media_type, filename=name

@@ -4,6 +4,7 @@ import hashlib
 import secrets
 from collections.abc import Callable
 
+from comfy_api_service.db.allowances import QuotaSpent, WaitingFull
 from comfy_api_service.db.base import Database
 from comfy_api_service.db.insertion import KeyReused, QueueFull, Replay, Written
 from comfy_api_service.db.submissions import Submissions
@@ -16,6 +17,7 @@ from comfy_api_service.domain.ids import new_job_id
 from comfy_api_service.domain.job import TERMINAL, Status
 from comfy_api_service.domain.params import generation_from
 from comfy_api_service.domain.submission import Accepted, JobOptions, NewJob, Order
+from comfy_api_service.domain.times import iso, next_utc_day
 from comfy_api_service.services.estimates import place, price
 from comfy_api_service.services.jobs import Jobs
 from comfy_api_service.services.pool import Pool
@@ -53,7 +55,7 @@ class Submitter:
         """Durable when it returns.
 
         Raises `Refused` (MODEL_NOT_FOUND, NODE_NOT_AVAILABLE, IDEMPOTENCY_KEY_REUSED) and `ServiceError`
-        (QUEUE_LIMIT_EXCEEDED with Retry-After); then nothing was queued.
+        (QUEUE_LIMIT_EXCEEDED, QUOTA_EXCEEDED, with Retry-After); then nothing was queued.
         """
         new = self.prepare(account, order)
         outcome = await self._submissions.add(new)
@@ -69,9 +71,7 @@ class Submitter:
                 replayed=outcome.by_key,
                 deduplicated=not outcome.by_key,
             )
-        if isinstance(outcome, KeyReused):
-            raise key_reused()
-        raise queue_full(outcome)
+        raise self.refused(outcome, new.queued_at)
 
     async def retry(self, account: Account, job_id: str, *, idempotency_key: str | None = None) -> Accepted:
         """A new job from a finished one, with the same parameters, seed included."""
@@ -108,6 +108,7 @@ class Submitter:
             idempotency_key=order.idempotency_key,
             batch_id=order.batch_id,
             batch_index=order.batch_index,
+            limits=account.limits,
         )
 
     def _check_servable(self, compiled: Compiled) -> None:
@@ -142,12 +143,18 @@ class Submitter:
         event = Event(new.id, 1, EventType.QUEUED, Status.QUEUED, new.queued_at)
         self._signals.publish(Note(new.id, new.account_id, 0, event))
 
+    def refused(self, outcome: KeyReused | QueueFull | WaitingFull | QuotaSpent, now: float) -> ServiceError:
+        """What the caller is told of a job that was not taken; limits are counted."""
+        if isinstance(outcome, WaitingFull | QuotaSpent):
+            self._metrics.limited.labels("waiting" if isinstance(outcome, WaitingFull) else "images").inc()
+        return refusal(outcome, now)
+
     def _written(self, account: Account, new: NewJob, written: Written) -> Accepted:
         self.announce(new)
         where = place(
             self._pool.view,
             now=new.queued_at,
-            weight=account.weight,
+            weight=account.limits.weight,
             ahead=written.ahead,
             ahead_cost=written.ahead_cost,
             open_seconds=written.open_seconds,
@@ -155,14 +162,29 @@ class Submitter:
         return Accepted(new.id, Status.QUEUED, new.queued_at, where)
 
 
-def key_reused() -> ServiceError:
-    return Refused(Code.IDEMPOTENCY_KEY_REUSED, "This Idempotency-Key was used with another request.")
-
-
-def queue_full(outcome: QueueFull) -> ServiceError:
-    return ServiceError(
-        Code.QUEUE_LIMIT_EXCEEDED,
-        "Too many jobs are waiting.",
-        details={"waiting": outcome.waiting},
-        retry_after=QUEUE_FULL_RETRY_SECONDS,
-    )
+def refusal(outcome: KeyReused | QueueFull | WaitingFull | QuotaSpent, now: float) -> ServiceError:
+    match outcome:
+        case KeyReused():
+            return Refused(Code.IDEMPOTENCY_KEY_REUSED, "This Idempotency-Key was used with another request.")
+        case QueueFull(waiting=waiting):
+            return ServiceError(
+                Code.QUEUE_LIMIT_EXCEEDED,
+                "Too many jobs are waiting.",
+                details={"waiting": waiting},
+                retry_after=QUEUE_FULL_RETRY_SECONDS,
+            )
+        case WaitingFull(waiting=waiting, limit=limit):
+            return ServiceError(
+                Code.QUEUE_LIMIT_EXCEEDED,
+                "As many jobs of this account wait as may.",
+                details={"waiting": waiting, "limit": limit},
+                retry_after=QUEUE_FULL_RETRY_SECONDS,
+            )
+        case QuotaSpent(used=used, limit=limit, images=images):
+            reset = next_utc_day(now)
+            return ServiceError(
+                Code.QUOTA_EXCEEDED,
+                "The images of this day do not suffice for this.",
+                details={"limit": limit, "used": used, "requested": images, "reset_at": iso(reset)},
+                retry_after=reset - now,
+            )

@@ -1,6 +1,6 @@
 """What the use cases give back: domain values with what a caller needs beside them."""
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -15,6 +15,12 @@ T = TypeVar("T")
 class Page(Generic[T]):
     items: tuple[T, ...]
     next_cursor: str | None = None
+
+
+def paged(found: Sequence[T], limit: int, place: Callable[[T], str]) -> Page[T]:
+    """Of what was found when one more than `limit` was asked for; `place` is where the next page begins after."""
+    shown = tuple(found[:limit])
+    return Page(shown, place(shown[-1]) if len(found) > limit else None)
 
 
 @dataclass(frozen=True, slots=True)

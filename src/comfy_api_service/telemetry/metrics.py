@@ -24,6 +24,7 @@ REQUEST_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2
 REDIS_STATES = ("embedded", "connected", "disconnected")
 REDIS_QUESTIONS = ("publish", "read", "buckets", "ping")
 REDIS_USES = ("wake", "event", "progress", "preview", "cancel", "pool", "publish", "read", "buckets")
+LIMITS = ("submissions", "reads", "login", "logins", "strangers", "waiting", "images")
 BREAKER_STATES = {"closed": 0, "half_open": 1, "open": 2}
 
 
@@ -192,6 +193,20 @@ class Metrics:
             registry=registry,
             buckets=REQUEST_SECONDS,
         )
+        self.limited = Counter(
+            "comfyui_requests_limited",
+            "Requests refused because of a limit of their account or address.",
+            ["limit"],
+            registry=registry,
+        )
+        self.credentials_refused = Counter(
+            "comfyui_credentials_refused",
+            "Requests whose credential was absent, wrong, expired or revoked.",
+            registry=registry,
+        )
+        self.logins = Counter(
+            "comfyui_logins", "Attempts to log in, by what came of them.", ["outcome"], registry=registry
+        )
         self.redis_fallbacks = Counter(
             "comfyui_redis_fallbacks", "What had to go another way than Redis.", ["use"], registry=registry
         )
@@ -220,6 +235,10 @@ class Metrics:
                 self.redis_requests.labels(use, status)
         for use in REDIS_USES:
             self.redis_fallbacks.labels(use)
+        for limit in LIMITS:
+            self.limited.labels(limit)
+        for outcome in ("ok", "refused"):
+            self.logins.labels(outcome)
         for outcome in ("received", "ignored", "dropped"):
             self.redis_messages.labels(outcome)
 

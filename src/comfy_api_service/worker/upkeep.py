@@ -6,7 +6,7 @@ from typing import Final
 
 import structlog
 
-from comfy_api_service.db import counters, jobs, timings, work
+from comfy_api_service.db import counters, jobs, sessions, timings, work
 from comfy_api_service.db.base import Database, Tx
 from comfy_api_service.db.endings import Ending, deadline_error
 from comfy_api_service.db.keys import KEY_SECONDS
@@ -129,6 +129,7 @@ class Upkeep:
                 break
         await self._db.write(lambda tx: forget_unused(tx, now - 3600))
         await self._db.write(timings.forget)
+        await self._db.write(lambda tx: sessions.sweep(tx, now))
         return gone
 
     async def sweep_orphans(self) -> int:

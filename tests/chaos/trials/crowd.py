@@ -1,4 +1,4 @@
-"""Forty accounts: their rows, and callers that say for which of them they call."""
+"""Forty accounts: their rows and keys, and callers that call with them."""
 
 import itertools
 import random
@@ -11,17 +11,21 @@ import httpx2
 from tests.chaos.load import PACE, PATIENCE, Callers, _Spread
 from tests.support.postgres import blocking
 
-from comfy_api_service.db import accounts
+from comfy_api_service.db import accounts, api_keys
 from comfy_api_service.db.base import Tx
 from comfy_api_service.db.postgres import PostgresDatabase
 from comfy_api_service.domain.account import Account
+from comfy_api_service.domain.credentials import ApiKey, Scope, digest, make_api_key
+from comfy_api_service.domain.keys import Key
+from comfy_api_service.domain.tiers import Limits
 
-HEADER: Final = "X-Account"
-"""By which a caller says who it is: there are no keys yet, see `tests.chaos.trials.launcher`."""
 ACCOUNTS: Final = {
     account.id: account
-    for account in (Account(f"acc_{n:02}", f"acc_{n:02}", "free", weight=2.0 ** (n % 4)) for n in range(40))
+    for account in (
+        Account(f"acc_{n:02}", f"acc_{n:02}", "free", limits=Limits(weight=2.0 ** (n % 4))) for n in range(40)
+    )
 }
+KEYS: Final[dict[str, ApiKey]] = {account_id: make_api_key() for account_id in ACCOUNTS}
 OPEN: Final = 3
 """Jobs of an account that are open at a time: the end is to be reached in time."""
 
@@ -40,8 +44,12 @@ def enter(url: str) -> None:
 
 
 async def _ensured(tx: Tx) -> None:
+    now = time.time()
     for account in ACCOUNTS.values():
-        await accounts.ensure(tx, account, time.time())
+        await accounts.ensure(tx, account, now)
+        key = KEYS[account.id]
+        scopes = frozenset((Scope.READ, Scope.WRITE))
+        await api_keys.insert(tx, Key(key.public_id, account.id, "crowd", scopes, now), digest(key.text))
 
 
 class _For(_Spread):
@@ -52,7 +60,7 @@ class _For(_Spread):
         self._name = name
 
     def request(self, method: str, path: str, **content: Any) -> httpx2.Response:
-        headers = {**content.pop("headers", {}), HEADER: self._name}
+        headers = {**content.pop("headers", {}), "X-API-Key": KEYS[self._name].text}
         return super().request(method, path, headers=headers, **content)
 
 

@@ -1,8 +1,9 @@
 """Forty accounts, four workers, four backends, two API processes: any of these is killed at any moment."""
 
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
-from typing import Final
+from typing import ClassVar, Final
 
 import asyncpg
 from tests.chaos.matrix import Cell, Command, Stack
@@ -21,10 +22,10 @@ DOWN_SECONDS: Final = (0.0, 1.0, 4.0, DEAD_SECONDS + 3.0)
 
 
 class Storm(Scene):
-    """With more backends, and with processes that believe who calls."""
+    """With more backends, and with processes that ask who calls."""
 
     backends_started = BACKENDS
-    launcher = "tests.chaos.trials.launcher"
+    settings: ClassVar[Mapping[str, str]] = {"AUTH_ENABLED": "true", "RATE_LIMIT_ENABLED": "false"}
 
     def open(self, stack: ExitStack) -> None:
         super().open(stack)

@@ -279,7 +279,7 @@ async def test_the_way_through_the_framework_answers_the_same(client: Client, se
     app: Any = service.app
 
     async def past_the_shortcut(scope: Any, receive: Any, send: Any) -> None:
-        await app.fastapi({**scope, "comfy_state": app._state}, receive, send)
+        await app.fastapi({**scope, "comfy_state": app._state, "comfy_scheme": "http"}, receive, send)
 
     async with connected(past_the_shortcut) as plain:
         for body, headers in (

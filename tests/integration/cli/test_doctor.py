@@ -11,6 +11,7 @@ from aiohttp import web
 from comfy_api_service.cli.doctor import backends, checks
 from comfy_api_service.cli.doctor.backends import Probe, Reach, probe_all
 from comfy_api_service.cli.doctor.finding import Level
+from comfy_api_service.settings import Settings
 from comfy_api_service.simulator import DEFAULT_MODELS, Simulator, SimulatorSettings
 
 
@@ -112,7 +113,10 @@ async def test_what_answers_on_the_port_may_be_this_service() -> None:
 
         return web.get("/", root)
 
+    settings = Settings(_env_file=None)
     for name, ours in (("comfy-api-service", True), ("another", False)):
         async with serving(named(name)) as url:
             port = int(url.rpartition(":")[2])
-            assert await asyncio.to_thread(checks.is_this_service, "127.0.0.1", port) is ours
+            assert (
+                await asyncio.to_thread(checks.is_this_service, "127.0.0.1", port, settings=settings) is ours
+            )

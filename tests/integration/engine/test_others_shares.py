@@ -20,6 +20,7 @@ from comfy_api_service.db import accounts
 from comfy_api_service.db.base import Tx
 from comfy_api_service.domain.account import Account
 from comfy_api_service.domain.scheduling import ENTRY, WINDOW_JOBS
+from comfy_api_service.domain.tiers import Limits
 from comfy_api_service.simulator import Simulator
 
 BACKENDS: Final = 4
@@ -120,10 +121,10 @@ async def cap(service: Service, account: str, most: int) -> None:
 async def test_others_get_their_shares_beside_an_account_in_trouble(tmp_path: Path, trouble: str) -> None:
     """Weights 1 and 3; the odd one's is 4, and its queue as long as all others' together."""
     one, three = (
-        Account("acc_other_1", "1", "free", weight=1.0),
-        Account("acc_other_3", "3", "free", weight=3.0),
+        Account("acc_other_1", "1", "free", limits=Limits(weight=1.0)),
+        Account("acc_other_3", "3", "free", limits=Limits(weight=3.0)),
     )
-    odd = Account(ODD, "odd", "free", weight=4.0)
+    odd = Account(ODD, "odd", "free", limits=Limits(weight=4.0))
     async with pool(tmp_path) as (service, sims):
         await service.db.write(lambda tx: accounts.ensure(tx, odd, 1.0))
         if trouble == "at its cap":

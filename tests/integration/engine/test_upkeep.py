@@ -10,9 +10,13 @@ from tests.support.checker import check
 from tests.support.stack import FAST, ended, job, online, order, running, submit, until
 
 from comfy_api_service.bootstrap import Service
+from comfy_api_service.db import sessions
+from comfy_api_service.db.base import Tx
 from comfy_api_service.domain.account import LOCAL
 from comfy_api_service.domain.errors import Code, ServiceError
 from comfy_api_service.domain.job import State
+from comfy_api_service.domain.principal import Credential, Kind
+from comfy_api_service.domain.tiers import DAY
 from comfy_api_service.simulator import Simulator
 from comfy_api_service.worker.upkeep import Upkeep
 
@@ -135,3 +139,25 @@ async def test_a_file_that_nobody_deleted_and_is_not_there_is_the_stores_fault(t
         with pytest.raises(ServiceError) as gone:
             await service.services.results.picture(LOCAL, done.id, index=0)
         assert gone.value.code is Code.GONE
+
+
+async def test_sessions_and_tickets_that_have_expired_are_forgotten(tmp_path: Path) -> None:
+    async with Simulator(FAST) as sim, running(tmp_path, sim.url) as service:
+        credential = Credential(Kind.SESSION, "ses_old")
+        now = service.services.clock.now()
+
+        async def put(tx: Tx) -> None:
+            for name, until in (("ses_old", now - 2 * DAY), ("ses_new", now + DAY)):
+                await sessions.begin(tx, name, LOCAL.id, f"digest of {name}", now=0.0, expires_at=until)
+            await sessions.add_ticket(tx, "old", credential, now - 1)
+            await sessions.add_ticket(tx, "new", credential, now + DAY)
+
+        await service.db.write(put)
+        await upkeep(service).forget_old()
+        for query, left in (
+            ("SELECT id AS name FROM sessions", "ses_new"),
+            ("SELECT digest AS name FROM refresh_tokens", "digest of ses_new"),
+            ("SELECT digest AS name FROM tickets", "new"),
+        ):
+            rows = await service.db.read(lambda tx, query=query: tx.all(query))  # type: ignore[misc]
+            assert [row["name"] for row in rows] == [left]

@@ -117,6 +117,24 @@ async def test_several_buckets_are_one_command(shared: Shared) -> None:
     assert commands() == before + 1
 
 
+async def test_those_who_ask_at_once_are_one_command_and_decided_in_order(shared: Shared) -> None:
+    """Each hears what it would have heard one after the other."""
+    clock = HandClock()
+    theirs, own = RedisBuckets(shared.link, shared.metrics, clock), MemoryBuckets(clock)
+    await theirs.take(ONE)
+    await own.take(ONE)
+
+    def commands() -> int:
+        found: int = shared.server.command("INFO", "commandstats")["cmdstat_evalsha"]["calls"]
+        return found
+
+    before = commands()
+    together = await asyncio.gather(*(theirs.take(ONE) for _ in range(7)))
+    assert commands() == before + 1
+    assert together == [await own.take(ONE) for _ in range(7)]
+    assert [decision.granted for decision in together] == [1, 1, 1, 1, 0, 0, 0]
+
+
 @pytest.mark.parametrize("forget", [["SCRIPT", "FLUSH"], ["FLUSHALL"]])
 async def test_a_server_that_forgot_everything_goes_on(shared: Shared, forget: list[str]) -> None:
     buckets = RedisBuckets(shared.link, shared.metrics)

@@ -1,7 +1,7 @@
 """One listener, over a made-up stream."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -43,9 +43,15 @@ class Stage:
     async def tell(self, notice: Notice) -> None:
         self.told.append(notice)
 
+    def watch(self, gone: Callable[[], None]) -> Callable[[], None]:
+        self.revoke = gone
+        return lambda: None
+
     async def run(self, tell: Any = None) -> End:
         listener = Listener(tell or self.tell)
-        return await listener.run(self.stream(), left=self.gone.wait, draining=self.draining)
+        return await listener.run(
+            self.stream(), left=self.gone.wait, draining=self.draining, revoked=self.watch
+        )
 
 
 async def test_told_in_order_to_the_end() -> None:

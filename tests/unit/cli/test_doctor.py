@@ -16,8 +16,9 @@ import pytest
 from comfy_api_service.cli.doctor import backends, checks, data, machine
 from comfy_api_service.cli.doctor.backends import Probe, Reach
 from comfy_api_service.cli.doctor.finding import Finding, Level
-from comfy_api_service.cli.doctor.shown import HIDDEN, effective_settings, without_password
+from comfy_api_service.cli.doctor.shown import effective_settings
 from comfy_api_service.db.migrate import HEAD
+from comfy_api_service.domain.urls import HIDDEN, without_password
 from comfy_api_service.settings import Settings
 
 Shell = Callable[..., Any]
@@ -226,7 +227,7 @@ def test_each_wrong_setting_is_named_with_what_it_is_for() -> None:
 def test_secrets_are_hidden() -> None:
     settings = Settings(
         _env_file=None,
-        secret_key="s" * 40,
+        secret_key="0f2c9d7b51e8a4630f2c9d7b51e8a4631",
         metrics_token="token-of-the-metrics",
         comfyui_url=("http://me:swordfish@gpu:8188",),
     )

@@ -33,7 +33,7 @@ from comfy_api_service.api.reading import idempotency_key, parse, preferred_wait
 from comfy_api_service.api.routes.generate import require_backend
 from comfy_api_service.api.schemas.generate import BatchAnswer, BatchRequest
 from comfy_api_service.api.schemas.submission import JobRequest
-from comfy_api_service.api.state import Caller, services_of
+from comfy_api_service.api.state import Caller, Submitting, note_limits, rate_limited, services_of
 from comfy_api_service.api.waiting import wait_for_caller
 from comfy_api_service.domain.account import Account
 from comfy_api_service.domain.errors import Code, ServiceError
@@ -58,7 +58,7 @@ router = APIRouter(tags=["generate"], default_response_class=Response)
     },
     openapi_extra=body_of(BatchRequest, BATCH_REQUEST, IDEMPOTENCY, PREFER),
 )
-async def generate_batch(request: Request, caller: Caller, wait: Flag = True) -> Response:
+async def generate_batch(request: Request, caller: Submitting, wait: Flag = True) -> Response:
     """Waits for all as `generate` does, or with `wait=false` for none. A request that is refused stands in
     the answer with its error; the others are run. An `Idempotency-Key` stands for the whole batch, unless
     nothing of it was taken.
@@ -67,7 +67,7 @@ async def generate_batch(request: Request, caller: Caller, wait: Flag = True) ->
     key = idempotency_key(request)
     if wait:
         require_backend(request)
-    orders = [_order(one) for one in requests]
+    orders = await _granted(request, caller, [_order(one) for one in requests])
     batch = await services_of(request).batches.submit(
         caller, orders, body=_canonical(requests, orders), idempotency_key=key
     )
@@ -98,6 +98,20 @@ def _order(one: Any) -> Order | ServiceError:
         return JobRequest.model_validate_json(to_json(one, inf_nan_mode="constants")).order()
     except ValidationError as error:
         return refusal(error)
+
+
+async def _granted(
+    request: Request, caller: Account, orders: list[Order | ServiceError]
+) -> list[Order | ServiceError]:
+    """Each counts as a submission, the first as the call itself: those beyond what may be made now are refused."""
+    valid = [index for index, order in enumerate(orders) if isinstance(order, Order)]
+    if len(valid) > 1:
+        taken = await services_of(request).throttle.submissions(caller, units=len(valid) - 1)
+        if taken is not None:
+            note_limits(request, taken)
+            for index in valid[1 + taken.granted :]:
+                orders[index] = rate_limited(taken)
+    return orders
 
 
 def _canonical(requests: Sequence[Any], orders: Sequence[Order | ServiceError]) -> bytes:

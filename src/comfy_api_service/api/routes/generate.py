@@ -26,7 +26,7 @@ from comfy_api_service.api.routes.jobs import OF_SUBMISSIONS
 from comfy_api_service.api.routes.results import OF_RESULTS, picture
 from comfy_api_service.api.schemas.generate import GenerationAnswer
 from comfy_api_service.api.schemas.submission import JobRequest
-from comfy_api_service.api.state import Caller, services_of
+from comfy_api_service.api.state import Caller, Submitting, services_of
 from comfy_api_service.api.waiting import Away, wait_for_caller
 from comfy_api_service.domain.account import Account
 from comfy_api_service.domain.errors import TABLE, Code, Unavailable
@@ -75,7 +75,7 @@ def require_backend(request: Request) -> None:
     },
     openapi_extra=body_of(JobRequest, REQUEST, IDEMPOTENCY, PREFER),
 )
-async def generate(request: Request, caller: Caller, cancel_on_disconnect: Flag = False) -> Response:
+async def generate(request: Request, caller: Submitting, cancel_on_disconnect: Flag = False) -> Response:
     """If the job fails, the answer is its error, with `job_id` in the details; 409 if it was canceled. A
     caller that leaves cancels the job only with `cancel_on_disconnect=true`.
     """

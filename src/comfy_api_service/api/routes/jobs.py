@@ -23,7 +23,7 @@ from comfy_api_service.api.parameters import PAGE_DEFAULT, Cursor, Flag, JobPath
 from comfy_api_service.api.reading import idempotency_key, parse, read_json
 from comfy_api_service.api.schemas.jobs import JobAnswer, JobList
 from comfy_api_service.api.schemas.submission import JobRequest, Submitted
-from comfy_api_service.api.state import Caller, services_of
+from comfy_api_service.api.state import Caller, Submitting, services_of
 from comfy_api_service.domain.errors import Code
 from comfy_api_service.domain.submission import Accepted
 
@@ -34,6 +34,7 @@ OF_SUBMISSIONS: Final = (
     Code.MODEL_NOT_FOUND,
     Code.NODE_NOT_AVAILABLE,
     Code.QUEUE_LIMIT_EXCEEDED,
+    Code.QUOTA_EXCEEDED,
 )
 router = APIRouter(tags=["jobs"], default_response_class=Response)
 
@@ -68,7 +69,7 @@ def submitted(request: Request, accepted: Accepted) -> Response:
     },
     openapi_extra=body_of(JobRequest, REQUEST, IDEMPOTENCY),
 )
-async def submit_job(request: Request, caller: Caller) -> Response:
+async def submit_job(request: Request, caller: Submitting) -> Response:
     order = parse(JobRequest, await read_json(request)).order(idempotency_key(request))
     return submitted(request, await services_of(request).submitter.submit(caller, order))
 
@@ -163,10 +164,12 @@ async def cancel_job(request: Request, caller: Caller, job_id: JobPath) -> Respo
             Code.MODEL_NOT_FOUND,
             Code.NODE_NOT_AVAILABLE,
             Code.QUEUE_LIMIT_EXCEEDED,
+            Code.QUOTA_EXCEEDED,
+            Code.QUOTA_EXCEEDED,
         ),
     },
     openapi_extra={"parameters": [IDEMPOTENCY]},
 )
-async def retry_job(request: Request, caller: Caller, job_id: JobPath) -> Response:
+async def retry_job(request: Request, caller: Submitting, job_id: JobPath) -> Response:
     key = idempotency_key(request)
     return submitted(request, await services_of(request).submitter.retry(caller, job_id, idempotency_key=key))

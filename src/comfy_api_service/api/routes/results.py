@@ -65,7 +65,7 @@ for _name in ("result", "image"):
     summary="A file, by a signed link",
     responses={
         **_FILE,
-        **errors(Code.FORBIDDEN, Code.NOT_FOUND, Code.GONE, Code.VALIDATION_ERROR),
+        **errors(Code.FORBIDDEN, Code.NOT_FOUND, Code.GONE, Code.VALIDATION_ERROR, open_to_all=True),
     },
 )
 async def artifact(

@@ -42,7 +42,7 @@ router = APIRouter(tags=["service"], default_response_class=Response)
         **answers(
             200, RootAnswer, "The service.", example={"name": NAME, "version": "0.1.0", "links": LINKS}
         ),
-        **errors(),
+        **errors(open_to_all=True),
     },
 )
 async def root(request: Request) -> Response:
@@ -55,7 +55,7 @@ async def root(request: Request) -> Response:
     "/ping",
     operation_id="ping",
     summary="Answers at once",
-    responses={**answers(200, PingAnswer, "It answers.", example={"ok": True}), **errors()},
+    responses={**answers(200, PingAnswer, "It answers.", example={"ok": True}), **errors(open_to_all=True)},
 )
 async def ping() -> Response:
     return answer({"ok": True})
@@ -77,7 +77,10 @@ _HEALTH: Final = {
     "/health",
     operation_id="get_health",
     summary="State of the service and its parts",
-    responses={**answers(200, HealthAnswer, "Healthy or degraded.", example=_HEALTH), **errors()},
+    responses={
+        **answers(200, HealthAnswer, "Healthy or degraded.", example=_HEALTH),
+        **errors(open_to_all=True),
+    },
 )
 async def health(request: Request) -> Response:
     report = await services_of(request).health.report()
@@ -99,7 +102,7 @@ async def health(request: Request) -> Response:
     "/health/live",
     operation_id="get_liveness",
     summary="Probe: the process answers",
-    responses={**answers(200, LiveAnswer, "It lives.", example={"alive": True}), **errors()},
+    responses={**answers(200, LiveAnswer, "It lives.", example={"alive": True}), **errors(open_to_all=True)},
 )
 async def live() -> Response:
     return answer({"alive": True})
@@ -109,7 +112,7 @@ async def live() -> Response:
     "/health/ready",
     operation_id="get_readiness",
     summary="Probe: it can take work",
-    responses={**answers(200, ReadyAnswer, "It can.", example={"ready": True}), **errors()},
+    responses={**answers(200, ReadyAnswer, "It can.", example={"ready": True}), **errors(open_to_all=True)},
 )
 async def ready(request: Request) -> Response:
     state = state_of(request)
@@ -125,7 +128,10 @@ async def ready(request: Request) -> Response:
     "/metrics",
     operation_id="get_metrics",
     summary="Figures for Prometheus",
-    responses={**gives(200, ("text/plain",), "Prometheus text."), **errors(Code.UNAUTHORIZED)},
+    responses={
+        **gives(200, ("text/plain",), "Prometheus text."),
+        **errors(Code.UNAUTHORIZED, open_to_all=True),
+    },
 )
 async def metrics(request: Request) -> Response:
     token = state_of(request).options.metrics_token

@@ -10,7 +10,7 @@ from comfy_api_service.api.documented import empty, errors, gives
 from comfy_api_service.api.listening import close
 from comfy_api_service.api.parameters import Flag, JobPath, LastId
 from comfy_api_service.api.sse import EventStream, after_first, has_ended
-from comfy_api_service.api.state import Caller, services_of, state_of
+from comfy_api_service.api.state import Caller, Listening, services_of, state_of
 from comfy_api_service.domain.errors import Code, NotFound
 
 router = APIRouter(tags=["events"], default_response_class=Response)
@@ -28,7 +28,7 @@ router = APIRouter(tags=["events"], default_response_class=Response)
 )
 async def stream_events(
     request: Request,
-    caller: Caller,
+    caller: Listening,
     job_id: JobPath,
     previews: Flag = True,
     last_event_id: Annotated[LastId, Query()] = None,
@@ -40,12 +40,17 @@ async def stream_events(
     With `Last-Event-ID` (or `last_event_id`) every durable event since that one is told first.
     """
     after = last_event_id if last_event_id_header is None else last_event_id_header
-    notices = services_of(request).watcher.job(caller, job_id, after=after, previews=previews)
+    notices = services_of(request).watcher.job(caller.account, job_id, after=after, previews=previews)
     first = await anext(notices)
     if has_ended(first, after):
         await close(notices)
         return Response(status_code=204)
-    return EventStream(after_first(first, notices), base_of(request), state_of(request).draining)
+    return EventStream(
+        after_first(first, notices),
+        base_of(request),
+        state_of(request).draining,
+        revoked=lambda gone: services_of(request).access.watch(caller, gone),
+    )
 
 
 @router.get(

@@ -12,8 +12,8 @@ import httpx2
 
 from comfy_api_service.cli.causes import in_words, system_error
 from comfy_api_service.cli.doctor.finding import Finding, fault, ok, warning
-from comfy_api_service.cli.doctor.shown import without_password
 from comfy_api_service.comfyui.inventory import NotObjectInfoError, parse
+from comfy_api_service.domain.urls import without_password
 
 OLDEST: Final = (0, 3, 40)
 TESTED: Final = ("0.3.64", "0.8.0")

@@ -2,10 +2,11 @@
 
 import subprocess
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from comfy_api_service.cli.doctor import backends, data, machine, postgres
+from comfy_api_service.cli.doctor import backends, data, machine, postgres, tls
 from comfy_api_service.cli.doctor.finding import Finding, fault, ok
 from comfy_api_service.cli.listening import url_of
 
@@ -24,7 +25,8 @@ def _setting(line: str) -> Finding:
     from comfy_api_service.settings import Settings  # noqa: PLC0415
 
     name, _, message = line.partition(": ")
-    known = Settings.model_fields.get(name.lower().removesuffix("_file"))
+    fields = Settings.model_fields
+    known = fields.get(name.lower()) or fields.get(name.lower().removesuffix("_file"))
     what = f" {known.description}" if known is not None and known.description else ""
     return fault(f"setting {name}", message, f"Correct or remove it, in the environment or in .env.{what}")
 
@@ -36,13 +38,15 @@ def of_machine() -> list[Finding]:
 async def of_settings(settings: "Settings", *, comfyui_python: str | None = None) -> list[Finding]:
     """Everything that the settings lead to."""
     findings = [
-        machine.port(settings.host, settings.port, is_this_service),
+        machine.port(settings.host, settings.port, partial(is_this_service, settings=settings)),
         data.data_folder(settings.data_dir),
         data.disk(settings.data_dir),
         data.database(settings.database_path)
         if settings.postgres_url is None
         else await postgres.database(settings.postgres_url, settings.database_pool_size),
     ]
+    if settings.tls_cert_file is not None and settings.tls_key_file is not None:
+        findings.append(tls.certificate(settings.tls_cert_file, settings.tls_key_file))
     if settings.redis_url is not None:
         from comfy_api_service.cli.doctor import redis  # noqa: PLC0415 - takes a third of a second
 
@@ -101,12 +105,18 @@ def _imports_torch(python: str, folder: Path) -> bool:
     return ended.returncode == 0
 
 
-def is_this_service(host: str, port: int) -> bool:
-    """Whether what answers there says that it is this service."""
+def is_this_service(host: str, port: int, *, settings: "Settings") -> bool:
+    """Whether what answers there says that it is this service; asked as the settings have it."""
     import httpx2  # noqa: PLC0415
 
     try:
-        answer = httpx2.get(f"{url_of(host, port)}/", timeout=2.0, trust_env=False)
+        answer = httpx2.get(
+            f"{url_of(host, port, tls=settings.tls_cert_file is not None)}/",
+            headers=[("Host", name.replace("*", "doctor")) for name in settings.allowed_hosts[:1]],
+            timeout=2.0,
+            trust_env=False,
+            verify=False,
+        )
         found = answer.json()
     except (httpx2.HTTPError, ValueError):
         return False

@@ -6,7 +6,7 @@ from typing import Final
 
 from comfy_api_service.cli.causes import in_words, system_error
 from comfy_api_service.cli.doctor.finding import Finding, fault, ok
-from comfy_api_service.cli.doctor.shown import without_password
+from comfy_api_service.domain.urls import without_password
 from comfy_api_service.redis_link.address import RedisAddress, parse
 from comfy_api_service.redis_link.probe import SECONDS, Probe, Reach, probe
 

@@ -1,18 +1,11 @@
 """The effective settings as they may be shown: secrets and passwords hidden."""
 
-import re
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
+
+from comfy_api_service.domain.urls import HIDDEN, without_password
 
 if TYPE_CHECKING:
     from comfy_api_service.settings import Settings
-
-HIDDEN: Final = "********"
-_PASSWORD: Final = re.compile(r"(?<=://)([^/@\s:]*):([^/\s]*)@")
-_PARAMETER: Final = re.compile(r"(?<=password=)[^&#\s]*")
-
-
-def without_password(url: str) -> str:
-    return _PARAMETER.sub(HIDDEN, _PASSWORD.sub(rf"\1:{HIDDEN}@", url))
 
 
 def effective_settings(settings: "Settings") -> dict[str, str]:

@@ -1,0 +1,78 @@
+"""What accounts may still submit: jobs that wait and images of the day, decided where the job is written.
+
+Each account's lane is locked before this is read, so whatever processes submit at once, and whatever becomes of
+Redis, no more is admitted than is allowed.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from comfy_api_service.db import lanes
+from comfy_api_service.db.base import Tx, dumps
+from comfy_api_service.domain.submission import NewJob
+from comfy_api_service.domain.times import utc_day
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingFull:
+    """The account has as many jobs waiting as it may."""
+
+    waiting: int
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaSpent:
+    """The job's images are more than the account has left for the day."""
+
+    used: int
+    limit: int
+    images: int
+
+
+DayOf = tuple[str, str]
+"""Account and UTC day."""
+
+
+class Allowances:
+    """Kept while a group is decided in order of arrival; what was admitted counts for those behind it."""
+
+    def __init__(self, held: Mapping[str, lanes.Held], used: Mapping[DayOf, int]) -> None:
+        self._waiting = {account: lane.queued for account, lane in held.items()}
+        self._used = dict(used)
+
+    def refusal(self, job: NewJob) -> WaitingFull | QuotaSpent | None:
+        limits = job.limits
+        waiting = self._waiting.get(job.account_id, 0)
+        if limits.waiting is not None and waiting >= limits.waiting:
+            return WaitingFull(waiting, limits.waiting)
+        if limits.images_per_day is None:
+            return None
+        used = self._used.get(_day_of(job), 0)
+        if used + job.images > limits.images_per_day:
+            return QuotaSpent(used, limits.images_per_day, job.images)
+        return None
+
+    def admitted(self, job: NewJob) -> None:
+        self._waiting[job.account_id] = self._waiting.get(job.account_id, 0) + 1
+        self._used[_day_of(job)] = self._used.get(_day_of(job), 0) + job.images
+
+
+async def allowances(tx: Tx, jobs: Sequence[NewJob], held: Mapping[str, lanes.Held]) -> Allowances:
+    """`held`: the lanes, locked before: what is read here must be read after that."""
+    limited = {_day_of(job) for job in jobs if job.limits.images_per_day is not None}
+    if not limited:
+        return Allowances(held, {})
+    rows = await tx.all(
+        f"""SELECT account_id, day, reserved + charged AS used FROM usage_days
+            WHERE {tx.dialect.among("account_id", "accounts")} AND {tx.dialect.among("day", "days")}""",
+        {
+            "accounts": dumps(sorted({account for account, _ in limited})),
+            "days": dumps(sorted({day for _, day in limited})),
+        },
+    )
+    return Allowances(held, {(row["account_id"], row["day"]): row["used"] for row in rows})
+
+
+def _day_of(job: NewJob) -> DayOf:
+    return job.account_id, utc_day(job.queued_at)

@@ -1,0 +1,71 @@
+"""How often somebody may call: token buckets by account, and without one by address."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+from comfy_api_service.domain.account import Account
+from comfy_api_service.limits.base import Bucket, Buckets, Charge, Decision
+
+MINUTE: Final = 60.0
+READS: Final = 20
+"""Reads for each submission that an account may make a minute."""
+LOGINS: Final = 10
+LOGINS_OF_ADDRESS: Final = 30
+LOGIN_SECONDS: Final = 900.0
+"""In so many seconds: this many attempts for one name from one address, and for all names from one address."""
+STRANGERS: Final = 60
+"""Attempts without a good credential a minute, from one address."""
+
+
+@lru_cache(maxsize=8192)
+def _of_account(kind: str, tokens: int, account_id: str) -> Bucket:
+    """Made once: it is asked for with each request."""
+    return Bucket.per(MINUTE, tokens, kind=kind, whom=account_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What was asked of the buckets, and what they gave."""
+
+    charges: tuple[Charge, ...]
+    decision: Decision
+
+    @property
+    def granted(self) -> int:
+        return self.decision.granted
+
+
+class Throttle:
+    """`buckets` None: nobody is held back."""
+
+    def __init__(self, buckets: Buckets | None) -> None:
+        self._buckets = buckets
+
+    async def submissions(self, account: Account, units: int = 1) -> Taken | None:
+        """As many of `units` submissions as may be made now. None: there is no limit."""
+        most = account.limits.submissions_per_minute
+        if most is None:
+            return None
+        return await self._take(_of_account("submissions", most, account.id), units=units)
+
+    async def reads(self, account: Account) -> Taken | None:
+        most = account.limits.submissions_per_minute
+        if most is None:
+            return None
+        return await self._take(_of_account("reads", READS * most, account.id))
+
+    async def login(self, name: str, address: str) -> Taken | None:
+        return await self._take(
+            Bucket.per(LOGIN_SECONDS, LOGINS, kind="login", whom=f"{address} {name.strip().lower()}"),
+            Bucket.per(LOGIN_SECONDS, LOGINS_OF_ADDRESS, kind="logins", whom=address),
+        )
+
+    async def stranger(self, address: str) -> Taken | None:
+        return await self._take(Bucket.per(MINUTE, STRANGERS, kind="strangers", whom=address))
+
+    async def _take(self, *buckets: Bucket, units: int = 1) -> Taken | None:
+        if self._buckets is None:
+            return None
+        charges = tuple(map(Charge, buckets))
+        return Taken(charges, await self._buckets.take(*charges, units=units))
