@@ -3,19 +3,18 @@
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from comfy_api_service.bootstrap import folder
 from comfy_api_service.db import accounts
-from comfy_api_service.db.base import Database, Tx
+from comfy_api_service.db.base import Database
 from comfy_api_service.db.migrate import upgrade, upgrade_server
 from comfy_api_service.db.sqlite import SqliteDatabase
 from comfy_api_service.domain.account import LOCAL
 from comfy_api_service.domain.clock import Clock, SystemClock
-from comfy_api_service.domain.tiers import Limits
 from comfy_api_service.limits.base import Buckets
 from comfy_api_service.limits.memory import MemoryBuckets
 from comfy_api_service.redis_link import address
@@ -28,7 +27,7 @@ from comfy_api_service.services.keys import Keys
 from comfy_api_service.services.passwords import Passwords
 from comfy_api_service.services.pool import Pool
 from comfy_api_service.services.tokens import AccessTokens
-from comfy_api_service.services.users import Users, apply_tiers
+from comfy_api_service.services.users import Users
 from comfy_api_service.settings import Settings
 from comfy_api_service.signals.base import Signals
 from comfy_api_service.signals.memory import MemorySignals
@@ -75,7 +74,7 @@ async def parts(settings: Settings, clock: Clock, *, role: str) -> AsyncIterator
         await migrate(settings)
         db = await open_database(settings, role=role, connections=settings.database_pool_size)
         stack.push_async_callback(db.close)
-        await db.write(lambda tx: _prepare(tx, settings.tiers, clock.now()))
+        await db.write(lambda tx: accounts.ensure(tx, LOCAL, clock.now()))
         metrics = Metrics()
         link = await stack.enter_async_context(open_link(settings, metrics))
         signals = await stack.enter_async_context(open_signals(link, metrics))
@@ -121,12 +120,6 @@ async def open_database(settings: Settings, *, role: str, connections: int) -> D
         application=f"comfy-api {role} {settings.node_id}",
         connections=connections,
     )
-
-
-async def _prepare(tx: Tx, tiers: Mapping[str, Limits], now: float) -> None:
-    """The local account, and everybody's cap and weight as the tiers have them now."""
-    await accounts.ensure(tx, LOCAL, now)
-    await apply_tiers(tx, tiers)
 
 
 @asynccontextmanager

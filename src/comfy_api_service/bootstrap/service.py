@@ -42,7 +42,7 @@ from comfy_api_service.services.submit import Submitter
 from comfy_api_service.services.throttle import Throttle
 from comfy_api_service.services.tokens import AccessTokens
 from comfy_api_service.services.usage import Usages
-from comfy_api_service.services.users import Users
+from comfy_api_service.services.users import Users, apply_tiers
 from comfy_api_service.services.watch import Watcher
 from comfy_api_service.settings import Settings
 from comfy_api_service.storage.local import LocalStorage
@@ -245,10 +245,12 @@ async def _api(on: Parts, driving: Worker | None, stack: contextlib.AsyncExitSta
         metrics=on.metrics,
         clock=clock,
     )
+    await apply_tiers(db, tiers)
     await on.pool.refresh()
     _run(stack, "watcher", watcher.run)
     if access.enabled:
         _run(stack, "access", access.run)
+        _run(stack, "uses of keys", access.keep_uses)
         stack.push_async_callback(access.note_uses)
     _run(stack, "pool", on.pool.run)
     return Service(

@@ -117,8 +117,8 @@ async def hold(tx: Tx, account_id: str) -> User | None:
     return None if row is None else user_from(row)
 
 
-async def store(tx: Tx, user: User, limits: Limits) -> None:
-    """What may change of an account that is held, and its lane with it."""
+async def store(tx: Tx, user: User) -> None:
+    """What may change of an account that is held."""
     await tx.run(
         """UPDATE accounts SET name = :name, tier = :tier, role = :role, disabled_at = :disabled,
              overrides = :overrides WHERE id = :id""",
@@ -131,7 +131,17 @@ async def store(tx: Tx, user: User, limits: Limits) -> None:
             "overrides": _overrides(user),
         },
     )
-    await lanes.set_limits(tx, user.id, cap=cap_of(limits), weight=limits.weight)
+
+
+async def set_lane(tx: Tx, account_id: str, limits: Limits) -> None:
+    """Of an account that is held."""
+    await lanes.set_limits(tx, account_id, cap=cap_of(limits), weight=limits.weight)
+
+
+async def password_of(tx: Reader, account_id: str) -> str | None:
+    """Its hash."""
+    row = await tx.one("SELECT password_hash FROM accounts WHERE id = :id", {"id": account_id})
+    return None if row is None or row["password_hash"] is None else str(row["password_hash"])
 
 
 async def set_password(tx: Tx, account_id: str, password_hash: str) -> None:

@@ -1,9 +1,13 @@
 """Sessions of people who logged in, their refresh tokens, each used once, and tickets."""
 
 from dataclasses import dataclass
+from typing import Final
 
-from comfy_api_service.db.base import Tx
+from comfy_api_service.db.base import Reader, Tx
 from comfy_api_service.domain.principal import Credential, Kind
+
+USED_SECONDS: Final = 30 * 86_400.0
+"""How long a refresh token that comes again is known to have been used; then it is none at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +97,13 @@ async def add_ticket(tx: Tx, digest: str, credential: Credential, expires_at: fl
     )
 
 
+async def has_ticket(tx: Reader, digest: str) -> bool:
+    """Whether there is one to take, expired perhaps."""
+    return (
+        await tx.one("SELECT 1 AS there FROM tickets WHERE digest = :digest", {"digest": digest}) is not None
+    )
+
+
 async def take_ticket(tx: Tx, digest: str, now: float) -> Credential | None:
     """What the ticket stands for; it is gone then, whoever asks."""
     row = await tx.one(
@@ -105,6 +116,7 @@ async def take_ticket(tx: Tx, digest: str, now: float) -> Credential | None:
 
 
 async def sweep(tx: Tx, now: float) -> None:
-    """Forget tickets and sessions that have expired; sessions a day later."""
+    """Forget tickets and sessions that have expired, sessions a day later, and tokens that were used long ago."""
     await tx.run("DELETE FROM tickets WHERE expires_at <= :now", {"now": now})
     await tx.run("DELETE FROM sessions WHERE expires_at <= :before", {"before": now - 86_400.0})
+    await tx.run("DELETE FROM refresh_tokens WHERE used_at <= :before", {"before": now - USED_SECONDS})

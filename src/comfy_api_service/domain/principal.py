@@ -30,6 +30,8 @@ class Principal:
     account: Account
     scopes: frozenset[Scope]
     credential: Credential | None = None
+    key_ends_at: float | None = None
+    """When the key expires that the caller came with, if it does."""
 
 
 ALL_SCOPES: Final = frozenset(Scope)

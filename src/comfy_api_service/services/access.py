@@ -31,6 +31,8 @@ from comfy_api_service.services.tokens import AccessTokens
 FRESH_SECONDS: Final = 2.0
 MOST: Final = 20_000
 """Credentials that are remembered; then all are forgotten, and asked for again."""
+MOST_ABSENT: Final = 1_000
+"""Credentials that are remembered to be no good."""
 USES_SECONDS: Final = 10.0
 """Between two writings of when keys were last used."""
 TICKET_SECONDS: Final = 30.0
@@ -48,6 +50,13 @@ class _Entry:
     known: Known | None
     principal: Principal | None
     at: float
+
+
+def _kept(entries: dict[Credential, _Entry], most: int, credential: Credential, entry: _Entry) -> _Entry:
+    if len(entries) >= most and credential not in entries:
+        entries.clear()
+    entries[credential] = entry
+    return entry
 
 
 class Access:
@@ -71,6 +80,7 @@ class Access:
         self._limited = limited
         self.enabled = enabled
         self._entries: dict[Credential, _Entry] = {}
+        self._absent: dict[Credential, _Entry] = {}
         self._reading: dict[Credential, asyncio.Task[_Entry]] = {}
         self._used: dict[str, float] = {}
         self._watched: dict[Credential, set[Callable[[], None]]] = {}
@@ -100,6 +110,8 @@ class Access:
         if not well_formed_token(TokenKind.TICKET, text):
             raise unauthorized()
         now = self._clock.now()
+        if not await self._db.read(lambda tx: sessions.has_ticket(tx, digest(text))):
+            raise unauthorized()  # invented ones cost no write
         credential = await self._db.write(lambda tx: sessions.take_ticket(tx, digest(text), now))
         principal = None if credential is None else (await self._entry(credential)).principal
         if principal is None:
@@ -119,7 +131,7 @@ class Access:
     # --- what stands behind it -------------------------------------------------------------------------
 
     async def _entry(self, credential: Credential) -> _Entry:
-        entry = self._entries.get(credential)
+        entry = self._entries.get(credential) or self._absent.get(credential)
         if entry is None or self._clock.monotonic() - entry.at >= FRESH_SECONDS:
             entry = await self._read(credential)
         if entry.known is not None and self._expired(entry.known):
@@ -145,27 +157,30 @@ class Access:
 
     def _keep(self, credential: Credential, known: Known | None, at: float) -> _Entry:
         """`at`: when the reading began."""
-        principal = None if known is None else self._principal(credential, known)
-        if len(self._entries) >= MOST:
-            self._entries.clear()
-        entry = self._entries[credential] = _Entry(known, principal, at)
-        return entry
+        if known is None:  # kept apart: whoever invents credentials drives out nobody's
+            self._entries.pop(credential, None)
+            return _kept(self._absent, MOST_ABSENT, credential, _Entry(None, None, at))
+        self._absent.pop(credential, None)
+        return _kept(self._entries, MOST, credential, _Entry(known, self._principal(credential, known), at))
 
     def _principal(self, credential: Credential, known: Known) -> Principal:
         account = known.user.account(self._tiers)
         if not self._limited:
             account = replace(account, limits=account.limits.without_limits())
-        return Principal(account, known.scopes, credential)
+        ends_at = known.expires_at if credential.kind is Kind.KEY else None
+        return Principal(account, known.scopes, credential, ends_at)
 
     def forget(self, *changed: Credential, account_id: str | None = None) -> None:
         """Something was changed here: this process need not wait for its next look."""
         for credential in changed:
             self._entries.pop(credential, None)
+            self._absent.pop(credential, None)
         if account_id is not None:
+            self._absent.clear()
             of_account = [
                 credential
                 for credential, entry in self._entries.items()
-                if entry.known is None or entry.known.user.id == account_id
+                if entry.known is not None and entry.known.user.id == account_id
             ]
             for credential in of_account:
                 del self._entries[credential]
@@ -188,17 +203,18 @@ class Access:
         return forget
 
     async def run(self) -> None:
-        """Until cancelled: look after the credentials of open streams, and write down uses."""
-        noted = self._clock.monotonic()
+        """Until cancelled: look after the credentials of open streams."""
         while True:
             await asyncio.sleep(FRESH_SECONDS)
-            with contextlib.suppress(
-                Unavailable
-            ):  # told elsewhere; streams hear nothing new meanwhile either
+            with contextlib.suppress(Unavailable):  # others tell of it
                 await self.look(tuple(self._watched))
-                if self._clock.monotonic() - noted >= USES_SECONDS:
-                    noted = self._clock.monotonic()
-                    await self.note_uses()
+
+    async def keep_uses(self) -> None:
+        """Until cancelled, by itself: a write may have to wait, and those who look after streams may not."""
+        while True:
+            await asyncio.sleep(USES_SECONDS)
+            with contextlib.suppress(Unavailable):
+                await self.note_uses()
 
     async def look(self, watched: Collection[Credential]) -> None:
         """Read what stands behind these, and tell the streams of those that are no good."""

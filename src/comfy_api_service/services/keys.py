@@ -9,8 +9,10 @@ from comfy_api_service.domain.account import Role
 from comfy_api_service.domain.clock import Clock
 from comfy_api_service.domain.credentials import Scope, digest, make_api_key
 from comfy_api_service.domain.errors import Code, Conflict, FieldError, NotFound, Refused, ValidationFailed
+from comfy_api_service.domain.ids import LOCAL_ACCOUNT
 from comfy_api_service.domain.keys import Key
 from comfy_api_service.domain.principal import Actor, Credential, Kind
+from comfy_api_service.domain.users import User
 from comfy_api_service.services.access import Access
 from comfy_api_service.services.views import Page, paged
 
@@ -33,26 +35,23 @@ class Keys:
         scopes: Collection[Scope],
         expires_at: float | None = None,
         granting: Collection[Scope] = tuple(Scope),
+        until: float | None = None,
     ) -> tuple[Key, str]:
         """A new key and its text, which is known to nobody afterwards.
 
-        `granting`: scopes that whoever makes it may give. Raises `NotFound`, `ValidationFailed`, `Conflict`, and
-        `Refused` (FORBIDDEN) for scopes that are not the maker's or the account's to have.
+        `granting`: scopes that whoever makes it may give; `until`: the end of the key that it is made with. Raises
+        `NotFound`, `ValidationFailed`, `Conflict`, and `Refused` (FORBIDDEN) for scopes that are not the maker's or
+        the account's to have.
         """
         now = self._clock.now()
-        if expires_at is not None and expires_at <= now:
-            raise ValidationFailed([FieldError("expires_at", "must lie in the future")])
+        expires_at = _end(expires_at, now, until)
         if not set(scopes) <= set(granting):
             raise Refused(Code.FORBIDDEN, "A key can have no scope that its maker does not have.")
         made = make_api_key()
         key = Key(made.public_id, account_id, name, frozenset(scopes), now, expires_at)
 
         async def write(tx: Tx) -> None:
-            user = await accounts.hold(tx, account_id)
-            if user is None:
-                raise NotFound("user")
-            if Scope.ADMIN in scopes and user.role is not Role.ADMIN:
-                raise Refused(Code.FORBIDDEN, "Only an administrator's key can have the scope `admin`.")
+            _check_owner(await accounts.hold(tx, account_id), scopes)
             if await api_keys.count_open(tx, account_id, now) >= MOST:
                 raise Conflict(f"An account has at most {MOST} keys; revoke one first.")
             await api_keys.insert(tx, key, digest(made.text))
@@ -100,3 +99,28 @@ class Keys:
         credential = Credential(Kind.KEY, key_id)
         self._access.forget(credential)
         await self._access.look((credential,))
+
+
+def _end(wanted: float | None, now: float, until: float | None) -> float | None:
+    """When the new key expires: no later than the one that it is made with. Raises `ValidationFailed`."""
+    if wanted is None:
+        return until
+    if wanted <= now:
+        raise ValidationFailed([FieldError("expires_at", "must lie in the future")])
+    if until is not None and wanted > until:
+        raise ValidationFailed(
+            [FieldError("expires_at", "must not be later than that of the key it is made with")]
+        )
+    return wanted
+
+
+def _check_owner(user: User | None, scopes: Collection[Scope]) -> None:
+    """Whether the account can have such a key. Raises as `Keys.create` says."""
+    if user is None:
+        raise NotFound("user")
+    if user.id == LOCAL_ACCOUNT:
+        raise Conflict("The local account is the service's own; nobody calls as it.")
+    if user.disabled_at is not None:
+        raise Conflict("The account is disabled.")
+    if Scope.ADMIN in scopes and user.role is not Role.ADMIN:
+        raise Refused(Code.FORBIDDEN, "Only an administrator's key can have the scope `admin`.")

@@ -90,11 +90,18 @@ class Logins:
         session_id, refresh = new_session_id(), make_token(TokenKind.REFRESH)
         until = now + self._session_seconds
 
-        async def write(tx: Tx) -> None:
+        async def write(tx: Tx) -> bool:
+            now_held = await accounts.hold(tx, user.id)
+            if now_held is None or now_held.disabled_at is not None:
+                return False
+            if await accounts.password_of(tx, user.id) != hashed:  # changed while the other was being hashed
+                return False
             await sessions.begin(tx, session_id, user.id, digest(refresh), now=now, expires_at=until)
             await audit.note(tx, _by(actor, user.id), "login", now=now, target=user.id, session=session_id)
+            return True
 
-        await self._db.write(write)
+        if not await self._db.write(write):
+            raise unauthorized()
         self._metrics.logins.labels("ok").inc()
         return user, self._made(user.id, session_id, refresh, until)
 

@@ -147,7 +147,9 @@ class Users:
         if user.id == LOCAL_ACCOUNT:
             raise Conflict("The local account is the service's own.")
         new = _with(user, changes, now)
-        await accounts.store(tx, new, self._limits(new))
+        await accounts.store(tx, new)
+        if (changes.tier, changes.role, changes.overrides) != (None, None, None):
+            await accounts.set_lane(tx, new.id, self._limits(new))
         if _administers(user) and not _administers(new) and not await accounts.administrators(tx):
             raise Conflict("The last administrator stays one.")
         return user, new
@@ -164,15 +166,28 @@ class Users:
             ) from None
 
 
-async def apply_tiers(tx: Tx, tiers: Mapping[str, Limits]) -> int:
-    """Caps and weights of all lanes as the tiers have them now; the number that changed. At each start."""
-    count = 0
-    for user, cap, weight in await accounts.lanes_of_people(tx):
-        limits = user.account(tiers).limits
-        if (cap, weight) != (accounts.cap_of(limits), limits.weight):
-            await accounts.store(tx, user, limits)
-            count += 1
-    return count
+async def apply_tiers(db: Database, tiers: Mapping[str, Limits]) -> int:
+    """Caps and weights of all lanes as the tiers have them now; the number that changed. At the start of each process
+    that answers callers. One account at a time: each as it is then, and held no longer than that.
+    """
+    others = [
+        user.id
+        for user, cap, weight in await db.read(accounts.lanes_of_people)
+        if (cap, weight) != _in_lane(user.account(tiers).limits)
+    ]
+
+    async def apply(tx: Tx, account_id: str) -> None:
+        user = await accounts.hold(tx, account_id)
+        if user is not None:
+            await accounts.set_lane(tx, account_id, user.account(tiers).limits)
+
+    for account_id in others:
+        await db.write(lambda tx, account_id=account_id: apply(tx, account_id))  # type: ignore[misc]
+    return len(others)
+
+
+def _in_lane(limits: Limits) -> tuple[int, float]:
+    return accounts.cap_of(limits), limits.weight
 
 
 def _administers(user: User) -> bool:

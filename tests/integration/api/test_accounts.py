@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,16 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from comfy_api_service.bootstrap import Service
+from comfy_api_service.db import accounts
+from comfy_api_service.db.base import Reader
 from comfy_api_service.domain.account import Role
 from comfy_api_service.domain.credentials import Scope, make_api_key
-from comfy_api_service.domain.errors import Conflict
+from comfy_api_service.domain.errors import Conflict, ValidationFailed
+from comfy_api_service.domain.ids import LOCAL_ACCOUNT
 from comfy_api_service.domain.principal import SHELL
-from comfy_api_service.services.users import Changes
+from comfy_api_service.domain.tiers import TIERS
+from comfy_api_service.domain.times import iso
+from comfy_api_service.services.users import Changes, apply_tiers
 from comfy_api_service.simulator import Simulator
 
 
@@ -348,3 +354,78 @@ async def test_the_last_administrator_stays_one(service: Service) -> None:
             await service.services.users.change(admin.user.id, changes, SHELL)
     await person(service, role=Role.ADMIN)
     await service.services.users.change(admin.user.id, Changes(role=Role.USER), SHELL)
+
+
+async def test_a_key_that_ends_makes_none_that_outlives_it(
+    client: Client, service: Service, ada: Person
+) -> None:
+    end = service.services.clock.now() + 3600
+    _, text = await service.services.keys.create(
+        ada.user.id, SHELL, name="short", scopes=(Scope.READ, Scope.WRITE), expires_at=end
+    )
+    client.headers["X-API-Key"] = text
+    made = (await client.post("/api/v1/auth/keys", json={"name": "child"})).json()
+    assert made["expires_at"] == iso(end)
+    later = await client.post("/api/v1/auth/keys", json={"name": "child", "expires_at": iso(end + 60)})
+    assert later.status_code == 422
+
+
+async def test_nobody_gets_a_key_of_the_local_account_or_of_a_disabled_one(
+    service: Service, ada: Person
+) -> None:
+    await service.services.users.change(ada.user.id, Changes(disabled=True), SHELL)
+    for account_id in (LOCAL_ACCOUNT, ada.user.id):
+        with pytest.raises(Conflict):
+            await service.services.keys.create(account_id, SHELL, name="k", scopes=(Scope.READ,))
+
+
+async def test_a_login_does_not_survive_a_change_of_the_password_it_was_made_with(
+    client: Client, service: Service, ada: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The password is changed while the one that was sent is being verified."""
+    passwords = service.services.logins._passwords
+    verify = passwords.verify
+
+    async def slow(password: str, stored: str | None) -> bool:
+        good = await verify(password, stored)
+        await service.services.users.change(ada.user.id, Changes(password="another password"), SHELL)
+        return good
+
+    monkeypatch.setattr(passwords, "verify", slow)
+    body = {"username": ada.user.username, "password": PASSWORD}
+    assert (await client.post("/api/v1/auth/login", json=body)).status_code == 401
+
+
+async def test_an_account_whose_tier_is_gone_can_still_be_disabled(service: Service, ada: Person) -> None:
+    values = {"id": ada.user.id}
+    await service.db.write(lambda tx: tx.run("UPDATE accounts SET tier = 'gone' WHERE id = :id", values))
+    changed = await service.services.users.change(ada.user.id, Changes(disabled=True), SHELL)
+    assert changed.disabled_at is not None
+    with pytest.raises(ValidationFailed):
+        await service.services.users.change(ada.user.id, Changes(overrides={"running": 1}), SHELL)
+
+
+async def test_tiers_are_applied_to_each_account_as_it_is_then(service: Service, ada: Person) -> None:
+    """What an operator changes while a process starts stays changed."""
+    tiers = {**TIERS, "enterprise": replace(TIERS["enterprise"], weight=3.0, running=7)}
+    read = accounts.lanes_of_people
+
+    async def before(tx: Reader) -> Any:
+        return await read(tx)
+
+    found = await service.db.read(before)
+    await service.services.users.change(ada.user.id, Changes(disabled=True, name="other"), SHELL)
+    with pytest.MonkeyPatch.context() as patched:
+
+        async def as_it_was(_tx: Reader) -> Any:
+            return found
+
+        patched.setattr(accounts, "lanes_of_people", as_it_was)
+        assert await apply_tiers(service.db, tiers) == 1
+    user = await service.services.users.get(ada.user.id)
+    assert (user.name, user.disabled_at is None) == ("other", False)
+    row = await service.db.read(
+        lambda tx: tx.one("SELECT cap, weight FROM lanes WHERE account_id = :id", {"id": ada.user.id})
+    )
+    assert row is not None
+    assert (row["cap"], row["weight"]) == (7, 3.0)

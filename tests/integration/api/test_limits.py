@@ -166,3 +166,20 @@ async def test_strangers_are_limited_by_address(service: Service) -> None:
         assert counted(service, "comfyui_credentials_refused_total") == 61
         assert counted(service, "comfyui_requests_limited_total", limit="strangers") == 1
         assert (await client.get("/ping")).status_code == 200
+
+
+async def test_a_batch_is_replayed_whatever_its_bucket_holds(tmp_path: Path, sim: Simulator) -> None:
+    clock = Hand()
+    async with running(tmp_path, sim.url, clock=clock, **AUTH) as service:
+        free = await person(service, tier="free", overrides={"images_per_day": "none"})
+        async with calling(service, free) as client:
+            call: dict[str, Any] = {
+                "url": "/api/v1/generate/batch?wait=false",
+                "json": {"requests": [SMALL] * 4},
+                "headers": {"Idempotency-Key": "once"},
+            }
+            first = (await client.post(**call)).json()
+            clock.at += 12
+            again = await client.post(**call)  # two tokens for four requests
+            assert again.headers["idempotent-replayed"] == "true"
+            assert again.json()["batch_id"] == first["batch_id"]

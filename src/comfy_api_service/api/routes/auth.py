@@ -231,6 +231,7 @@ async def create_key(request: Request, caller: Known) -> Response:
         scopes=given.scopes,
         expires_at=moment("expires_at", given.expires_at),
         granting=caller.scopes,
+        until=caller.key_ends_at,
     )
     return answer({**people.key(made), "api_key": text}, 201)
 

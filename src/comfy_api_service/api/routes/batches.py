@@ -67,10 +67,10 @@ async def generate_batch(request: Request, caller: Submitting, wait: Flag = True
     key = idempotency_key(request)
     if wait:
         require_backend(request)
-    orders = await _granted(request, caller, [_order(one) for one in requests])
-    batch = await services_of(request).batches.submit(
-        caller, orders, body=_canonical(requests, orders), idempotency_key=key
-    )
+    orders = [_order(one) for one in requests]
+    canonical = _canonical(requests, orders)  # before the buckets: what they hold is not part of the request
+    orders = await _granted(request, caller, orders)
+    batch = await services_of(request).batches.submit(caller, orders, body=canonical, idempotency_key=key)
     if wait:
         batch = await _wait(request, caller, batch)
     return _answer(request, batch, chosen=wait)

@@ -18,6 +18,8 @@ OF_PEOPLE = ("email", "username")
 
 
 def upgrade() -> None:
+    if op.get_bind().dialect.name == "postgresql":  # in the order of those who submit meanwhile
+        op.execute("LOCK TABLE jobs, accounts IN ACCESS EXCLUSIVE MODE")
     for name in (*OF_PEOPLE, "password_hash", "overrides"):
         op.add_column("accounts", sa.Column(name, TEXT, nullable=True))
     for name in OF_PEOPLE:
