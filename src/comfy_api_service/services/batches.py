@@ -17,7 +17,7 @@ from comfy_api_service.domain.ids import new_batch_id
 from comfy_api_service.domain.job import Job
 from comfy_api_service.domain.submission import NewBatch, NewJob, Order
 from comfy_api_service.services.jobs import Jobs
-from comfy_api_service.services.submit import Submitter
+from comfy_api_service.services.submit import Submitter, refusal
 from comfy_api_service.services.views import Batch, BatchItem
 
 LIMIT = 10
@@ -70,7 +70,7 @@ class Batches:
                 return earlier
             await rows.insert(tx, batch)
             outcomes = await insertion.insert(tx, list(jobs.values()), queue_limit=self._queue_limit)
-            others = {**refused, **self._others(dict(zip(jobs, outcomes, strict=True)), batch.created_at)}
+            others = {**refused, **_others(dict(zip(jobs, outcomes, strict=True)), batch.created_at)}
             await rows.note_others(tx, batch, others)
             if all("error" in others.get(index, {}) for index in range(batch.total)):
                 await rows.give_key_back(tx, batch)
@@ -78,12 +78,14 @@ class Batches:
 
         outcome = await self._db.write(write)
         if isinstance(outcome, KeyReused):
-            raise self._submitter.refused(outcome, batch.created_at)
+            raise refusal(outcome, batch.created_at)
         if isinstance(outcome, str):
             return replace(await self.get(account, outcome), replayed=True)
         for job, one in zip(jobs.values(), outcome, strict=True):
             if isinstance(one, Written):
                 self._submitter.announce(job)
+            else:
+                self._submitter.count_limit(one)
         return await self.get(account, batch.id)
 
     def _prepare(
@@ -95,16 +97,6 @@ class Batches:
             return self._submitter.prepare(account, replace(order, batch_id=batch_id, batch_index=index))
         except ServiceError as fault:
             return fault
-
-    def _others(self, outcomes: Mapping[int, Outcome], now: float) -> dict[int, Mapping[str, Any]]:
-        """What to keep of requests that made no job of their own: why they were refused, or the job merged into."""
-        others: dict[int, Mapping[str, Any]] = {}
-        for index, outcome in outcomes.items():
-            if isinstance(outcome, Replay):
-                others[index] = {"job_id": outcome.job_id}
-            elif not isinstance(outcome, Written):
-                others[index] = {"error": error_document(self._submitter.refused(outcome, now))}
-        return others
 
     async def get(self, account: Account, batch_id: str) -> Batch:
         """The batch with its jobs as they are now; `NotFound` if absent or somebody else's."""
@@ -131,6 +123,17 @@ class Batches:
             if index in views or "error" in others.get(str(index), {})
         )
         return Batch(batch_id, created_at, items)
+
+
+def _others(outcomes: Mapping[int, Outcome], now: float) -> dict[int, Mapping[str, Any]]:
+    """What to keep of requests that made no job of their own: why they were refused, or the job merged into."""
+    others: dict[int, Mapping[str, Any]] = {}
+    for index, outcome in outcomes.items():
+        if isinstance(outcome, Replay):
+            others[index] = {"job_id": outcome.job_id}
+        elif not isinstance(outcome, Written):
+            others[index] = {"error": error_document(refusal(outcome, now))}
+    return others
 
 
 def error_document(error: ServiceError) -> Mapping[str, Any]:

@@ -10,7 +10,7 @@ from comfy_api_service.db.sessions import Refreshed, Reused
 from comfy_api_service.domain.account import Role
 from comfy_api_service.domain.clock import Clock
 from comfy_api_service.domain.credentials import TokenKind, digest, make_token, well_formed_token
-from comfy_api_service.domain.errors import Code, Refused
+from comfy_api_service.domain.errors import Code, Refused, ServiceError
 from comfy_api_service.domain.ids import new_account_id, new_session_id
 from comfy_api_service.domain.principal import Actor, Credential, Kind
 from comfy_api_service.domain.tiers import Limits, limits_of
@@ -83,10 +83,7 @@ class Logins:
         good = await self._passwords.verify(password, hashed)
         now = self._clock.now()
         if user is None or not good or user.disabled_at is not None:
-            target = None if user is None else user.id
-            self._metrics.logins.labels("refused").inc()
-            await self._db.write(lambda tx: audit.note(tx, actor, "login.refused", now=now, target=target))
-            raise unauthorized()
+            raise await self._refused(user, actor)
         session_id, refresh = new_session_id(), make_token(TokenKind.REFRESH)
         until = now + self._session_seconds
 
@@ -101,9 +98,15 @@ class Logins:
             return True
 
         if not await self._db.write(write):
-            raise unauthorized()
+            raise await self._refused(user, actor)
         self._metrics.logins.labels("ok").inc()
         return user, self._made(user.id, session_id, refresh, until)
+
+    async def _refused(self, user: User | None, actor: Actor) -> ServiceError:
+        target, now = None if user is None else user.id, self._clock.now()
+        self._metrics.logins.labels("refused").inc()
+        await self._db.write(lambda tx: audit.note(tx, actor, "login.refused", now=now, target=target))
+        return unauthorized()
 
     async def refresh(self, token: str, actor: Actor) -> Tokens:
         """New tokens for a refresh token, which is used up. One that was used before ends its session: somebody has

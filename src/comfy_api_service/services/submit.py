@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from comfy_api_service.db.allowances import QuotaSpent, WaitingFull
 from comfy_api_service.db.base import Database
-from comfy_api_service.db.insertion import KeyReused, QueueFull, Replay, Written
+from comfy_api_service.db.insertion import KeyReused, Outcome, QueueFull, Replay, Written
 from comfy_api_service.db.submissions import Submissions
 from comfy_api_service.domain.account import Account
 from comfy_api_service.domain.clock import Clock
@@ -71,7 +71,8 @@ class Submitter:
                 replayed=outcome.by_key,
                 deduplicated=not outcome.by_key,
             )
-        raise self.refused(outcome, new.queued_at)
+        self.count_limit(outcome)
+        raise refusal(outcome, new.queued_at)
 
     async def retry(self, account: Account, job_id: str, *, idempotency_key: str | None = None) -> Accepted:
         """A new job from a finished one, with the same parameters, seed included."""
@@ -143,11 +144,10 @@ class Submitter:
         event = Event(new.id, 1, EventType.QUEUED, Status.QUEUED, new.queued_at)
         self._signals.publish(Note(new.id, new.account_id, 0, event))
 
-    def refused(self, outcome: KeyReused | QueueFull | WaitingFull | QuotaSpent, now: float) -> ServiceError:
-        """What the caller is told of a job that was not taken; limits are counted."""
+    def count_limit(self, outcome: Outcome) -> None:
+        """For the figures, if a limit of the account is why the job was not taken."""
         if isinstance(outcome, WaitingFull | QuotaSpent):
             self._metrics.limited.labels("waiting" if isinstance(outcome, WaitingFull) else "images").inc()
-        return refusal(outcome, now)
 
     def _written(self, account: Account, new: NewJob, written: Written) -> Accepted:
         self.announce(new)
@@ -163,6 +163,7 @@ class Submitter:
 
 
 def refusal(outcome: KeyReused | QueueFull | WaitingFull | QuotaSpent, now: float) -> ServiceError:
+    """What the caller is told of a job that was not taken."""
     match outcome:
         case KeyReused():
             return Refused(Code.IDEMPOTENCY_KEY_REUSED, "This Idempotency-Key was used with another request.")

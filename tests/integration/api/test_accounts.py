@@ -19,12 +19,13 @@ from comfy_api_service.bootstrap import Service
 from comfy_api_service.db import accounts
 from comfy_api_service.db.base import Reader
 from comfy_api_service.domain.account import Role
-from comfy_api_service.domain.credentials import Scope, make_api_key
-from comfy_api_service.domain.errors import Conflict, ValidationFailed
+from comfy_api_service.domain.credentials import Scope, TokenKind, make_api_key, make_token
+from comfy_api_service.domain.errors import Conflict, Refused, ValidationFailed
 from comfy_api_service.domain.ids import LOCAL_ACCOUNT
-from comfy_api_service.domain.principal import SHELL
+from comfy_api_service.domain.principal import SHELL, Credential, Kind
 from comfy_api_service.domain.tiers import TIERS
 from comfy_api_service.domain.times import iso
+from comfy_api_service.services import access
 from comfy_api_service.services.users import Changes, apply_tiers
 from comfy_api_service.simulator import Simulator
 
@@ -394,6 +395,8 @@ async def test_a_login_does_not_survive_a_change_of_the_password_it_was_made_wit
     monkeypatch.setattr(passwords, "verify", slow)
     body = {"username": ada.user.username, "password": PASSWORD}
     assert (await client.post("/api/v1/auth/login", json=body)).status_code == 401
+    entries = (await service.services.overview.audit(before=None, limit=1, about=ada.user.id)).items
+    assert entries[0].action == "login.refused"
 
 
 async def test_an_account_whose_tier_is_gone_can_still_be_disabled(service: Service, ada: Person) -> None:
@@ -429,3 +432,23 @@ async def test_tiers_are_applied_to_each_account_as_it_is_then(service: Service,
     )
     assert row is not None
     assert (row["cap"], row["weight"]) == (7, 3.0)
+
+
+async def test_invented_credentials_drive_out_nobodys_and_cost_no_write(
+    service: Service, client: Client, ada: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(access, "MOST_ABSENT", 3)
+    known = service.services.access
+    assert (await client.get("/api/v1/jobs", headers=ada.headers)).status_code == 200
+    for _ in range(10):
+        wrong = {"X-API-Key": make_api_key().text}
+        assert (await client.get("/api/v1/jobs", headers=wrong)).status_code == 401
+    assert Credential(Kind.KEY, ada.key_id) in known._entries
+    assert len(known._absent) <= 3
+
+    async def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("it was written")
+
+    monkeypatch.setattr(service.db, "write", refuse)
+    with pytest.raises(Refused):
+        await known.of_ticket(make_token(TokenKind.TICKET))

@@ -10,6 +10,7 @@ from comfy_api_service.db import jobs
 from comfy_api_service.db.base import Database, Reader, Tx
 from comfy_api_service.db.insertion import insert
 from comfy_api_service.domain.job import SHOWN, State, Status
+from comfy_api_service.domain.submission import NewJob
 
 JOBS = 3_000
 OTHERS = {
@@ -22,9 +23,8 @@ OTHERS = {
 }
 
 
-@pytest.fixture
-async def mixed(db: Database) -> dict[str, State]:
-    """Two accounts' jobs, nearly all succeeded; the state of each of the first's."""
+async def mix(db: Database) -> tuple[list[NewJob], dict[str, State]]:
+    """Jobs of two accounts, nearly all succeeded, and the state of each."""
     await add_accounts(db, "mine", "other")
     made = [new_job(account="other" if n % 3 == 0 else "mine") for n in range(JOBS)]
     await db.write(lambda tx: insert(tx, made, queue_limit=10**9))
@@ -40,6 +40,13 @@ async def mixed(db: Database) -> dict[str, State]:
             await tx.run("ANALYZE")
 
     await db.write(spread)
+    return made, states
+
+
+@pytest.fixture
+async def mixed(db: Database) -> dict[str, State]:
+    """The state of each of the first account's jobs."""
+    made, states = await mix(db)
     return {job.id: states[job.id] for job in made if job.account_id == "mine"}
 
 

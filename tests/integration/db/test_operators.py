@@ -4,34 +4,19 @@ from collections.abc import Mapping
 from itertools import chain, combinations
 
 import pytest
-from tests.integration.db.test_lists import JOBS, OTHERS
+from tests.integration.db.test_lists import mix
 from tests.integration.db.test_plans import Recorder, plans
-from tests.support.rows import add_accounts, new_job
+from tests.support.rows import add_accounts
 
 from comfy_api_service.db import jobs, operators, usage
-from comfy_api_service.db.base import Database, Params, Reader, Tx
-from comfy_api_service.db.insertion import insert
+from comfy_api_service.db.base import Database, Params, Reader
 from comfy_api_service.domain.job import SHOWN, State, Status
 
 
 @pytest.fixture
 async def mixed(db: Database) -> Mapping[str, State]:
     """Two accounts' jobs, nearly all succeeded."""
-    await add_accounts(db, "one", "other")
-    made = [new_job(account="other" if n % 3 == 0 else "one") for n in range(JOBS)]
-    await db.write(lambda tx: insert(tx, made, queue_limit=10**9))
-    states = {job.id: OTHERS.get(n % 500, State.SUCCEEDED) for n, job in enumerate(made)}
-
-    async def spread(tx: Tx) -> None:
-        await tx.many(
-            "UPDATE jobs SET state = :state WHERE id = :id",
-            [{"id": i, "state": s} for i, s in states.items()],
-        )
-        await tx.run("UPDATE lanes SET queued = 5")
-        if tx.dialect.name == "postgresql":
-            await tx.run("ANALYZE")
-
-    await db.write(spread)
+    _, states = await mix(db)
     return states
 
 

@@ -150,13 +150,14 @@ async def test_sessions_and_tickets_that_have_expired_are_forgotten(tmp_path: Pa
             for name, until in (("ses_old", now - 2 * DAY), ("ses_new", now + DAY)):
                 await sessions.begin(tx, name, LOCAL.id, f"digest of {name}", now=0.0, expires_at=until)
             await sessions.add_ticket(tx, "old", credential, now - 1)
+            await sessions.refresh(tx, "digest of ses_new", "the next", now=1.0, expires_at=now + DAY)
             await sessions.add_ticket(tx, "new", credential, now + DAY)
 
         await service.db.write(put)
         await upkeep(service).forget_old()
         for query, left in (
             ("SELECT id AS name FROM sessions", "ses_new"),
-            ("SELECT digest AS name FROM refresh_tokens", "digest of ses_new"),
+            ("SELECT digest AS name FROM refresh_tokens", "the next"),
             ("SELECT digest AS name FROM tickets", "new"),
         ):
             rows = await service.db.read(lambda tx, query=query: tx.all(query))  # type: ignore[misc]
