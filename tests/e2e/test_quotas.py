@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -141,6 +142,56 @@ def test_caps_hold_over_two_workers_and_a_raised_one_from_the_next_claim_on(
         until(lambda: asked(url, "SELECT count(*) = 24 FROM jobs WHERE state = 'succeeded'"))
     assert most == {False: 1, True: 3}
     check(tmp_path, ids, artifacts=tmp_path / "data" / "artifacts")
+
+
+def test_tiers_get_their_shares_over_two_workers(tmp_path: Path, shared: dict[str, str]) -> None:
+    """Weights 1, 2 and 5 by tier, all with more to do than is done."""
+    weights = {"free": 1, "basic": 2, "pro": 5}
+    (tmp_path / "tiers.toml").write_text(
+        "\n".join(
+            f"[{tier}]\nsubmissions_per_minute = 100000\nwaiting = 'none'\nrunning = 'none'\n"
+            f"images_per_day = 'none'\nweight = {weight}"
+            for tier, weight in weights.items()
+        )
+    )
+    url = shared["DATABASE_URL"]
+    people = {tier: enter(url, tier=tier) for tier in weights}
+    with (
+        simulator(tmp_path, *FAST) as one,
+        simulator(tmp_path, *FAST) as two,
+        api(tmp_path, **shared) as door,
+        client(door) as http,
+    ):
+        with worker(tmp_path, "--comfyui-url", one.url, **shared):
+            http.headers["X-API-Key"] = people["free"][1]
+            until_online(http)
+            until(lambda: _cost_of_another(http, url) < 1)  # what a job takes is measured now
+            until(lambda: asked(url, "SELECT sum(queued + running) FROM lanes") == 0)
+        for tier, (_, key) in people.items():
+            answers = asyncio.run(_send((door.url,), key, 30 + 60 * weights[tier]))
+            assert {answer.status_code for answer in answers} == {202}
+        before = asked(url, "SELECT count(*) FROM jobs WHERE started_at IS NOT NULL")
+        with (
+            worker(tmp_path, "--comfyui-url", one.url, **shared),
+            worker(tmp_path, "--comfyui-url", two.url, **shared),
+        ):
+            until(lambda: asked(url, "SELECT count(started_at) FROM jobs") >= before + 400)
+            done = asked(
+                url,
+                """SELECT json_object_agg(account_id, n) FROM (
+                     SELECT account_id, count(*) AS n FROM (
+                       SELECT account_id FROM jobs WHERE started_at IS NOT NULL ORDER BY started_at LIMIT 400 OFFSET $1
+                     ) AS first GROUP BY account_id) AS shares""",
+                before,
+            )
+    shares = {tier: json.loads(done)[account] / 400 for tier, (account, _) in people.items()}
+    assert shares == {tier: pytest.approx(weight / 8, rel=0.1) for tier, weight in weights.items()}
+
+
+def _cost_of_another(http: httpx2.Client, url: str) -> float:
+    """What one more job is reckoned to cost, in seconds."""
+    job = http.post("/api/v1/jobs", json=BODY).json()["job_id"]
+    return float(asked(url, "SELECT cost FROM jobs WHERE id = $1", job))
 
 
 def test_a_thousand_keys_of_fifty_senders_are_a_thousand_jobs(tmp_path: Path, shared: dict[str, str]) -> None:

@@ -131,3 +131,11 @@ async def add_accounts(db: Database, *names: str) -> None:
 
 async def drift(db: Database) -> list[counters.Drift]:
     return await db.read(counters.drift)
+
+
+async def until_somebody_waits(db: PostgresDatabase) -> None:
+    waiting = """SELECT 1 AS found FROM pg_stat_activity
+        WHERE datname = current_database() AND wait_event_type = 'Lock'"""
+    async with asyncio.timeout(10):
+        while await db.read(lambda tx: tx.one(waiting)) is None:  # noqa: ASYNC110 - another process knows
+            await asyncio.sleep(0.005)

@@ -20,13 +20,12 @@ def limit_headers(charges: Sequence[Charge], decision: Decision, *, now: float) 
     if not charges:
         return {}
     scarcest = min(decision.levels, key=_share) if len(charges) > 1 else decision.levels[0]
-    pairs = [(charge.bucket, level) for charge, level in zip(charges, decision.levels, strict=True)]
     return {
         "X-RateLimit-Limit": str(scarcest.limit),
         "X-RateLimit-Remaining": str(scarcest.remaining),
         "X-RateLimit-Reset": str(math.ceil(now + scarcest.reset_after)),
-        "RateLimit-Policy": ", ".join(_policy(bucket) for bucket, _ in pairs),
-        "RateLimit": ", ".join(_level(bucket, level) for bucket, level in pairs),
+        "RateLimit-Policy": ", ".join([_policy(charge.bucket) for charge in charges]),
+        "RateLimit": ", ".join(map(_level, charges, decision.levels)),
     }
 
 
@@ -40,7 +39,8 @@ def _policy(bucket: Bucket) -> str:
     return f'"{bucket.kind}";q={bucket.capacity};w={seconds}'
 
 
-def _level(bucket: Bucket, level: Level) -> str:
+def _level(charge: Charge, level: Level) -> str:
+    bucket = charge.bucket
     return f'"{bucket.kind}";r={level.remaining};t={_until_one_more(bucket, level)}'
 
 

@@ -4,11 +4,11 @@ Each account's lane is locked before this is read, so whatever processes submit 
 Redis, no more is admitted than is allowed.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from comfy_api_service.db import lanes
-from comfy_api_service.db.base import Tx, dumps
+from comfy_api_service.db.base import Dialect, Params, Row, dumps
 from comfy_api_service.domain.submission import NewJob
 from comfy_api_service.domain.times import utc_day
 
@@ -58,20 +58,29 @@ class Allowances:
         self._used[_day_of(job)] = self._used.get(_day_of(job), 0) + job.images
 
 
-async def allowances(tx: Tx, jobs: Sequence[NewJob], held: Mapping[str, lanes.Held]) -> Allowances:
-    """`held`: the lanes, locked before: what is read here must be read after that."""
-    limited = {_day_of(job) for job in jobs if job.limits.images_per_day is not None}
-    if not limited:
-        return Allowances(held, {})
-    rows = await tx.all(
-        f"""SELECT account_id, day, reserved + charged AS used FROM usage_days
-            WHERE {tx.dialect.among("account_id", "accounts")} AND {tx.dialect.among("day", "days")}""",
+def limited_days(jobs: Sequence[NewJob]) -> set[DayOf]:
+    """The days whose use has to be known."""
+    return {_day_of(job) for job in jobs if job.limits.images_per_day is not None}
+
+
+def asking_used(dialect: Dialect, days: Collection[DayOf]) -> tuple[str, Params]:
+    """Asks what was used of the days, locked, so that what comes is the newest: to stand behind the lanes' lock.
+
+    A day without a row may have got one while the lane was waited for: ask again.
+    """
+    return (
+        f"""SELECT u.account_id, u.day, u.reserved + u.charged AS used FROM usage_days u
+            WHERE {dialect.among("u.account_id", "accounts")} AND {dialect.among("u.day", "days")}
+            ORDER BY u.account_id, u.day{dialect.locking("u")}""",
         {
-            "accounts": dumps(sorted({account for account, _ in limited})),
-            "days": dumps(sorted({day for _, day in limited})),
+            "accounts": dumps(sorted({account for account, _ in days})),
+            "days": dumps(sorted({day for _, day in days})),
         },
     )
-    return Allowances(held, {(row["account_id"], row["day"]): row["used"] for row in rows})
+
+
+def used_of(rows: Sequence[Row]) -> dict[DayOf, int]:
+    return {(row["account_id"], row["day"]): row["used"] for row in rows}
 
 
 def _day_of(job: NewJob) -> DayOf:

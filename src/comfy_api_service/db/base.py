@@ -64,7 +64,10 @@ class Reader(Protocol):
     async def one(self, sql: str, params: Params | None = None) -> Row | None: ...
 
     async def several(self, *queries: tuple[str, Params]) -> list[Sequence[Row]]:
-        """The rows of each, in one go. All see the same state; of rows that are locked by one, the newest."""
+        """The rows of each, in one go. All see the same state; of rows that are locked by one, the newest.
+
+        Locks are taken in the order of the queries.
+        """
         ...
 
 

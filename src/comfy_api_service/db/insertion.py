@@ -8,7 +8,15 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from comfy_api_service.db import keys, lanes
-from comfy_api_service.db.allowances import QuotaSpent, WaitingFull, allowances
+from comfy_api_service.db.allowances import (
+    Allowances,
+    DayOf,
+    QuotaSpent,
+    WaitingFull,
+    asking_used,
+    limited_days,
+    used_of,
+)
 from comfy_api_service.db.base import Part, Tx, dumps, packed
 from comfy_api_service.db.counters import OPEN_SECONDS, open_seconds
 from comfy_api_service.db.records import output_document
@@ -77,7 +85,7 @@ async def insert(
     known = await keys.look_up(tx, group)
     open_ones = [job for job in group if _by_key(job, known.used) is None]
     ground = await _ground(tx, open_ones, known_needs)
-    allowed = await allowances(tx, open_ones, ground.held)
+    allowed = Allowances(ground.held, ground.used)
     requests = await _known_requests(tx, open_ones)
     waiting = 0 if far_from_limit or not open_ones else await _count_waiting(tx)
     used = dict(known.used)
@@ -137,23 +145,27 @@ def _by_request(job: NewJob, requests: Mapping[tuple[str, str], str]) -> Outcome
 
 @dataclass(frozen=True, slots=True)
 class _Ground:
-    """What a group is placed on: the lanes, locked, by account; where lanes enter; what backends have to do."""
+    """What a group is placed on: the lanes, locked, by account; where lanes enter; what backends have to do; what
+    was used of the days of accounts that have so many images a day.
+    """
 
     held: Mapping[str, lanes.Held]
     edge: lanes.Frontier
     open_seconds: float
+    used: Mapping[DayOf, int]
 
 
 async def _ground(tx: Tx, jobs: Sequence[NewJob], known_needs: Collection[str]) -> _Ground:
     """For those that may become jobs, with all that they need known to the scheduler."""
     if not jobs:
-        return _Ground({}, lanes.Frontier({}, 0.0), 0.0)
+        return _Ground({}, lanes.Frontier({}, 0.0), 0.0, {})
     needs = {job.requirement.id: job.requirement for job in jobs}
     now = jobs[0].queued_at
     new = {need: requirement for need, requirement in needs.items() if need not in known_needs}
     if new:
         await ensure_requirements(tx, new, now)
-    known, locked, edge, work = await tx.several(
+    days = limited_days(jobs)
+    known, locked, edge, work, *day_rows = await tx.several(
         (f"SELECT id FROM requirements WHERE {tx.dialect.among('id', 'ids')}", {"ids": dumps(sorted(needs))}),
         (
             f"""SELECT l.account_id, {lanes.COLUMNS} FROM lanes l
@@ -163,13 +175,18 @@ async def _ground(tx: Tx, jobs: Sequence[NewJob], known_needs: Collection[str]) 
         ),
         lanes.asking_frontier(tx.dialect, needs),
         (OPEN_SECONDS, {"now": now}),
+        *([asking_used(tx.dialect, days)] if days else []),
     )
     if needs.keys() - {row["id"] for row in known}:
         raise LookupError("a need that was known has been forgotten")
+    used = used_of(day_rows[0]) if days else {}
+    if new_days := days - used.keys():
+        used |= used_of(await tx.all(*asking_used(tx.dialect, new_days)))
     return _Ground(
         {row["account_id"]: lanes.Held.from_row(row) for row in locked},
         lanes.frontier_of(edge),
         float(work[0]["seconds"]),
+        used,
     )
 
 

@@ -20,8 +20,6 @@ log = structlog.get_logger()
 
 GROUP = 200
 """Most submissions in one transaction."""
-ENOUGH = 32
-"""Submissions that share what a transaction costs by itself, so that two such groups may take turns."""
 GATHER_SECONDS = 0.01
 """The longest that a group is waited for while more and more arrive."""
 QUIET_SECONDS = 0.001
@@ -101,14 +99,10 @@ class Submissions:
     async def _gather(self, answered: int) -> None:
         """Wait for those who were just answered, when they come again at once, beside those who wait already.
 
-        Else many small groups pay for a transaction each. With one writer all are waited for: two halves that
-        take turns both want the interpreter, one to be checked while the other is written, and a submission
-        costs half as much again. A server writes elsewhere: there, halves that take turns keep both busy.
+        Else many small groups pay for a transaction each. Two halves that take turns were no faster: one is
+        checked while the other is written, and each has to wait for the loop at every step.
         """
-        known_to_come = answered + len(self._arrived)
-        if not self._db.dialect.one_writer:
-            known_to_come = max(min(known_to_come, ENOUGH), known_to_come // 2)
-        self._awaited = min(GROUP, known_to_come)
+        self._awaited = min(GROUP, answered + len(self._arrived))
         until, known = time.monotonic() + GATHER_SECONDS, -1
         while known < len(self._arrived) < self._awaited and time.monotonic() < until:
             known = len(self._arrived)

@@ -89,9 +89,13 @@ def matches(text: str, stored: str | None) -> bool:
 
     None, where no such key was found, is compared all the same and matches nothing.
     """
+    return same_digest(digest(text), stored)
+
+
+def same_digest(sent: str, stored: str | None) -> bool:
+    """`matches`, for a text whose digest is there already."""
     expected = _NO_DIGEST if stored is None else stored.encode(errors="surrogatepass")
-    same = hmac.compare_digest(digest(text).encode(), expected)
-    return same and stored is not None
+    return hmac.compare_digest(sent.encode(), expected) and stored is not None
 
 
 def _random(length: int, source: Source) -> str:

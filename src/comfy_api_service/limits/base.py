@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 MICROSECONDS: Final = 1_000_000
 LONGEST: Final = 2**52
@@ -61,8 +61,7 @@ class Charge:
             raise ValueError("these tokens can never be had")
 
 
-@dataclass(frozen=True, slots=True)
-class Level:
+class Level(NamedTuple):
     """A bucket after the decision; times in seconds."""
 
     limit: int
@@ -73,8 +72,7 @@ class Level:
     """Until it has the tokens of one more unit; 0 if it has."""
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """`granted` of the units that were asked for; `levels` in the order of the charges."""
 
     granted: int
@@ -102,12 +100,11 @@ def decide(charges: Sequence[Charge], granted: int, backlogs: Sequence[int]) -> 
 
 def _level(charge: Charge, backlog: int) -> Level:
     bucket = charge.bucket
-    lacking = backlog + charge.tokens * bucket.interval - bucket.span
+    capacity, interval = bucket.capacity, bucket.interval
+    left = capacity * interval - backlog
+    lacking = charge.tokens * interval - left
     return Level(
-        limit=bucket.capacity,
-        remaining=(bucket.span - backlog) // bucket.interval,
-        reset_after=backlog / MICROSECONDS,
-        retry_after=max(lacking, 0) / MICROSECONDS,
+        capacity, left // interval, backlog / MICROSECONDS, lacking / MICROSECONDS if lacking > 0 else 0.0
     )
 
 

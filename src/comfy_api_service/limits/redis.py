@@ -43,6 +43,10 @@ return {granted, unpack(backlogs)}
 _SHA: Final = hashlib.sha1(SCRIPT, usedforsecurity=False).hexdigest()
 
 
+MOST_TOGETHER: Final = 64
+"""Tokens of one bucket that are asked for in one call."""
+
+
 class RedisBuckets:
     """`clock`: by default the server's, which is the same for all."""
 
@@ -57,7 +61,7 @@ class RedisBuckets:
     async def take(self, *charges: Charge, units: int = 1) -> Decision:
         """Never later than 250 ms, twice that if the server has forgotten the script.
 
-        Single tokens of one bucket that are asked for in the same round of the loop are asked for together.
+        Single tokens of one bucket are asked for together, as long as each round of the loop brings more of them.
         """
         if len(charges) == 1 and units == 1 and charges[0].tokens:
             return await self._take_with_others(charges[0])
@@ -71,12 +75,17 @@ class RedisBuckets:
         others = self._together.get(charge)
         if others is None:
             self._together[charge] = [mine]
-            loop.call_soon(self._begin, charge)
+            loop.call_soon(self._begin, charge, 0)
         else:
             others.append(mine)
         return await mine
 
-    def _begin(self, charge: Charge) -> None:
+    def _begin(self, charge: Charge, seen: int) -> None:
+        """`seen`: as many asked when this was looked at in the round before."""
+        asked = len(self._together[charge])
+        if seen < asked < MOST_TOGETHER:
+            asyncio.get_running_loop().call_soon(self._begin, charge, asked)
+            return
         task = asyncio.create_task(self._answer(charge, self._together.pop(charge)))
         self._asking.add(task)
         task.add_done_callback(self._asking.discard)

@@ -19,8 +19,8 @@ from comfy_api_service.domain.credentials import (
     TokenKind,
     digest,
     make_token,
-    matches,
     parse_api_key,
+    same_digest,
     well_formed_token,
 )
 from comfy_api_service.domain.errors import Code, Conflict, Refused, ServiceError, Unavailable
@@ -81,6 +81,8 @@ class Access:
         self.enabled = enabled
         self._entries: dict[Credential, _Entry] = {}
         self._absent: dict[Credential, _Entry] = {}
+        self._of_keys: dict[str, Credential] = {}
+        """Which key a text with this digest is, of those that were good once: they need not be taken apart again."""
         self._reading: dict[Credential, asyncio.Task[_Entry]] = {}
         self._used: dict[str, float] = {}
         self._watched: dict[Credential, set[Callable[[], None]]] = {}
@@ -89,13 +91,17 @@ class Access:
 
     async def of_sent(self, text: str) -> Principal:
         """By an API key or an access token. Raises `Refused` (UNAUTHORIZED), and `Unavailable`."""
-        key = parse_api_key(text)
-        if key is not None:
-            entry = await self._entry(Credential(Kind.KEY, key.public_id))
-            good = matches(text, None if entry.known is None else entry.known.digest)
+        sent = digest(text)
+        credential = self._of_keys.get(sent) or self._of_key(text)
+        if credential is not None:
+            entry = await self._entry(credential)
+            good = same_digest(sent, None if entry.known is None else entry.known.digest)
             if not good or entry.principal is None:
                 raise unauthorized()
-            self._used[key.public_id] = self._clock.now()
+            if len(self._of_keys) >= MOST:
+                self._of_keys.clear()
+            self._of_keys[sent] = credential
+            self._used[credential.id] = self._clock.now()
             return entry.principal
         claims = self._tokens.read(text)
         if claims is None:
@@ -104,6 +110,10 @@ class Access:
         if principal is None or principal.account.id != claims.account_id:
             raise unauthorized()
         return principal
+
+    def _of_key(self, text: str) -> Credential | None:
+        key = parse_api_key(text)
+        return None if key is None else Credential(Kind.KEY, key.public_id)
 
     async def of_ticket(self, text: str) -> Principal:
         """By a ticket, which is used up. Raises as `of_sent` does."""

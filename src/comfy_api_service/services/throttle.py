@@ -1,8 +1,7 @@
 """How often somebody may call: token buckets by account, and without one by address."""
 
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from comfy_api_service.domain.account import Account
 from comfy_api_service.limits.base import Bucket, Buckets, Charge, Decision
@@ -19,13 +18,12 @@ STRANGERS: Final = 60
 
 
 @lru_cache(maxsize=8192)
-def _of_account(kind: str, tokens: int, account_id: str) -> Bucket:
+def _of_account(kind: str, tokens: int, account_id: str) -> Charge:
     """Made once: it is asked for with each request."""
-    return Bucket.per(MINUTE, tokens, kind=kind, whom=account_id)
+    return Charge(Bucket.per(MINUTE, tokens, kind=kind, whom=account_id))
 
 
-@dataclass(frozen=True, slots=True)
-class Taken:
+class Taken(NamedTuple):
     """What was asked of the buckets, and what they gave."""
 
     charges: tuple[Charge, ...]
@@ -57,15 +55,14 @@ class Throttle:
 
     async def login(self, name: str, address: str) -> Taken | None:
         return await self._take(
-            Bucket.per(LOGIN_SECONDS, LOGINS, kind="login", whom=f"{address} {name.strip().lower()}"),
-            Bucket.per(LOGIN_SECONDS, LOGINS_OF_ADDRESS, kind="logins", whom=address),
+            Charge(Bucket.per(LOGIN_SECONDS, LOGINS, kind="login", whom=f"{address} {name.strip().lower()}")),
+            Charge(Bucket.per(LOGIN_SECONDS, LOGINS_OF_ADDRESS, kind="logins", whom=address)),
         )
 
     async def stranger(self, address: str) -> Taken | None:
-        return await self._take(Bucket.per(MINUTE, STRANGERS, kind="strangers", whom=address))
+        return await self._take(Charge(Bucket.per(MINUTE, STRANGERS, kind="strangers", whom=address)))
 
-    async def _take(self, *buckets: Bucket, units: int = 1) -> Taken | None:
+    async def _take(self, *charges: Charge, units: int = 1) -> Taken | None:
         if self._buckets is None:
             return None
-        charges = tuple(map(Charge, buckets))
         return Taken(charges, await self._buckets.take(*charges, units=units))

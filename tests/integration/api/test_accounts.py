@@ -1,8 +1,11 @@
 """Who calls, by what, and until when: keys, sessions, tickets, scopes."""
 
 import asyncio
+import base64
 import contextlib
-from collections.abc import AsyncIterator
+import hmac
+import json
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ import pytest
 from tests.support.api import SMALL, Client, connected, serving
 from tests.support.people import AUTH, PASSWORD, Person, person
 from tests.support.stack import online, running, until
+from tests.support.tokens import HEADER, key_of, signed_with, token_of, written
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
@@ -82,6 +86,55 @@ async def test_a_key_is_good_in_either_header_and_only_as_it_is(client: Client, 
             assert answer.headers["www-authenticate"] == "Bearer"
     assert {name for name, status in answers.items() if status == 200} == {"key", "bearer", "lower"}
     assert set(answers.values()) == {200, 401}
+
+
+@pytest.mark.sqlite
+async def test_a_token_is_good_only_as_it_was_made(tmp_path: Path, sim: Simulator) -> None:
+    """Whatever is wrong with it, the answer is one and the same."""
+    secret = "8c1f6d20a7b94e53b0d2f7c6e15a3b8d"
+    async with running(tmp_path, sim.url, **AUTH, secret_key=secret) as own, connected(own.app) as client:
+        who = await person(own, password=PASSWORD)
+        good = (await logged_in(client, who))["access_token"]
+        head, body, signature = good.split(".")
+        claims = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
+        sign = signed_with(key_of(secret.encode()))
+
+        def forged(header: object = HEADER, sign: Callable[[bytes], bytes] = sign, **changed: Any) -> str:
+            return token_of(header, written({**claims, **changed}), sign)
+
+        bad = {
+            "none": forged({**HEADER, "alg": "none"}, lambda _: b""),
+            "none, signed": forged({**HEADER, "alg": "none"}),
+            "other algorithm": forged(
+                {**HEADER, "alg": "HS512"}, lambda it: hmac.digest(key_of(secret.encode()), it, "sha512")
+            ),
+            "public key": forged({**HEADER, "alg": "RS256"}),
+            "kid": forged({**HEADER, "kid": "../../dev/null"}),
+            "empty key": forged(sign=signed_with(b"")),
+            "the secret itself": forged(sign=signed_with(secret.encode())),
+            "expired": forged(iat=claims["iat"] - 7200, exp=claims["iat"] - 3600),
+            "other audience": forged(aud="another-service"),
+            "other issuer": forged(iss="another-service"),
+            "other account": forged(sub="acc_local"),
+            "other session": forged(sid="ses_00000000000000000000000000"),
+            "no signature": f"{head}.{body}.",
+            "no dot": f"{head}.{body}",
+            "head alone": head,
+            "truncated": good[:-1],
+            "longer": good + "A",
+            "twice": f"{good}.{good}",
+            "padded": f"{head}.{body}.{signature}=",
+        }
+        answers = {
+            name: await client.get("/api/v1/auth/me", headers=bearer(text)) for name, text in bad.items()
+        }
+        assert {name: answer.status_code for name, answer in answers.items()} == dict.fromkeys(bad, 401)
+        told = [answer.json()["error"] for answer in answers.values()]
+        assert {(one["code"], one["message"], str(one["details"])) for one in told} == {
+            ("UNAUTHORIZED", "A valid credential is needed.", "{}")
+        }
+        for same in (good, forged()):
+            assert (await client.get("/api/v1/auth/me", headers=bearer(same))).status_code == 200
 
 
 async def test_of_a_key_only_its_digest_is_kept(service: Service, ada: Person) -> None:

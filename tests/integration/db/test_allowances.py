@@ -5,13 +5,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 from tests.support.checker import check
-from tests.support.rows import Pair, add_backend, claim, new_job
+from tests.support.rows import Pair, add_accounts, add_backend, claim, new_job, put, until_somebody_waits
 
 from comfy_api_service.db.allowances import QuotaSpent, WaitingFull
-from comfy_api_service.db.base import Database
+from comfy_api_service.db.base import Database, Tx
 from comfy_api_service.db.endings import Ending
-from comfy_api_service.db.insertion import Replay, Written, insert
+from comfy_api_service.db.insertion import Outcome, Replay, Written, insert
 from comfy_api_service.db.submissions import Submissions
 from comfy_api_service.db.transitions import finish, started
 from comfy_api_service.domain.job import State
@@ -34,6 +35,36 @@ async def test_no_more_than_the_day_allows_whoever_writes_at_once(both: Pair, tm
     assert len(taken) == 10
     assert {type(one) for one in outcomes} == {Written, QuotaSpent}
     check(tmp_path, taken, all_ended=False)
+
+
+@pytest.mark.parametrize("before", [0, 3], ids=["first of the day", "later"])
+async def test_what_was_taken_while_the_lane_was_waited_for_counts(both: Pair, before: int) -> None:
+    one, two = both
+    await add_accounts(one, "other")
+    other = new_job(account="other")
+    await put(one, other)
+    known = {other.requirement.id}  # written already, so that it is the lane that is waited for
+    if before:
+        await one.write(
+            lambda tx: insert(tx, [limited(TEN, images=before)], queue_limit=100, known_needs=known)
+        )
+    entered, go = asyncio.Event(), asyncio.Event()
+
+    async def slow(tx: Tx) -> list[Outcome]:
+        outcomes = await insert(tx, [limited(TEN, images=9 - before)], queue_limit=100, known_needs=known)
+        entered.set()
+        await go.wait()
+        return outcomes
+
+    first = asyncio.create_task(one.write(slow))
+    await entered.wait()
+    second = asyncio.create_task(
+        two.write(lambda tx: insert(tx, [limited(TEN, images=2)], queue_limit=100, known_needs=known))
+    )
+    await until_somebody_waits(one)
+    go.set()
+    assert isinstance((await first)[0], Written)
+    assert await second == [QuotaSpent(used=9, limit=10, images=2)]
 
 
 async def test_images_not_jobs_are_counted_and_a_smaller_one_may_fit(db: Database) -> None:

@@ -7,7 +7,17 @@ from pathlib import Path
 
 import pytest
 from tests.support.checker import check
-from tests.support.rows import Pair, add_accounts, add_backend, claim, claim_all, drift, new_job, put
+from tests.support.rows import (
+    Pair,
+    add_accounts,
+    add_backend,
+    claim,
+    claim_all,
+    drift,
+    new_job,
+    put,
+    until_somebody_waits,
+)
 
 from comfy_api_service.db import claims
 from comfy_api_service.db.base import Tx
@@ -94,14 +104,6 @@ async def test_nobody_gets_further_ahead_than_the_window_of_a_lane_that_is_locke
     async with holding_lane(both[0], "a"):
         found = await claims.next_job(both[1], claimant, prompt_id=new_prompt_id(), now=1.0)
     assert isinstance(found, Busy)
-
-
-async def until_somebody_waits(db: PostgresDatabase) -> None:
-    waiting = """SELECT 1 AS found FROM pg_stat_activity
-        WHERE datname = current_database() AND wait_event_type = 'Lock'"""
-    async with asyncio.timeout(10):
-        while await db.read(lambda tx: tx.one(waiting)) is None:  # noqa: ASYNC110 - another process knows
-            await asyncio.sleep(0.005)
 
 
 @asynccontextmanager

@@ -48,9 +48,8 @@ def noted(submissions: Submissions, patch: pytest.MonkeyPatch) -> tuple[list[int
 async def test_those_who_were_answered_are_waited_for_by_those_who_came_meanwhile(
     db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two halves that arrive one after the other do not take turns for ever, unless a server writes them."""
+    """Two halves that arrive one after the other do not take turns for ever."""
     monkeypatch.setattr(submissions_module, "QUIET_SECONDS", 0.2)
-    monkeypatch.setattr(submissions_module, "ENOUGH", 5)
     submissions = Submissions(db, queue_limit=1000)
     groups, writing = noted(submissions, monkeypatch)
 
@@ -61,7 +60,7 @@ async def test_those_who_were_answered_are_waited_for_by_those_who_came_meanwhil
     first = [asyncio.create_task(caller()) for _ in range(5)]
     await writing.wait()
     await asyncio.gather(*first, *(caller() for _ in range(5)))
-    assert groups == ([5, 10, 10, 10, 5] if db.dialect.one_writer else [5] * 8)
+    assert groups == [5, 10, 10, 10, 5]
 
 
 async def test_a_few_who_come_early_wait_for_the_others(

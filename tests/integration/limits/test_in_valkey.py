@@ -13,12 +13,14 @@ from tests.support.buckets import HandClock, open_link
 from tests.support.stack import until
 from tests.support.valkey import Valkey
 
+from comfy_api_service.limits import redis as redis_module
 from comfy_api_service.limits.base import Bucket, Charge, Decision
 from comfy_api_service.limits.memory import MemoryBuckets
 from comfy_api_service.limits.redis import RedisBuckets
 from comfy_api_service.redis_link.link import RedisLink
 from comfy_api_service.telemetry import Metrics
 
+WIDE = Charge(Bucket.per(3600, 100, kind="reads", whom="acc_wide"))
 ONE = Charge(Bucket.per(60, 5, kind="reads", whom="acc_one"))
 
 
@@ -133,6 +135,25 @@ async def test_those_who_ask_at_once_are_one_command_and_decided_in_order(shared
     assert commands() == before + 1
     assert together == [await own.take(ONE) for _ in range(7)]
     assert [decision.granted for decision in together] == [1, 1, 1, 1, 0, 0, 0]
+
+
+async def test_those_who_follow_one_another_round_by_round_are_one_command_up_to_a_number(
+    shared: Shared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_module, "MOST_TOGETHER", 5)
+    buckets = RedisBuckets(shared.link, shared.metrics)
+    await buckets.take(WIDE)
+
+    async def after(rounds: int) -> Decision:
+        for _ in range(rounds):
+            await asyncio.sleep(0)
+        return await buckets.take(WIDE)
+
+    before = shared.server.command("INFO", "commandstats")["cmdstat_evalsha"]["calls"]
+    decisions = await asyncio.gather(*(after(rounds) for rounds in range(9)))
+    calls = shared.server.command("INFO", "commandstats")["cmdstat_evalsha"]["calls"] - before
+    assert calls == 2
+    assert sorted(decision.levels[0].remaining for decision in decisions) == list(range(90, 99))
 
 
 @pytest.mark.parametrize("forget", [["SCRIPT", "FLUSH"], ["FLUSHALL"]])

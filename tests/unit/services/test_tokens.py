@@ -1,6 +1,5 @@
 """Access tokens: ours are read, and everything else is None."""
 
-import base64
 import hashlib
 import hmac
 import json
@@ -10,15 +9,15 @@ from typing import Any
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from tests.support.tokens import HEADER, encoded, key_of, signed_with, token_of, written
 
 from comfy_api_service.services.tokens import AccessClaims, AccessTokens
 from comfy_api_service.storage.links import LinkSigner
 
 SECRET = b"a secret of the service, 32 bytes or more"
-KEY = hmac.digest(SECRET, b"comfy-api access token 1", "sha256")
+KEY = key_of(SECRET)
 NOW = 1_800_000_000
 LIFETIME = 900.0
-HEADER: Mapping[str, Any] = {"typ": "JWT", "alg": "HS256"}
 CLAIMS: Mapping[str, Any] = {
     "iss": "comfy-api-service",
     "aud": "comfy-api-service",
@@ -45,16 +44,8 @@ def tokens(secret: bytes = SECRET, clock: Clock | None = None) -> AccessTokens:
     return AccessTokens(secret, LIFETIME, clock or Clock())
 
 
-def encoded(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
-
-
-def written(value: object) -> bytes:
-    return json.dumps(value, separators=(",", ":")).encode()
-
-
 def hs256(signed: bytes) -> bytes:
-    return hmac.digest(KEY, signed, "sha256")
+    return signed_with(KEY)(signed)
 
 
 def forged(
@@ -64,9 +55,7 @@ def forged(
     *,
     payload: bytes | None = None,
 ) -> str:
-    """A token made by hand, without the library, signed with the true key unless told otherwise."""
-    body = f"{encoded(written(header))}.{encoded(written(claims) if payload is None else payload)}"
-    return f"{body}.{encoded(sign(body.encode()))}"
+    return token_of(header, written(claims) if payload is None else payload, sign)
 
 
 GOOD = tokens().issue("acc_1", "ses_1")
