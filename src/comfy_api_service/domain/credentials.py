@@ -84,16 +84,11 @@ def digest(text: str) -> str:
     return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
 
 
-def matches(text: str, stored: str | None) -> bool:
-    """Whether `stored` is the digest of `text`, in a time that does not tell where they differ.
+def matches(sent: str, stored: str | None) -> bool:
+    """Whether two digests are the same, in a time that does not tell where they differ.
 
     None, where no such key was found, is compared all the same and matches nothing.
     """
-    return same_digest(digest(text), stored)
-
-
-def same_digest(sent: str, stored: str | None) -> bool:
-    """`matches`, for a text whose digest is there already."""
     expected = _NO_DIGEST if stored is None else stored.encode(errors="surrogatepass")
     return hmac.compare_digest(sent.encode(), expected) and stored is not None
 

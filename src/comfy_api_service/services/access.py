@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, TypeVar
 
 from comfy_api_service.db import api_keys, credentials, sessions
 from comfy_api_service.db.base import Database
@@ -19,8 +19,8 @@ from comfy_api_service.domain.credentials import (
     TokenKind,
     digest,
     make_token,
+    matches,
     parse_api_key,
-    same_digest,
     well_formed_token,
 )
 from comfy_api_service.domain.errors import Code, Conflict, Refused, ServiceError, Unavailable
@@ -28,6 +28,8 @@ from comfy_api_service.domain.principal import Credential, Kind, Principal
 from comfy_api_service.domain.tiers import Limits
 from comfy_api_service.services.tokens import AccessTokens
 
+K = TypeVar("K")
+V = TypeVar("V")
 FRESH_SECONDS: Final = 2.0
 MOST: Final = 20_000
 """Credentials that are remembered; then all are forgotten, and asked for again."""
@@ -52,10 +54,10 @@ class _Entry:
     at: float
 
 
-def _kept(entries: dict[Credential, _Entry], most: int, credential: Credential, entry: _Entry) -> _Entry:
-    if len(entries) >= most and credential not in entries:
+def _kept(entries: dict[K, V], most: int, key: K, entry: V) -> V:
+    if len(entries) >= most and key not in entries:
         entries.clear()
-    entries[credential] = entry
+    entries[key] = entry
     return entry
 
 
@@ -95,12 +97,10 @@ class Access:
         credential = self._of_keys.get(sent) or self._of_key(text)
         if credential is not None:
             entry = await self._entry(credential)
-            good = same_digest(sent, None if entry.known is None else entry.known.digest)
+            good = matches(sent, None if entry.known is None else entry.known.digest)
             if not good or entry.principal is None:
                 raise unauthorized()
-            if len(self._of_keys) >= MOST:
-                self._of_keys.clear()
-            self._of_keys[sent] = credential
+            _kept(self._of_keys, MOST, sent, credential)
             self._used[credential.id] = self._clock.now()
             return entry.principal
         claims = self._tokens.read(text)
