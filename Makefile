@@ -32,7 +32,7 @@ demo: $(STAMP) ## start the service with the simulator, make one picture, keep s
 	@exec $(BIN)/comfy-api demo --generate $(ARGS)
 
 test: lint ## everything CI runs: linters, types, layers, all tests
-	@$(BIN)/python -m pytest -n 3 $(ARGS)
+	@$(BIN)/python -m pytest -n 3 --dist worksteal $(ARGS)
 
 lint: $(STAMP) ## ruff, mypy --strict, import-linter, hadolint
 	@$(BIN)/ruff check --quiet .
@@ -60,7 +60,7 @@ bench: $(STAMP) ## measure the promises of speed, as ratios within one run
 openapi: $(STAMP) ## rewrite openapi.json from the code
 	@$(BIN)/comfy-api openapi > openapi.json
 
-docs: $(STAMP) ## rewrite the lists of errors and settings from the code
+docs: $(STAMP) ## rewrite the lists of errors, nodes and settings from the code
 	@$(BIN)/python docs/generate.py
 
 lock: $(UV) ## resolve the dependencies anew

@@ -1,4 +1,4 @@
-"""Writes docs/ERRORS.md and docs/SETTINGS.md from the code: `python docs/generate.py`."""
+"""Writes docs/ERRORS.md, docs/NODES.md and docs/SETTINGS.md from the code: `python docs/generate.py`."""
 
 from pathlib import Path
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 from pydantic_core import PydanticUndefined
 
 from comfy_api_service.domain.errors import TABLE
+from comfy_api_service.domain.node_policy import CORE, GROUPS
 from comfy_api_service.settings import SECRET_FILES, Settings
 
 HERE = Path(__file__).parent
@@ -59,6 +60,19 @@ def settings() -> str:
     return "\n".join([*lines, ""])
 
 
+def nodes() -> str:
+    """The nodes that the core policy allows, by what they are for."""
+    lines = [
+        "# Nodes of the core policy",
+        "",
+        f"The {len(CORE)} classes of ComfyUI itself that callers may use under `core`, and nothing else. Why others",
+        "are not among them is told in [WORKFLOWS.md](WORKFLOWS.md#what-is-checked-and-what-may-be-used).",
+    ]
+    for title, names in GROUPS.items():
+        lines += ["", f"## {title[:1].upper()}{title[1:]}", "", ", ".join(f"`{name}`" for name in names)]
+    return "\n".join([*lines, ""])
+
+
 def _default(name: str, field: Any) -> str:
     if name in SHOWN_DEFAULTS:
         return SHOWN_DEFAULTS[name]
@@ -72,7 +86,7 @@ def _default(name: str, field: Any) -> str:
     return f"`{default}`"
 
 
-PAGES = {"ERRORS.md": errors, "SETTINGS.md": settings}
+PAGES = {"ERRORS.md": errors, "NODES.md": nodes, "SETTINGS.md": settings}
 
 if __name__ == "__main__":
     for file, page in PAGES.items():

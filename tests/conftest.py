@@ -1,6 +1,7 @@
 """For all tests."""
 
 import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "dialect" in metafunc.fixturenames:
         once = metafunc.definition.get_closest_marker("sqlite") is not None
         metafunc.parametrize("dialect", DIALECTS[:1] if once else DIALECTS, indirect=True)
+
+
+@pytest.fixture(autouse=True)
+def nobody_goes_on_proving() -> Iterator[None]:
+    """A worker that a test leaves behind would write into the output of those that come after it."""
+    before = set(threading.enumerate())
+    yield
+    left = [one for one in threading.enumerate() if one.name == "lease" and one not in before]
+    assert not left, "a worker of this test was not stopped"
 
 
 @pytest.fixture(scope="session")

@@ -28,6 +28,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from comfy_api_service.api.client_address import Trusted
 from comfy_api_service.api.host_names import HostNames
+from comfy_api_service.domain.block_list import BlockList
 from comfy_api_service.domain.tiers import TIERS, Limits, tiers_from
 from comfy_api_service.redis_link import address
 
@@ -38,6 +39,7 @@ SECRET_FILES: Final = (
     "REDIS_URL",
     "S3_ACCESS_KEY",
     "S3_SECRET_KEY",
+    "PROMPT_HOOK_SECRET",
 )
 """Settings that may be given as `NAME_FILE`, the path of a file with the secret."""
 NOT_YET: Final = {
@@ -64,6 +66,8 @@ WELL_KNOWN: Final = (
 )
 """Words of keys that somebody made up; what is random does not have them."""
 _URL: Final = TypeAdapter(HttpUrl)
+_LONGEST_LIST: Final = 4 << 20
+_PYTHON_HOOK: Final = re.compile(r"python:[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
 _BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]")
 _OF_STORE: Final = ("s3_bucket", "s3_access_key", "s3_secret_key", "s3_region", "s3_public_url")
 POSTGRES: Final = ("postgresql://", "postgres://")
@@ -135,6 +139,31 @@ class Settings(BaseSettings):
     default_model: str | None = Field(
         None,
         description="Model of requests that name none. Default: the first checkpoint there is.",
+    )
+
+    node_policy: Literal["core", "open"] | None = Field(
+        None,
+        description="Which node classes callers may use: `core`, those of ComfyUI that are known to be harmless, or "
+        "`open`, all that the backends have. Default: `core` with authentication, `open` without.",
+    )
+
+    prompt_blocklist_file: Path | None = Field(
+        None,
+        description="File of terms that no text of a request may have, one a line; see docs/RULES.md. Default: none.",
+    )
+    prompt_hook: str | None = Field(
+        None,
+        repr=False,
+        description="What is asked about the texts of each request, and may refuse or rewrite it: `https://…`, "
+        "`http://…`, or `python:package.module:function`; see docs/RULES.md. Default: nothing.",
+    )
+    prompt_hook_timeout: float = Field(2, gt=0, le=30, description="How long an answer of the hook may take.")
+    prompt_hook_on_failure: Literal["refuse", "allow"] = Field(
+        "refuse",
+        description="What becomes of a request when the hook gives no usable answer: `refuse` (503) or `allow`.",
+    )
+    prompt_hook_secret: SecretStr | None = Field(
+        None, description="Sent to the hook's address as a bearer token."
     )
 
     database_url: str | None = Field(
@@ -240,6 +269,22 @@ class Settings(BaseSettings):
         ge=1024,
         le=64 * 1024**2,
         description="Largest JSON body that is accepted.",
+    )
+    max_upload_size: int = Field(
+        10 * 1024**2,
+        ge=1024,
+        le=256 * 1024**2,
+        description="Largest picture that is accepted as an input, uploaded, in a request, or fetched.",
+    )
+    upload_ttl: float = Field(
+        86_400,
+        ge=60,
+        le=366 * 86_400,
+        description="How long an upload is kept; one that an open job needs, until the job ends.",
+    )
+    input_urls_allow_private: bool = Field(
+        False,
+        description="True: pictures are also fetched by http, and from addresses inside (closed networks, tests).",
     )
 
     auth_enabled: bool = Field(
@@ -394,6 +439,35 @@ class Settings(BaseSettings):
     def _upper(cls, value: Any) -> Any:
         return value.upper() if isinstance(value, str) else value
 
+    @field_validator("prompt_blocklist_file", mode="before")
+    @classmethod
+    def _no_list(cls, value: Any) -> Any:
+        return value or None
+
+    @field_validator("prompt_blocklist_file")
+    @classmethod
+    def _listed(cls, value: Path | None) -> Path | None:
+        read_block_list(value)
+        return value
+
+    @field_validator("prompt_hook")
+    @classmethod
+    def _hook(cls, value: str | None) -> str | None:
+        if not value:
+            return None
+        if value.startswith(("http://", "https://")):
+            return _checked_hook(value)
+        if not _PYTHON_HOOK.fullmatch(value):
+            raise ValueError("begins with https:// or http://, or is python:package.module:function")
+        return value
+
+    @field_validator("prompt_hook_secret")
+    @classmethod
+    def _sendable(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not re.fullmatch(r"[\x21-\x7e]+", value.get_secret_value()):
+            raise ValueError("has characters that no header may have")
+        return value
+
     @field_validator("tiers_file")
     @classmethod
     def _tiers(cls, value: Path | None) -> Path | None:
@@ -412,6 +486,15 @@ class Settings(BaseSettings):
     def tiers(self) -> dict[str, Limits]:
         """What the tiers allow."""
         return read_tiers(self.tiers_file)
+
+    @property
+    def block_list(self) -> BlockList | None:
+        """Terms that no text may have; None if there is no list."""
+        return read_block_list(self.prompt_blocklist_file)
+
+    @property
+    def open_to_all_nodes(self) -> bool:
+        return (self.node_policy or ("core" if self.auth_enabled else "open")) == "open"
 
     @property
     def limited(self) -> bool:
@@ -441,6 +524,8 @@ class Settings(BaseSettings):
             raise ValueError(
                 "HSTS_MAX_AGE would never be told: nobody comes by https without TLS_CERT_FILE or TRUSTED_PROXIES"
             )
+        if self.prompt_hook_secret is not None and not (self.prompt_hook or "").startswith("http"):
+            raise ValueError("PROMPT_HOOK_SECRET without an address in PROMPT_HOOK would do nothing")
         if self.s3_endpoint is None:
             idle = [name.upper() for name in _OF_STORE if name in self.model_fields_set]
             if idle:
@@ -460,6 +545,34 @@ def read_tiers(path: Path | None) -> dict[str, Limits]:
         raise ValueError(f"cannot be read ({fault.strerror})") from None
     except UnicodeDecodeError:
         raise ValueError("is not UTF-8") from None
+
+
+def read_block_list(path: Path | None) -> BlockList | None:
+    """Raises `ValueError` with every fault of the file."""
+    if path is None:
+        return None
+    try:
+        with path.open("rb") as file:
+            content = file.read(_LONGEST_LIST + 1)
+    except OSError as fault:
+        raise ValueError(f"cannot be read ({fault.strerror})") from None
+    if len(content) > _LONGEST_LIST:
+        raise ValueError(f"is larger than {_LONGEST_LIST} bytes")
+    try:
+        return BlockList.read(content.decode("utf-8-sig").splitlines())
+    except UnicodeDecodeError:
+        raise ValueError("is not UTF-8") from None
+
+
+def _checked_hook(url: str) -> str:
+    """No message repeats it."""
+    try:
+        parsed = _URL.validate_python(url)
+    except ValidationError:
+        raise ValueError("is no address, as https://rules.example.com/check is") from None
+    if parsed.username or parsed.password or parsed.fragment:
+        raise ValueError("has no user, password or fragment: PROMPT_HOOK_SECRET is sent as a bearer token")
+    return url
 
 
 def _weakness(secret: str) -> str | None:

@@ -22,7 +22,7 @@ def _generator() -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("page", ["ERRORS.md", "SETTINGS.md"])
+@pytest.mark.parametrize("page", ["ERRORS.md", "NODES.md", "SETTINGS.md"])
 def test_generated_lists_are_current(page: str) -> None:
     assert (DOCS / page).read_text(encoding="utf-8") == _generator().PAGES[page](), "run `make docs`"
 

@@ -42,7 +42,8 @@ def test_an_operation_is_documented_whole(path: str, method: str, operation: dic
     if "{" in path:
         assert "404" in operation["responses"]
     if "requestBody" in operation:
-        assert operation["requestBody"]["content"]["application/json"]["example"]
+        (body,) = operation["requestBody"]["content"].values()
+        assert body["example"]
         assert {"400", "413", "415", "422"} <= operation["responses"].keys()
     answers = [operation["responses"][status] for status in operation["responses"] if status.startswith("2")]
     assert answers, method

@@ -78,6 +78,8 @@ def _check_command(words: list[str]) -> None:
     for word in words:
         if word.startswith("--"):
             options = {option for parameter in command.params for option in parameter.opts}
+            if getattr(command, "takes_parameters", False):
+                continue  # those of a workflow, which the service knows
             assert word.partition("=")[0] in options, f"`comfy-api {' '.join(words)}`: no option {word}"
         elif isinstance(command, TyperGroup) and not word.startswith(("-", "…")):
             assert word in command.commands, f"there is no `comfy-api {' '.join(words)}`"

@@ -14,7 +14,18 @@ import comfy_api_service
 from comfy_api_service.db.jobs import _RARE
 
 DB: Final = Path(comfy_api_service.__file__).parent / "db"
-OWNED: Final = ("jobs", "job_labels", "batches", "api_keys", "usage_days", "artifacts", "events", "ledger")
+OWNED: Final = (
+    "jobs",
+    "job_labels",
+    "batches",
+    "api_keys",
+    "usage_days",
+    "artifacts",
+    "events",
+    "ledger",
+    "uploads",
+    "job_uploads",
+)
 _TOUCHES: Final = re.compile(rf"\b(?:FROM|JOIN|UPDATE)\s+({'|'.join(OWNED)})\b", re.IGNORECASE)
 _OWNER: Final = re.compile(
     r"account_id\s*=\s*:account|\(account_id\) = |\{OWNED\}|\{jobs\.OWNED\}|\{accounts\}"
@@ -36,6 +47,11 @@ BY_NAME: Final = {
     "api_keys.owner_of": "operators revoke anybody's key",
     "api_keys.note_use": "by the ids of keys that were just shown",
     "credentials": "who calls is what is asked",
+    "uploads.take_out_expired": "background: by age",
+    "uploads.of_jobs": "for workers, by ids that jobs of theirs name",
+    "uploads.kept_keys": "background: which files have a row",
+    "uploads._needed": "of uploads that were just locked with their owner, or by age",
+    "uploads._forget": "of uploads that were just locked with their owner, or by age",
     "usage.lines": "the operators' export",
     "batches.note_others": "in the transaction that has just written the batch",
     "jobs.with_artifacts": "of rows that were read with their owner",

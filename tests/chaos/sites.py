@@ -65,12 +65,15 @@ RARE: Final = {
     "db.Reporter.is_closed": "only of a prompt whose attempt another worker took over meanwhile",
     "db.Reporter.left_over": "only if an attempt was replaced, or a commit's answer was lost",
     "db.Upkeep.delete_expired": "results expire after days",
+    "db.Upkeep.delete_expired_uploads": "uploads expire after a day",
+    "db.Uploads._add": "the load uploads nothing",
+    "db.Uploads.delete": "the load uploads nothing",
     "db.Upkeep.forget_old": "every ten minutes",
     "db.forget": "every ten minutes",
     "db.mend": "only if counters were wrong",
     "store.delete": "results are deleted after days, or when an attempt that was replaced left some",
     "comfyui.free": "only when a backend is out of memory",
-    "comfyui.upload_image": "no job has inputs yet",
+    "comfyui.upload_image": "the load's jobs have no inputs",
 }
 """Sites that a run of some seconds does not come by, with the reason."""
 

@@ -1,4 +1,4 @@
-"""The examples of README.md and docs/API.md, run as they stand.
+"""The examples of README.md, docs/API.md and docs/WORKFLOWS.md, run as they stand.
 
 Two things are replaced: the address, since the port of the documents may be taken, and the command, which stands
 in the environment that runs the tests.
@@ -78,6 +78,9 @@ class Place:
         )
         assert ended.returncode == 0, ended.stdout + ended.stderr
         return ended.stdout
+
+    def lay_examples(self) -> None:
+        shutil.copytree(ROOT / "docs" / "examples", self.folder / "docs" / "examples")
 
     def shell(self, found: list[str]) -> list["Output"]:
         """Run blocks one after the other in one shell; what each printed."""
@@ -171,6 +174,63 @@ def test_the_readme(place: Place) -> None:
 
 
 @needs_curl
+def test_any_workflow_of_the_readme(place: Place) -> None:
+    place.lay_examples()
+    [shown] = place.shell(blocks("README.md", "sh", section="Any workflow"))
+    assert place.picture("harbour.png").size == (1024, 1024)
+    assert place.picture("winter.png").size == (1024, 1024)
+    paths, _, accepted = shown.rest.partition("{")
+    assert paths.split() == [str(place.folder / name) for name in ("harbour.png", "winter.png")]
+    assert json.loads("{" + accepted)["status"] == "queued"
+
+
+@needs_curl
+def test_the_guide_to_workflows(url: str, tmp_path: Path) -> None:
+    """In five minutes, as it says; what it shows is what is printed."""
+    terminal = {"FORCE_COLOR": "1", "TERM": "dumb"}
+    place = Place(url, tmp_path, terminal)
+    place.lay_examples()
+    section = "In five minutes"
+    stored, ran, executed, generated, unstored = place.shell(
+        blocks("docs/WORKFLOWS.md", "sh", section=section)
+    )
+    told, _ = blocks("docs/WORKFLOWS.md", "text", section=section)
+    assert [line.rstrip() for line in stored.rest.splitlines()][1:] == told.splitlines()[1:]
+
+    assert ran.rest.splitlines() == [str(tmp_path / name) for name in ("harbour.png", "winter.png")]
+    assert executed.events()[-1]["status"] == "succeeded"
+    assert place.picture("harbour.png").size == place.picture("night.png").size == (1024, 1024)
+    made = generated.document()
+    assert made["metadata"]["inputs"]["prompt"] == "a fox in the snow"
+    assert [(one["width"], one["height"]) for one in made["images"]] == [(768, 768)]
+    assert unstored.document()["status"] == "completed"
+
+
+def test_pictures_from_pictures_as_the_page_about_generation_says(place: Place) -> None:
+    for name in ("photo.jpg", "portrait.png", "hair.png"):
+        Image.new("RGB", (96, 64), "teal").save(place.folder / name)
+    [made] = place.shell(blocks("docs/GENERATION.md", "sh"))
+    assert made.rest.splitlines() == [str(place.folder / name) for name in ("winter.png", "hat.png")]
+    assert place.picture("winter.png").size == (512, 512)
+
+
+def test_the_example_is_the_same_workflow_in_both_forms(place: Place) -> None:
+    place.lay_examples()
+    told = [
+        json.loads(
+            place.run(sys.executable, "-m", "comfy_api_service", "workflows", "inspect", name, "--json")
+        )
+        for name in ("docs/examples/poster.api.json", "docs/examples/poster.page.json")
+    ]
+    for one in told:
+        assert one["problems"] == []
+        one["parameters"].sort(key=lambda parameter: str(parameter["name"]))
+        for node in one["workflow"].values():
+            node.pop("_meta", None)
+    assert told[0] == told[1]
+
+
+@needs_curl
 def test_others_are_let_in_as_the_readme_says(tmp_path: Path) -> None:
     folder = tmp_path / "service"
     folder.mkdir()
@@ -218,6 +278,15 @@ def test_the_requests_of_the_guide(place: Place) -> None:
     assert canceled["status"] == "canceled" or canceled["canceling"]
     assert again["status"] == "queued"
     assert (purged["job_id"], purged["purged_at"] is None) == (submitted["job_id"], False)
+    from_picture = of("the same in winter")
+    assert (from_picture.document()["width"], from_picture.document()["status"]) == (768, "completed")
+    workflows = of("colour.json")
+    inspected, schema, accepted, made, graph_job, listed = (workflows.document() for _ in range(6))
+    assert (inspected["problems"], inspected["parameters"][0]["name"]) == ([], "colour")
+    assert schema["properties"]["colour"]["maximum"] == 0xFFFFFF
+    assert accepted["status"] == graph_job["status"] == "queued"
+    assert made["metadata"]["inputs"]["colour"] == 0xFF0000
+    assert listed["workflows"][0]["name"] == "One colour"
     assert of("/models?kind").document()["models"]
     assert not any(shown.rest for shown in printed.values())
 

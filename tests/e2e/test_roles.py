@@ -70,6 +70,7 @@ def test_a_killed_workers_prompts_are_adopted_where_they_are(tmp_path: Path, sha
         assert leases(idle) == set()
         jobs = [submit(http, steps=steps) for steps in (150, 5, 5)]
         until_status(http, jobs[0], "running")
+        until(lambda: record(sim.url)["max_queue"] == 2)
         driving.kill()
         killed_at = time.monotonic()
         until(lambda: leases(idle))
@@ -93,6 +94,7 @@ def test_a_stopped_worker_that_goes_on_changes_nothing(tmp_path: Path, shared: d
         driving, other = (first, second) if leases(first) else (second, first)
         jobs = [submit(http, steps=steps) for steps in (150, 5, 5)]
         until_status(http, jobs[0], "running")
+        until(lambda: record(sim.url)["max_queue"] == 2)
         os.kill(driving.popen.pid, signal.SIGSTOP)
         until(lambda: leases(other))
         os.kill(driving.popen.pid, signal.SIGCONT)

@@ -141,7 +141,7 @@ def _attempts(db: sqlite3.Connection) -> Iterable[str]:
 
 
 def _ledger(db: sqlite3.Connection) -> Iterable[str]:
-    """Charged once, what was produced; sums equal their lines."""
+    """Charged once, what was produced, but no more than was reserved; sums equal their lines."""
     for row in db.execute(
         """SELECT j.id, j.state, l.reserved, l.charged, l.settled_at,
              (SELECT count(*) FROM artifacts a WHERE a.job_id = j.id) AS artifacts
@@ -151,7 +151,11 @@ def _ledger(db: sqlite3.Connection) -> Iterable[str]:
             yield f"{row['id']} has no line in the ledger"
         elif (row["settled_at"] is not None) != (row["state"] in TERMINAL):
             yield f"{row['id']} is {row['state']}, its ledger line settled at {row['settled_at']}"
-        elif row["state"] == "succeeded" and row["artifacts"] and row["charged"] != row["artifacts"]:
+        elif (
+            row["state"] == "succeeded"
+            and row["artifacts"]
+            and row["charged"] != min(row["artifacts"], row["reserved"])
+        ):
             yield f"{row['id']} was charged {row['charged']} for {row['artifacts']} pictures"
         elif row["state"] == "failed" and row["charged"]:
             yield f"{row['id']} failed and was charged"

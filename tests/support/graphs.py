@@ -10,6 +10,7 @@ from comfy_api_service.bootstrap import Service
 from comfy_api_service.domain.graph import Graph, canonical, pictures_in, requirement_of
 from comfy_api_service.domain.ids import LOCAL_ACCOUNT, new_job_id
 from comfy_api_service.domain.submission import JobOptions, NewJob
+from comfy_api_service.domain.upload import JobInput
 
 
 def flat_picture(
@@ -23,7 +24,17 @@ def flat_picture(
     }
 
 
-async def submit_graph(service: Service, graph: Graph, **options: Any) -> str:
+def loaded_picture(*, output: str = "SaveImage") -> dict[str, Any]:
+    """A picture of the caller's, as it is, into an output node."""
+    return {
+        "1": {"class_type": "LoadImage", "inputs": {"image": "upl_"}},
+        "2": {"class_type": output, "inputs": {"images": ["1", 0], "filename_prefix": "x"}},
+    }
+
+
+async def submit_graph(
+    service: Service, graph: Graph, *, inputs: tuple[JobInput, ...] = (), **options: Any
+) -> str:
     """The id of a job with this graph, queued."""
     content = canonical(graph)
     job = NewJob(
@@ -38,6 +49,7 @@ async def submit_graph(service: Service, graph: Graph, **options: Any) -> str:
         timing_key="by hand",
         queued_at=time.time(),
         fingerprint=hashlib.sha256(content).hexdigest()[:32],
+        inputs=inputs,
     )
     await put(service.db, job)
     return job.id

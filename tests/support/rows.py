@@ -68,7 +68,11 @@ def inventory_of_checkpoints(*models: str) -> Inventory:
 
 async def add_backend(db: Database, *models: str, backend_id: str = "bck_1") -> Claimant:
     """A backend that has these checkpoints, and who claims for it."""
-    inventory = inventory_of_checkpoints(*models or ("one.safetensors",))
+    return await add_stocked(db, inventory_of_checkpoints(*models or ("one.safetensors",)), backend_id)
+
+
+async def add_stocked(db: Database, inventory: Inventory, backend_id: str = "bck_1") -> Claimant:
+    """A backend that has all this."""
 
     async def write(tx: Tx) -> None:
         await workers.register(

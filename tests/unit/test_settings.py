@@ -74,6 +74,55 @@ def test_tiers_come_from_a_file_with_every_fault_named(tmp_path: Path) -> None:
     assert faults_of(tiers_file=tmp_path / "absent")[0].startswith("TIERS_FILE: cannot be read")
 
 
+def test_the_list_of_terms_is_read_at_start_and_every_fault_has_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "terms"
+    path.write_bytes("\ufeffforbidden\n# none\n".encode())
+    found = load(prompt_blocklist_file=path).block_list
+    assert found is not None
+    assert found.has_any("Forbidden")
+    path.write_text("fine\n/canary.*/\n\ncan*ary\n")
+    (fault,) = faults_of(prompt_blocklist_file=path)
+    assert fault.startswith("PROMPT_BLOCKLIST_FILE: line 2: ")
+    assert "line 4: " in fault
+    assert "canary" not in fault
+    path.write_bytes(b"\xff\n")
+    assert faults_of(prompt_blocklist_file=path) == ["PROMPT_BLOCKLIST_FILE: is not UTF-8"]
+    path.write_bytes(b"a" * (4 << 20) + b"b")
+    assert "larger" in faults_of(prompt_blocklist_file=path)[0]
+    assert "cannot be read" in faults_of(prompt_blocklist_file=tmp_path / "absent")[0]
+    assert load(prompt_blocklist_file="").block_list is None
+
+
+@pytest.mark.parametrize(
+    "hook",
+    [
+        "rules.example.com", "ftp://rules.example.com", "https://", "http://canary:canary@host/", "https://host/#canary",
+        "python:", "python:module", "python:module:", "python:../module:f", "python:module:f:g", "python:mod ule:f",
+    ],
+)  # fmt: skip
+def test_a_hook_is_an_address_or_a_function(hook: str) -> None:
+    (fault,) = faults_of(prompt_hook=hook)
+    assert fault.startswith("PROMPT_HOOK: ")
+    assert "canary" not in fault
+
+
+def test_the_other_settings_of_the_hook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for hook in ("http://127.0.0.1:9/check", "https://rules.example.com/check?v=1", "python:a.b_c:d"):
+        assert load(prompt_hook=hook).prompt_hook == hook
+    assert load(prompt_hook="").prompt_hook is None
+    assert "would do nothing" in faults_of(prompt_hook="python:a:b", prompt_hook_secret="canary")[0]
+    for secret in ("can ary", "can\r\nary", "canäry"):
+        (fault,) = faults_of(prompt_hook="http://host/", prompt_hook_secret=secret)
+        assert "ary" not in fault
+    assert faults_of(prompt_hook_timeout=0)[0].startswith("PROMPT_HOOK_TIMEOUT")
+    assert faults_of(prompt_hook_on_failure="maybe")[0].startswith("PROMPT_HOOK_ON_FAILURE")
+    (tmp_path / "secret").write_text("canary\n")
+    monkeypatch.setenv("PROMPT_HOOK_SECRET_FILE", str(tmp_path / "secret"))
+    secret_setting = load(prompt_hook="http://host/").prompt_hook_secret
+    assert secret_setting is not None
+    assert secret_setting.get_secret_value() == "canary"
+
+
 def test_secrets_come_from_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "key").write_text(KEY + "\n")
     monkeypatch.setenv("SECRET_KEY_FILE", str(tmp_path / "key"))

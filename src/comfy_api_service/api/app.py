@@ -19,6 +19,7 @@ from comfy_api_service.api.errors import handle_error, handle_validation
 from comfy_api_service.api.gate import Gate
 from comfy_api_service.api.hosts import AllowedHosts
 from comfy_api_service.api.measures import Measures
+from comfy_api_service.api.multipart import OVERHEAD
 from comfy_api_service.api.openapi import document
 from comfy_api_service.api.options import ApiOptions, jobs_switched_off
 from comfy_api_service.api.routes import (
@@ -34,7 +35,9 @@ from comfy_api_service.api.routes import (
     results,
     service,
     streams,
+    uploads,
     usage,
+    workflows,
 )
 from comfy_api_service.api.services import ApiServices
 from comfy_api_service.api.shortcut import Shortcut
@@ -47,7 +50,9 @@ JOBS: Final = (jobs.router, results.router, streams.router)
 OTHERS: Final = (
     batches.router,  # before `generate`, whose `{job_id}` would take the word `batch`
     generate.router,
+    workflows.router,
     models.router,
+    uploads.router,
     auth.router,
     usage.router,
     admin_users.router,
@@ -94,6 +99,7 @@ def build_app(services: ApiServices, options: ApiOptions) -> Api:
             inner,
             measures=measures,
             max_body_size=options.max_body_size,
+            larger={uploads.PATH: options.max_upload_size + OVERHEAD},
             hsts_max_age=options.hsts_max_age,
         ),
         app,

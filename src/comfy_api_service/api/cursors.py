@@ -14,12 +14,14 @@ MODELS: Final = "m"
 USERS: Final = "u"
 KEYS: Final = "k"
 AUDIT: Final = "a"
+WORKFLOWS: Final = "w"
 PLACES: Final[Mapping[str, re.Pattern[str]]] = {
     JOBS: JOB_ID,
     MODELS: re.compile(r".*/.*", re.DOTALL),
     USERS: ACCOUNT_ID,
     KEYS: re.compile(r"[0-9A-Za-z]{12}"),
     AUDIT: re.compile(r"[0-9]{1,18}"),
+    WORKFLOWS: re.compile(r"wfl_[0-9A-HJKMNP-TV-Z]{26}|[a-z][a-z0-9-]{1,62}"),
 }
 """What a place in each kind of list looks like."""
 LONGEST: Final = 1024

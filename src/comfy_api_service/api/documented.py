@@ -30,6 +30,20 @@ OF_BODIES: Final = (
     Code.UNSUPPORTED_MEDIA_TYPE,
     Code.VALIDATION_ERROR,
 )
+OF_SUBMISSIONS: Final = (
+    *OF_BODIES,
+    Code.NOT_FOUND,
+    Code.IDEMPOTENCY_KEY_REUSED,
+    Code.MODEL_NOT_FOUND,
+    Code.NODE_NOT_AVAILABLE,
+    Code.NODE_NOT_ALLOWED,
+    Code.INVALID_GRAPH,
+    Code.INVALID_INPUT,
+    Code.COST_LIMIT_EXCEEDED,
+    Code.PROMPT_REFUSED,
+    Code.QUEUE_LIMIT_EXCEEDED,
+    Code.QUOTA_EXCEEDED,
+)
 
 
 def answers(
@@ -114,9 +128,13 @@ def _example(code: Code) -> dict[str, Any]:
     }
 
 
-def body_of(model: type[BaseModel], example: Any, *headers: dict[str, Any]) -> dict[str, Any]:
-    """The request body, and the headers, of an operation that parses them itself."""
-    reference = {"$ref": f"#/components/schemas/{model.__name__}"}
+def body_of(
+    model: type[BaseModel] | tuple[type[BaseModel], ...], example: Any, *headers: dict[str, Any]
+) -> dict[str, Any]:
+    """The request body, one of several perhaps, and the headers, of an operation that parses them itself."""
+    models = model if isinstance(model, tuple) else (model,)
+    references = [{"$ref": f"#/components/schemas/{one.__name__}"} for one in models]
+    reference = references[0] if len(references) == 1 else {"oneOf": references}
     return {
         "requestBody": {
             "required": True,

@@ -44,6 +44,7 @@ SUBMITTED: Final[dict[str, Any]] = {
     "websocket_url": f"ws://127.0.0.1:8000/ws/jobs/{EXAMPLE_JOB}",
     "queue_position": 3,
     "estimated_start_at": _LATER,
+    "cost": {"pixel_steps": 9_830_400.0, "seconds": 4.2},
 }
 ARTIFACT: Final[dict[str, Any]] = {
     "url": f"http://127.0.0.1:8000/artifacts/jobs/{EXAMPLE_JOB}/1/image_0.png?expires=1770000000&type=image/png"

@@ -8,11 +8,9 @@ from typing import Any, Final
 
 from comfy_api_service.domain.errors import FieldError, ValidationFailed
 
-NOT_YET: Final = frozenset(
-    {"image", "strength", "mask", "controlnets", "workflow", "workflow_id", "inputs", "webhook_url"}
-)
+NOT_YET: Final = frozenset({"webhook_url"})
 """Fields of the API that this version does not have: refused by name, never ignored."""
-_NEVER_SHOWN: Final = frozenset({"prompt", "negative_prompt", "password", "refresh_token"})
+_NEVER_SHOWN: Final = frozenset({"prompt", "negative_prompt", "password", "refresh_token", "image", "mask"})
 _KEY: Final = "[key]"
 """pydantic's last part of the location of an object's key."""
 _SHOWN_CHARACTERS: Final = 64

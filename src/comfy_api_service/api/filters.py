@@ -5,10 +5,9 @@ from typing import Annotated, Final
 from fastapi import Depends, Query
 
 from comfy_api_service.api.parameters import moment
-from comfy_api_service.api.schemas.base import BATCH_ID_PATTERN
+from comfy_api_service.api.schemas.base import BATCH_ID_PATTERN, WORKFLOW_ID_PATTERN
 from comfy_api_service.api.schemas.submission import LABEL_KEY, LABEL_VALUE
 from comfy_api_service.db.jobs import JobFilters
-from comfy_api_service.domain.errors import FieldError, ValidationFailed
 from comfy_api_service.domain.job import Status
 
 _TIME: Final = {"format": "date-time"}
@@ -29,18 +28,17 @@ def job_filters(
             description="`key:value`, both exactly.",
         ),
     ] = None,
-    workflow: Annotated[str | None, Query(include_in_schema=False)] = None,
-    workflow_id: Annotated[str | None, Query(include_in_schema=False)] = None,
+    workflow_id: Annotated[
+        str | None, Query(pattern=WORKFLOW_ID_PATTERN, description="Made from this stored workflow.")
+    ] = None,
 ) -> JobFilters:
-    if workflow is not None or workflow_id is not None:
-        field = "workflow" if workflow is not None else "workflow_id"
-        raise ValidationFailed([FieldError(field, "is not supported by this version yet")])
     return JobFilters(
         statuses=frozenset(status or ()),
         batch_id=batch_id,
         since=moment("since", since),
         until=moment("until", until),
         label=_pair(label),
+        workflow_id=workflow_id,
     )
 
 

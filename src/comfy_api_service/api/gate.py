@@ -4,6 +4,7 @@ security headers, HEAD, trailing slash, metrics, access log, and an envelope for
 
 import re
 import time
+from collections.abc import Mapping
 from typing import Any, Final
 
 import structlog
@@ -46,12 +47,21 @@ log = structlog.get_logger()
 
 class Gate:
     def __init__(
-        self, app: ASGIApp, *, measures: Measures, max_body_size: int, hsts_max_age: int = 0
+        self,
+        app: ASGIApp,
+        *,
+        measures: Measures,
+        max_body_size: int,
+        larger: Mapping[str, int] | None = None,
+        hsts_max_age: int = 0,
     ) -> None:
-        """`hsts_max_age`: seconds of `Strict-Transport-Security`; 0: it is not sent."""
+        """`larger`: limits of bodies of their own, by path. `hsts_max_age`: seconds of
+        `Strict-Transport-Security`; 0: it is not sent.
+        """
         self._app = app
         self._measures = measures
         self._limit = max_body_size
+        self._larger = larger or {}
         hsts = (b"strict-transport-security", f"max-age={hsts_max_age}".encode())
         self._over_tls = (*SECURITY, hsts) if hsts_max_age else SECURITY
 
@@ -61,7 +71,7 @@ class Gate:
             return
         scope = _canonical(scope)
         security = self._over_tls if scope["comfy_scheme"] == "https" else SECURITY
-        exchange = Exchange(scope, receive, send, self._limit, security)
+        exchange = Exchange(scope, receive, send, self._larger.get(scope["path"], self._limit), security)
         scope["comfy_request_id"] = exchange.request_id
         tokens = structlog.contextvars.bind_contextvars(request_id=exchange.request_id)
         started = time.perf_counter()
@@ -74,8 +84,8 @@ class Gate:
             structlog.contextvars.reset_contextvars(**tokens)
 
     async def _answer(self, exchange: "Exchange", scope: Scope) -> None:
-        if exchange.announced > self._limit:
-            response = error_answer(too_large(self._limit), scope)
+        if exchange.announced > exchange.limit:
+            response = error_answer(too_large(exchange.limit), scope)
             await linger(response, scope, exchange.unlimited_receive, exchange.send)
             return
         try:
@@ -116,7 +126,6 @@ class Exchange:
     """One request and its answer, as they pass."""
 
     __slots__ = (
-        "_limit",
         "_read",
         "_receive",
         "_scope",
@@ -125,6 +134,7 @@ class Exchange:
         "announced",
         "complete",
         "is_head",
+        "limit",
         "method",
         "request_id",
         "status",
@@ -142,7 +152,7 @@ class Exchange:
         self._receive = self.unlimited_receive = receive
         self._scope = scope
         self._send = send
-        self._limit = limit
+        self.limit = limit
         self._security = security
         self._read = 0
         self.status = 0
@@ -163,8 +173,8 @@ class Exchange:
         message = await self._receive()
         if message["type"] == "http.request":
             self._read += len(message.get("body", b""))
-            if self._read > self._limit:
-                raise too_large(self._limit)
+            if self._read > self.limit:
+                raise too_large(self.limit)
         return message
 
     async def send(self, message: Message) -> None:

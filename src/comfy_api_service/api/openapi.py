@@ -10,12 +10,17 @@ from fastapi.routing import APIRoute
 from pydantic.json_schema import models_json_schema
 
 from comfy_api_service.api import state
-from comfy_api_service.api.schemas import accounts, admin, events
+from comfy_api_service.api.schemas import accounts, admin, events, workflows
 from comfy_api_service.api.schemas.generate import BatchRequest
-from comfy_api_service.api.schemas.submission import JobRequest
+from comfy_api_service.api.schemas.submission import GraphJobRequest, JobRequest, TemplateJobRequest
 
 _BODIES: Final = (
     JobRequest,
+    GraphJobRequest,
+    TemplateJobRequest,
+    workflows.WorkflowBody,
+    workflows.InspectBody,
+    workflows.ExecuteBody,
     BatchRequest,
     accounts.Registration,
     accounts.Login,
@@ -37,7 +42,14 @@ _EVENTS: Final = (
     events.ProgressEvent,
     events.PreviewEvent,
 )
-ASKING: Final = (state.known, state.caller, state.listener, state.submitter, state.administrator)
+ASKING: Final = (
+    state.known,
+    state.caller,
+    state.listener,
+    state.submitter,
+    state.uploader,
+    state.administrator,
+)
 SECURITY: Final = {
     "key": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "`cui_sk_…`"},
     "bearer": {"type": "http", "scheme": "bearer", "description": "An API key, or a login's access token."},
@@ -60,6 +72,8 @@ TAGS: Final = [
     {"name": "generate", "description": "Submit and wait."},
     {"name": "jobs", "description": "Submit, follow, cancel, fetch."},
     {"name": "events", "description": "What happens to a job, while it happens."},
+    {"name": "uploads", "description": "Pictures that jobs begin from."},
+    {"name": "workflows", "description": "Stored workflows: graphs with parameters."},
     {"name": "models", "description": "What the backends have."},
     {"name": "auth", "description": "Accounts, sessions and API keys."},
     {"name": "usage", "description": "What was used, and what is left."},

@@ -14,6 +14,8 @@ class ApiOptions:
     """False: the jobs paths answer 503; `generate` works."""
     max_body_size: int = 1024**2
     """Bytes of the largest body that is read."""
+    max_upload_size: int = 10 * 1024**2
+    """Bytes of the largest file that is uploaded."""
     public_url: str | None = None
     """Put before links, without a slash at its end; None: as the request addressed the service."""
     cors_origins: tuple[str, ...] = ()

@@ -8,9 +8,16 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from comfy_api_service.api.cursors import LONGEST
 from comfy_api_service.api.reading import truth, whole_number
-from comfy_api_service.api.schemas.base import BATCH_ID_PATTERN, EXAMPLE_BATCH, EXAMPLE_JOB, JOB_ID_PATTERN
+from comfy_api_service.api.schemas.base import (
+    BATCH_ID_PATTERN,
+    EXAMPLE_BATCH,
+    EXAMPLE_JOB,
+    JOB_ID_PATTERN,
+    WORKFLOW_ID_PATTERN,
+)
+from comfy_api_service.api.schemas.uploads import EXAMPLE_UPLOAD, UPLOAD_ID_PATTERN
 from comfy_api_service.domain.errors import FieldError, NotFound, ValidationFailed
-from comfy_api_service.domain.ids import ACCOUNT_ID, BATCH_ID, JOB_ID
+from comfy_api_service.domain.ids import ACCOUNT_ID, BATCH_ID, JOB_ID, UPLOAD_ID
 from comfy_api_service.domain.times import seconds_of
 
 PAGE_MAX: Final = 100
@@ -30,6 +37,24 @@ def _known_job(value: str) -> str:
 def _known_batch(value: str) -> str:
     if not BATCH_ID.fullmatch(value):
         raise NotFound("batch")
+    return value
+
+
+def _known_workflow(value: str) -> str:
+    if not re.fullmatch(WORKFLOW_ID_PATTERN, value):
+        raise NotFound("workflow")
+    return value
+
+
+def _known_version(value: str) -> int:
+    if not re.fullmatch(r"[1-9][0-9]{0,8}", value):
+        raise NotFound("workflow")
+    return int(value)
+
+
+def _known_upload(value: str) -> str:
+    if not UPLOAD_ID.fullmatch(value):
+        raise NotFound("upload")
     return value
 
 
@@ -66,8 +91,23 @@ JobPath = Annotated[
 BatchPath = Annotated[
     str, Path(), BeforeValidator(_known_batch), WithJsonSchema(_id(BATCH_ID_PATTERN, EXAMPLE_BATCH))
 ]
+UploadPath = Annotated[
+    str, Path(), BeforeValidator(_known_upload), WithJsonSchema(_id(UPLOAD_ID_PATTERN, EXAMPLE_UPLOAD))
+]
 KeyPath = Annotated[
     str, Path(), BeforeValidator(_known_key), WithJsonSchema(_id("^[0-9A-Za-z]{12}$", "4fK9s2LmQx7B"))
+]
+WorkflowPath = Annotated[
+    str,
+    Path(),
+    BeforeValidator(_known_workflow),
+    WithJsonSchema(_id(WORKFLOW_ID_PATTERN, "text-to-image-sd15")),
+]
+VersionPath = Annotated[
+    int,
+    Path(),
+    BeforeValidator(_known_version),
+    WithJsonSchema({"type": "integer", "minimum": 1, "maximum": 999_999_999}),
 ]
 UserPath = Annotated[
     str,

@@ -7,6 +7,7 @@ from comfy_api_service.services.access import Access
 from comfy_api_service.services.backends import Backends
 from comfy_api_service.services.batches import Batches
 from comfy_api_service.services.health import Health
+from comfy_api_service.services.inputs import Inputs
 from comfy_api_service.services.jobs import Jobs
 from comfy_api_service.services.keys import Keys
 from comfy_api_service.services.logins import Logins
@@ -15,9 +16,11 @@ from comfy_api_service.services.overview import Overview
 from comfy_api_service.services.results import Results
 from comfy_api_service.services.submit import Submitter
 from comfy_api_service.services.throttle import Throttle
+from comfy_api_service.services.uploads import Uploads
 from comfy_api_service.services.usage import Usages
 from comfy_api_service.services.users import Users
 from comfy_api_service.services.watch import Watcher
+from comfy_api_service.services.workflows import Workflows
 from comfy_api_service.telemetry import Metrics
 
 
@@ -31,6 +34,7 @@ class ApiServices:
     keys: Keys
     users: Users
     usages: Usages
+    uploads: Uploads
     backends: Backends
     overview: Overview
     submitter: Submitter
@@ -38,6 +42,8 @@ class ApiServices:
     results: Results
     watcher: Watcher
     batches: Batches
+    inputs: Inputs
+    workflows: Workflows
     models: Models
     health: Health
     metrics: Metrics

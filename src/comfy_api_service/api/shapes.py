@@ -7,6 +7,7 @@ from comfy_api_service.api import addresses
 from comfy_api_service.domain.job import Artifact, Job, JobError, Status
 from comfy_api_service.domain.submission import Accepted
 from comfy_api_service.domain.times import iso, iso_or_none
+from comfy_api_service.domain.upload import Upload
 from comfy_api_service.services.views import Batch, BatchItem, JobView, Link, ModelEntry
 
 Shape = dict[str, Any]
@@ -34,6 +35,22 @@ def submitted(accepted: Accepted, base: str) -> Shape:
         "websocket_url": addresses.websocket_url(base, job_id),
         "queue_position": None if place is None else place.position,
         "estimated_start_at": None if place is None else iso_or_none(place.start_at),
+        "cost": None
+        if accepted.cost is None
+        else {"pixel_steps": accepted.cost.pixel_steps, "seconds": accepted.cost.seconds},
+    }
+
+
+def upload(one: Upload) -> Shape:
+    return {
+        "upload_id": one.id,
+        "sha256": one.sha256,
+        "media_type": one.media_type,
+        "width": one.width,
+        "height": one.height,
+        "bytes": one.bytes,
+        "created_at": iso(one.created_at),
+        "expires_at": iso(one.expires_at),
     }
 
 
@@ -51,7 +68,7 @@ def job(view: JobView, base: str) -> Shape:
         "preview_url": addresses.preview_url(base, one.id) if view.has_preview and running else None,
         "queue_position": None if place is None else place.position,
         "estimated_start_at": None if place is None else iso_or_none(place.start_at),
-        "params": one.params,
+        "params": _params(one),
         "labels": one.labels,
         "priority": one.priority,
         "attempts": one.attempt,
@@ -68,11 +85,18 @@ def job(view: JobView, base: str) -> Shape:
     }
 
 
+def _params(one: Job) -> Mapping[str, Any]:
+    """But for a graph that waits there for the first inventory."""
+    if "graph" not in one.params:
+        return one.params
+    return {name: value for name, value in one.params.items() if name not in ("graph", "node_policy")}
+
+
 def generation(view: JobView, base: str) -> Shape:
     one = view.job
     images = artifacts(view, base)
     metadata = {
-        **one.params,
+        **_params(one),
         "generation_time": one.generation_time,
         "queue_time": _queue_time(one),
         "backend": view.backend,

@@ -14,10 +14,10 @@ from comfy_api_service.api.options import ApiOptions
 from comfy_api_service.api.services import ApiServices
 from comfy_api_service.domain.account import Account, Role
 from comfy_api_service.domain.credentials import Scope as Allowed
-from comfy_api_service.domain.errors import Code, Refused, ServiceError
+from comfy_api_service.domain.errors import Code, Refused
 from comfy_api_service.domain.principal import NOBODY, Actor, Principal
 from comfy_api_service.services.access import unauthorized
-from comfy_api_service.services.throttle import Taken
+from comfy_api_service.services.throttle import Taken, rate_limited
 
 _BEARER: Final = b"bearer "
 
@@ -117,6 +117,14 @@ async def submitter(request: Request) -> Account:
     return found.account
 
 
+async def uploader(request: Request) -> Account:
+    """Who uploads a file; counted, whatever comes of it."""
+    found = await principal(request)
+    require(found, Allowed.WRITE)
+    grant(request, await services_of(request).throttle.uploads(found.account))
+    return found.account
+
+
 async def administrator(request: Request) -> Principal:
     found = await principal(request)
     if found.account.role is not Role.ADMIN:
@@ -129,6 +137,7 @@ Known = Annotated[Principal, Depends(known)]
 Caller = Annotated[Account, Depends(caller)]
 Listening = Annotated[Principal, Depends(listener)]
 Submitting = Annotated[Account, Depends(submitter)]
+Uploading = Annotated[Account, Depends(uploader)]
 Administrator = Annotated[Principal, Depends(administrator)]
 
 
@@ -151,14 +160,6 @@ def note_limits(connection: HTTPConnection, taken: Taken) -> None:
     """For the headers of the answer."""
     now = services_of(connection).clock.now()
     connection.scope["comfy_limits"] = limit_headers(taken.charges, taken.decision, now=now)
-
-
-def rate_limited(taken: Taken) -> ServiceError:
-    return ServiceError(
-        Code.RATE_LIMIT_EXCEEDED,
-        "Too many requests in a short time.",
-        retry_after=max(taken.decision.retry_after, 1.0),
-    )
 
 
 # --- from where ------------------------------------------------------------------------------------------

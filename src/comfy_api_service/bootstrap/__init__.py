@@ -4,7 +4,7 @@ Nothing is built at import. Everything that is opened here is closed here, in th
 """
 
 from comfy_api_service.bootstrap.folder import DataFolderInUse, DataFolderUnusable
-from comfy_api_service.bootstrap.parts import People, backends, migrate, people, s3_bucket
+from comfy_api_service.bootstrap.parts import People, backends, migrate, open_hook, people, s3_bucket
 from comfy_api_service.bootstrap.service import Service, WorkerService, api, service, worker
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "api",
     "backends",
     "migrate",
+    "open_hook",
     "people",
     "s3_bucket",
     "service",

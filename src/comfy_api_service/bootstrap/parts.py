@@ -15,8 +15,10 @@ from comfy_api_service.db.migrate import upgrade, upgrade_server
 from comfy_api_service.db.sqlite import SqliteDatabase
 from comfy_api_service.domain.account import LOCAL
 from comfy_api_service.domain.clock import Clock, SystemClock
+from comfy_api_service.domain.hook import Hook
 from comfy_api_service.limits.base import Buckets
 from comfy_api_service.limits.memory import MemoryBuckets
+from comfy_api_service.outbound.hook import PYTHON, open_http_hook, python_hook
 from comfy_api_service.redis_link import address
 from comfy_api_service.services.access import Access
 from comfy_api_service.services.announce import Announcer
@@ -163,6 +165,20 @@ async def open_signals(link: "RedisLink | None", metrics: Metrics) -> AsyncItera
     finally:
         await signals.flush()
         await stop(task)
+
+
+@asynccontextmanager
+async def open_hook(settings: Settings) -> AsyncIterator[Hook | None]:
+    """What the operator asks about texts, if anything. Raises `HookUnusable`."""
+    named = settings.prompt_hook
+    if named is None:
+        yield None
+    elif named.startswith(PYTHON):
+        yield python_hook(named)
+    else:
+        secret = settings.prompt_hook_secret
+        async with open_http_hook(named, None if secret is None else secret.get_secret_value()) as hook:
+            yield hook
 
 
 @asynccontextmanager

@@ -16,34 +16,44 @@ from comfy_api_service.api.host_names import HostNames
 from comfy_api_service.api.options import ApiOptions
 from comfy_api_service.api.services import ApiServices
 from comfy_api_service.bootstrap import folder
-from comfy_api_service.bootstrap.parts import Parts, open_database, parts, stop
+from comfy_api_service.bootstrap.parts import Parts, open_database, open_hook, parts, stop
 from comfy_api_service.comfyui.transport import open_http
 from comfy_api_service.db.base import Database
 from comfy_api_service.db.submissions import Submissions
 from comfy_api_service.domain.account import LOCAL
+from comfy_api_service.domain.checking import Rules
 from comfy_api_service.domain.clock import Clock, SystemClock
-from comfy_api_service.domain.compilation import Compiled, compile_generation
+from comfy_api_service.domain.compilation import Compiled, compile_generation, compiled_graph
+from comfy_api_service.domain.hook import Hook
 from comfy_api_service.domain.ids import new_worker_id
-from comfy_api_service.domain.params import generation_from
+from comfy_api_service.domain.node_policy import NodePolicy
+from comfy_api_service.domain.params import generation_from, is_of_graph, source_from
 from comfy_api_service.media.pipeline import Intake
+from comfy_api_service.outbound.fetch import Fetcher
 from comfy_api_service.services.access import Access
 from comfy_api_service.services.backends import Backends
 from comfy_api_service.services.batches import Batches
 from comfy_api_service.services.forever import forever
+from comfy_api_service.services.graphs import Graphs
 from comfy_api_service.services.health import Health
+from comfy_api_service.services.inputs import Inputs
 from comfy_api_service.services.keys import Keys
 from comfy_api_service.services.logins import Logins
 from comfy_api_service.services.models import Models
 from comfy_api_service.services.overview import Overview
 from comfy_api_service.services.passwords import Passwords
 from comfy_api_service.services.pool import Pool
+from comfy_api_service.services.ready_made import ready_made
 from comfy_api_service.services.results import Results
+from comfy_api_service.services.rules import PromptRules
 from comfy_api_service.services.submit import Submitter
 from comfy_api_service.services.throttle import Throttle
 from comfy_api_service.services.tokens import AccessTokens
+from comfy_api_service.services.uploads import Uploads
 from comfy_api_service.services.usage import Usages
 from comfy_api_service.services.users import Users, apply_tiers
 from comfy_api_service.services.watch import Watcher
+from comfy_api_service.services.workflows import Workflows
 from comfy_api_service.settings import Settings
 from comfy_api_service.storage.local import LocalStorage
 from comfy_api_service.telemetry import Metrics
@@ -108,15 +118,16 @@ class WorkerService:
 async def service(settings: Settings, *, clock: Clock | None = None) -> AsyncIterator[Service]:
     """Everything in one process.
 
-    Raises `DataFolderInUse`, `DataFolderUnusable`, `SchemaTooNew`, `DatabaseUnusable`.
+    Raises `HookUnusable`, `DataFolderInUse`, `DataFolderUnusable`, `SchemaTooNew`, `DatabaseUnusable`.
     """
     async with (
+        open_hook(settings) as hook,
         _placed(settings) as (worker_id, place),
         parts(settings, clock or SystemClock(), role="serve") as on,
         contextlib.AsyncExitStack() as stack,
     ):
         driving = await _worker(on, worker_id, place, settings.comfyui_url, stack)
-        ready = await _api(on, driving, stack)
+        ready = await _api(on, hook, driving, stack)
         _run(stack, "worker", driving.run)
         stack.push_async_callback(ready.drain)
         yield ready
@@ -126,13 +137,14 @@ async def service(settings: Settings, *, clock: Clock | None = None) -> AsyncIte
 async def api(settings: Settings, *, clock: Clock | None = None) -> AsyncIterator[Service]:
     """The API alone; workers elsewhere drive the backends.
 
-    Raises `DataFolderUnusable`, `SchemaTooNew`, `DatabaseUnusable`.
+    Raises `HookUnusable`, `DataFolderUnusable`, `SchemaTooNew`, `DatabaseUnusable`.
     """
     async with (
+        open_hook(settings) as hook,
         parts(settings, clock or SystemClock(), role="api") as on,
         contextlib.AsyncExitStack() as stack,
     ):
-        ready = await _api(on, None, stack)
+        ready = await _api(on, hook, None, stack)
         stack.push_async_callback(ready.drain)
         yield ready
 
@@ -176,8 +188,26 @@ def _run(stack: contextlib.AsyncExitStack, name: str, work: Callable[[], Any]) -
     stack.push_async_callback(stop, asyncio.create_task(forever(name, work), name=name))
 
 
-async def _api(on: Parts, driving: Worker | None, stack: contextlib.AsyncExitStack) -> Service:
+async def _api(
+    on: Parts, hook: Hook | None, driving: Worker | None, stack: contextlib.AsyncExitStack
+) -> Service:
     settings, db, signals, clock = on.settings, on.db, on.signals, on.clock
+    graphs = Graphs(on.pool, Rules(policy=_policy(settings)), on.metrics)
+    uploads = Uploads(
+        db,
+        on.storage,
+        clock,
+        stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="inputs")),
+        on.metrics,
+        folder=settings.data_dir,
+        max_bytes=settings.max_upload_size,
+        ttl=settings.upload_ttl,
+    )
+    fetcher = Fetcher(max_bytes=settings.max_upload_size, allow_private=settings.input_urls_allow_private)
+    stack.callback(fetcher.close)
+    throttle = Throttle(on.buckets)
+    inputs = Inputs(db, uploads, on.storage, fetcher, throttle, clock, on.metrics)
+    workflows = Workflows(db, graphs, on.pool, clock, ready_made())
     submitter = Submitter(
         db,
         Submissions(
@@ -188,10 +218,14 @@ async def _api(on: Parts, driving: Worker | None, stack: contextlib.AsyncExitSta
         ),
         on.pool,
         on.jobs,
+        graphs,
+        inputs,
+        workflows,
         signals,
         clock,
         on.metrics,
         default_model=settings.default_model,
+        rules=_prompt_rules(on, hook, graphs),
     )
     watcher = Watcher(db, on.jobs, signals)
     tokens = AccessTokens(on.secret, settings.access_token_expire_minutes * 60, clock)
@@ -201,7 +235,7 @@ async def _api(on: Parts, driving: Worker | None, stack: contextlib.AsyncExitSta
     stack.callback(passwords.close)
     services = ApiServices(
         access=access,
-        throttle=Throttle(on.buckets),
+        throttle=throttle,
         logins=Logins(
             db,
             clock,
@@ -217,6 +251,7 @@ async def _api(on: Parts, driving: Worker | None, stack: contextlib.AsyncExitSta
         keys=Keys(db, clock, access),
         users=Users(db, clock, access, passwords, signals, tiers=tiers),
         usages=Usages(db, clock),
+        uploads=uploads,
         backends=Backends(db, clock, node_id=settings.node_id),
         overview=Overview(db, on.jobs, clock),
         submitter=submitter,
@@ -231,6 +266,8 @@ async def _api(on: Parts, driving: Worker | None, stack: contextlib.AsyncExitSta
         ),
         watcher=watcher,
         batches=Batches(db, submitter, on.jobs, clock, queue_limit=settings.queue_limit),
+        inputs=inputs,
+        workflows=workflows,
         models=Models(on.pool),
         health=Health(
             db,
@@ -320,8 +357,12 @@ async def _worker(
             job_retention=settings.job_retention,
         ),
         preparation=Preparation(
-            _late_compiler(on.pool, settings.default_model), lambda: on.pool.view.complete, reporter, clock
+            _late_compiler(on.pool, on.metrics, settings.default_model),
+            lambda: on.pool.view.complete,
+            reporter,
+            clock,
         ),
+        storage=on.storage,
         concurrency=settings.worker_concurrency,
         job_timeout=settings.job_timeout,
         stall_timeout=settings.stall_timeout,
@@ -330,10 +371,41 @@ async def _worker(
     return driving
 
 
-def _late_compiler(pool: Pool, default_model: str | None) -> Callable[[Mapping[str, Any]], Compiled]:
+def _prompt_rules(on: Parts, hook: Hook | None, graphs: Graphs) -> PromptRules | None:
+    """None if the operator has none."""
+    settings = on.settings
+    listed = settings.block_list
+    if listed is None and hook is None:
+        return None
+    return PromptRules(
+        listed,
+        hook,
+        graphs,
+        on.pool,
+        on.metrics,
+        timeout=settings.prompt_hook_timeout,
+        on_failure=settings.prompt_hook_on_failure,
+    )
+
+
+def _policy(settings: Settings) -> NodePolicy:
+    return NodePolicy.open() if settings.open_to_all_nodes else NodePolicy.core()
+
+
+def _late_compiler(
+    pool: Pool, metrics: Metrics, default_model: str | None
+) -> Callable[[Mapping[str, Any]], Compiled]:
     """Compiles a job that was accepted before any inventory was known."""
 
     def compile_late(params: Mapping[str, Any]) -> Compiled:
+        if is_of_graph(params):
+            graph = params["graph"]
+            classes = {
+                str(node["class_type"]) for node in graph.values()
+            }  # allowed at the door; files are not yet
+            policy = NodePolicy.open() if params["node_policy"] == "open" else NodePolicy.core(classes)
+            checked = Graphs(pool, Rules(policy=policy), metrics).check_now(LOCAL, graph)
+            return compiled_graph(checked, source_from(params), known=True)
         return compile_generation(
             generation_from(params),
             pool.view.catalogue,
@@ -349,6 +421,7 @@ def _api_options(settings: Settings) -> ApiOptions:
         version=__version__,
         jobs_enabled=settings.jobs_enabled,
         max_body_size=settings.max_body_size,
+        max_upload_size=settings.max_upload_size,
         public_url=settings.public_url,
         cors_origins=settings.cors_origins,
         cors_methods=settings.cors_methods,

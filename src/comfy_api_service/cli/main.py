@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from comfy_api_service.cli import admin, api, backends, demo, schema, serve, simulate, worker
-from comfy_api_service.cli.client import generate, jobs
+from comfy_api_service.cli.client import generate, jobs, workflows
 from comfy_api_service.cli.doctor import command as doctor
 from comfy_api_service.cli.faults import Fault
 from comfy_api_service.cli.output import examples, tell
@@ -41,6 +41,7 @@ app.command(rich_help_panel=SERVING, epilog=demo.EXAMPLES)(demo.demo)
 app.command(rich_help_panel=SERVING, epilog=simulate.EXAMPLES)(simulate.simulate)
 app.command(rich_help_panel=CLIENT, epilog=generate.EXAMPLES)(generate.generate)
 app.add_typer(jobs.app, name="jobs", rich_help_panel=CLIENT)
+app.add_typer(workflows.app, name="workflows", rich_help_panel=CLIENT)
 app.add_typer(admin.app, name="admin", rich_help_panel=CARE)
 app.add_typer(backends.app, name="backends", rich_help_panel=CARE)
 app.command(rich_help_panel=CARE, epilog=doctor.EXAMPLES)(doctor.doctor)

@@ -174,6 +174,7 @@ def start_faults(settings: "Settings") -> Iterator[None]:
     from comfy_api_service.bootstrap import DataFolderInUse, DataFolderUnusable  # noqa: PLC0415
     from comfy_api_service.db.migrate import SchemaTooNew  # noqa: PLC0415
     from comfy_api_service.db.problems import DatabaseUnusable  # noqa: PLC0415
+    from comfy_api_service.outbound.hook import HookUnusable  # noqa: PLC0415
 
     folder = settings.data_dir.absolute()
     try:
@@ -187,6 +188,11 @@ def start_faults(settings: "Settings") -> Iterator[None]:
         elsewhere = "DATABASE_URL" if settings.postgres_url else "--data-dir"
         raise Fault(
             str(error), f"Update this program, or give it a database of its own with {elsewhere}."
+        ) from None
+    except HookUnusable as error:
+        raise Fault(
+            f"PROMPT_HOOK cannot be used: {error}.",
+            "Install the package beside this program, or name its folder in PYTHONPATH.",
         ) from None
     except DatabaseUnusable as error:
         raise Fault(f"The database cannot be used: {error}.", error.problem.remedy) from None

@@ -7,13 +7,14 @@ one stops whatever runs, whoever's it is.
 import json
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import aiohttp
 import orjson
 
 from comfy_api_service.comfyui import views
 from comfy_api_service.comfyui.errors import (
+    AnswerInvalid,
     BadAnswer,
     DuplicatePrompt,
     OutputInvalid,
@@ -172,23 +173,29 @@ class ComfyClient:
             yield FileStream(response)
 
     async def upload_image(
-        self, name: str, data: bytes | AsyncIterable[bytes], *, subfolder: str = ""
+        self,
+        name: str,
+        data: bytes | AsyncIterable[bytes],
+        *,
+        subfolder: str = "",
+        folder: Literal["input", "temp"] = "input",
     ) -> FileRef:
         """Stores an input file and says under which name: the server changes it if another file has it.
 
-        The same content under the same name is stored once. Raises ValueError for a name with a path in it.
+        The same content under the same name is stored once. Raises ValueError for a name with a path in it; what
+        `data` raises passes through.
         """
-        if file_ref(name, subfolder, "input") is None:
+        if file_ref(name, subfolder, folder) is None:
             raise ValueError("not a plain file name or folder")
         form = aiohttp.FormData()
         form.add_field("image", data, filename=name, content_type="application/octet-stream")
         form.add_field("subfolder", subfolder)
-        form.add_field("type", "input")
+        form.add_field("type", folder)
         answer = await self._change("/upload/image", "/upload/image", data=form, total=INVENTORY_TIME)
         _expect_ok(answer)
         stored = mapping(await answer.json())
         ref = file_ref(stored.get("name"), stored.get("subfolder"), stored.get("type"))
-        if ref is None or ref.type != "input":
+        if ref is None or ref.type != folder:
             raise BadAnswer("The backend stored the upload nowhere.", status=answer.status)
         return ref
 
@@ -252,4 +259,4 @@ def _read(reader: Callable[[Any], T], body: Any) -> T:
     try:
         return reader(body)
     except Malformed as fault:
-        raise BadAnswer("The backend's answer is not what the protocol says.", status=200) from fault
+        raise AnswerInvalid("The backend's answer is not what the protocol says.", status=200) from fault

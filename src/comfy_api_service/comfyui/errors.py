@@ -3,7 +3,9 @@
     BackendError
     ├── Unreachable        nothing was sent: refused, no such name, no connection in time
     ├── NoAnswer           sent, the answer never came: a prompt may be there, look it up before posting again
-    ├── BadAnswer          an answer that is none: status ≥ 500, not JSON, cut short, too large
+    ├── BadAnswer          an answer that is none: status ≥ 500, not JSON, cut short
+    │   ├── AnswerTooLarge     more bytes than are read
+    │   └── AnswerInvalid      whole, and not what the protocol says
     ├── PromptRefused      the graph is at fault (400, or 200 with `node_errors`)
     ├── DuplicatePrompt    409: the prompt id is known there
     ├── OutputMissing      404: the file is not there (any more)
@@ -51,6 +53,14 @@ class BadAnswer(BackendError):
     def __init__(self, message: str, *, status: int | None = None) -> None:
         super().__init__(message)
         self.status = status
+
+
+class AnswerTooLarge(BadAnswer):
+    """More bytes than are read; asking again would bring as many."""
+
+
+class AnswerInvalid(BadAnswer):
+    """The answer is whole, and not what the protocol says."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from comfy_api_service.comfyui import wire
+from comfy_api_service.domain.graph import OWN_FOLDER
 
 TYPES: Final = frozenset({"output", "temp", "input"})
 """The folders that `/view` serves."""
@@ -21,6 +22,9 @@ MAX_TEXTS: Final = 262_144
 """Characters of all texts of one node."""
 
 _DRIVE: Final = re.compile(r"[A-Za-z]:")
+_UNSPEAKABLE: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+"""Control characters that no text needs, and that do something to a terminal."""
+_CUT: Final = "…"
 _UNWRITABLE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """Control characters, line ends, those that turn the direction of text, halves of surrogate pairs."""
 
@@ -65,6 +69,17 @@ def is_safe(ref: FileRef) -> bool:
     return file_ref(ref.filename, ref.subfolder, ref.type) == ref
 
 
+def is_anothers(ref: FileRef, job_id: str, attempt: int) -> bool:
+    """True for a file in this service's own folder that this attempt did not write: another job's, or an input.
+
+    Read as a file system that ignores case, and blanks and dots at the end of a name, would read it.
+    """
+    first, *rest = ref.subfolder.split("/")
+    if first.strip(" .").casefold() != OWN_FOLDER:
+        return False
+    return ref.type != "output" or first != OWN_FOLDER or rest[:2] != [job_id, str(attempt)]
+
+
 def _plain(part: str) -> bool:
     """True for one part of a path that goes nowhere else, at most 255 bytes of UTF-8."""
     if not part or part in {".", ".."} or len(part) > 255:
@@ -77,7 +92,8 @@ def _plain(part: str) -> bool:
 def given(output: object) -> Given:
     """What a node's `output` (of `executed`, or of history) holds, under any key, in its order.
 
-    ComfyUI's keys do not tell the kind: an mp4 stands under `images`. Flags such as `animated` are dropped.
+    ComfyUI's keys do not tell the kind: an mp4 stands under `images`. Flags such as `animated` are dropped. Texts
+    beyond `MAX_TEXT` are cut, and end with `…`; values beyond the other bounds are left out.
     """
     files: list[FileRef] = []
     values: list[Any] = []
@@ -92,13 +108,18 @@ def given(output: object) -> Given:
             else:
                 files.append(ref)
         elif len(values) < MAX_VALUES:
-            value = wire.text(entry, MAX_TEXT) if isinstance(entry, str) else wire.number(entry)
+            value = _text(entry) if isinstance(entry, str) else wire.number(entry)
             if value is None:
                 continue
             written += len(value) if isinstance(value, str) else 0
             if written <= MAX_TEXTS:
                 values.append(value)
     return Given(tuple(files), tuple(values), invalid)
+
+
+def _text(raw: str) -> str:
+    text = raw if len(raw) <= MAX_TEXT else raw[: MAX_TEXT - 1] + _CUT
+    return _UNSPEAKABLE.sub("\ufffd", wire.text(text, MAX_TEXT))
 
 
 def _entries(output: Mapping[str, Any]) -> Iterator[Any]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from comfy_api_service.domain.graph import KINDS, MODEL_SUFFIXES, kind_of
-from comfy_api_service.domain.inventory import InputSpec, Inventory, NodeClass
+from comfy_api_service.domain.inventory import InputSpec, Inventory, NodeClass, Number
 
 MAX_CLASSES: Final = 20_000
 MAX_INPUTS: Final = 500
@@ -20,6 +20,15 @@ MAX_OPTIONS: Final = 50_000
 MAX_NAME: Final = 512
 MAX_DEFAULT: Final = 4096
 """Characters of a default that is text."""
+_UPLOADS: Final = {
+    "image_upload": "image",
+    "animated_image_upload": "image",
+    "video_upload": "video",
+    "audio_upload": "audio",
+    "file_upload": "file",
+}
+"""What marks an input whose value is a file of ComfyUI's input folder."""
+_SEEDS: Final = frozenset({"seed", "noise_seed"})
 _MAX_INT: Final = 2**64 - 1
 
 
@@ -59,7 +68,7 @@ def _node_class(
         described = raw["input"].get(section)
         if not isinstance(described, Mapping):
             continue
-        for key, value in described.items():
+        for key, value in _ordered(described, raw.get("input_order"), section):
             if len(inputs) >= MAX_INPUTS:
                 break
             if not _is_text(key) or key in inputs:
@@ -78,8 +87,23 @@ def _node_class(
                 minimum=_number(extra.get("min")),
                 maximum=_number(extra.get("max")),
                 default=_default(extra.get("default")),
+                upload=next((kind for flag, kind in _UPLOADS.items() if extra.get(flag) is True), None),
+                control=_controlled(key, typed, extra.get("control_after_generate")),
+                link_only=extra.get("forceInput") is True,
+                dynamic=extra.get("dynamicPrompts") is True,
+                grid=_grid(typed, _number(extra.get("step")), _number(extra.get("round"))),
             )
     return NodeClass(class_name, inputs, _outputs(raw.get("output")), raw.get("output_node") is True)
+
+
+def _ordered(described: Mapping[Any, Any], order: object, section: str) -> list[tuple[Any, Any]]:
+    """The inputs as the page shows them: in the order that is told for this purpose, then the others."""
+    told = order.get(section) if isinstance(order, Mapping) else None
+    first = (
+        [key for key in told if isinstance(key, str) and key in described] if isinstance(told, list) else []
+    )
+    keys = dict.fromkeys([*first, *described])
+    return [(key, described[key]) for key in keys]
 
 
 def _kind_of_value(value: object) -> tuple[str | None, tuple[Any, ...] | None, Mapping[str, Any]]:
@@ -124,6 +148,24 @@ def _outputs(raw: object) -> tuple[str, ...]:
         "COMBO" if isinstance(item, list | tuple) else str(item) if _is_text(item) else "*"
         for item in raw[:MAX_OUTPUTS]
     )
+
+
+def _controlled(key: str, typed: str, told: object) -> bool:
+    """Whether a second widget follows; where nothing is told, the page gives one to seeds, by their names."""
+    return typed == "INT" and key in _SEEDS if told is None else bool(told)
+
+
+def _grid(typed: str, step: Number | None, rounding: Number | None) -> Number | None:
+    """What the page rounds numbers to: INT to steps, FLOAT to `round` and to as many digits as a step has."""
+    if typed == "INT":
+        return step if isinstance(step, int) and step > 1 else None
+    if typed != "FLOAT":
+        return None
+    step = 0.5 if step is None or step <= 0 else step
+    digit: float = 10.0 ** min(0, math.floor(math.log10(step)))
+    if rounding is None or rounding <= 0:
+        return digit if digit < 1 else None
+    return max(rounding, digit)
 
 
 def _number(value: object) -> int | float | None:

@@ -14,7 +14,14 @@ from typing import Any, Final, TypeAlias
 import aiohttp
 
 from comfy_api_service.comfyui import wire
-from comfy_api_service.comfyui.errors import BackendError, BadAnswer, NoAnswer, Unreachable
+from comfy_api_service.comfyui.errors import (
+    AnswerInvalid,
+    AnswerTooLarge,
+    BackendError,
+    BadAnswer,
+    NoAnswer,
+    Unreachable,
+)
 
 Observer: TypeAlias = Callable[[str, str, float], None]
 """Called with the route's name, the status (of HTTP, or an error's `label`) and seconds, once a request."""
@@ -59,7 +66,7 @@ class Answer:
                 return wire.loads(self.body)
             return await asyncio.to_thread(wire.loads, self.body)
         except wire.Malformed as fault:
-            raise BadAnswer("The backend's answer is not JSON.", status=self.status) from fault
+            raise AnswerInvalid("The backend's answer is not JSON.", status=self.status) from fault
 
 
 def unexpected(status: int) -> BadAnswer:
@@ -92,7 +99,7 @@ class Transport:
 
         `total` bounds the whole and each silence in it; by default a silence is bounded by the read
         time-out, the whole by twice that. `content` is `data`, `params` or `headers` of aiohttp. Raises
-        Unreachable, NoAnswer, BadAnswer.
+        Unreachable, NoAnswer, BadAnswer, AnswerTooLarge.
         """
         silence = total or self._read_timeout
         whole = self.connect_timeout + (total or 2 * self._read_timeout)
@@ -149,14 +156,14 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
     """The whole body. Raises BadAnswer if it is cut short or too large."""
     length = response.content_length
     if length is not None and length > MAX_ANSWER:
-        raise BadAnswer("The backend's answer is too large.", status=response.status)
+        raise AnswerTooLarge("The backend's answer is too large.", status=response.status)
     chunks: list[bytes] = []
     size = 0
     try:
         async for chunk in response.content.iter_any():
             size += len(chunk)
             if size > MAX_ANSWER:
-                raise BadAnswer("The backend's answer is too large.", status=response.status)
+                raise AnswerTooLarge("The backend's answer is too large.", status=response.status)
             chunks.append(chunk)
     except (aiohttp.ClientError, TimeoutError, OSError) as fault:
         raise BadAnswer("The backend's answer was cut short.", status=response.status) from fault

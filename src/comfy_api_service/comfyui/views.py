@@ -53,6 +53,8 @@ class HistoryEntry:
     prompt_id: str
     client_id: str | None
     outcome: Outcome
+    graph: Mapping[str, Any]
+    """What the server says that it ran."""
     outputs: Mapping[str, Output]
     promised: tuple[str, ...]
     error: Failed | None
@@ -135,6 +137,7 @@ def history_entry(prompt_id: str, body: object) -> HistoryEntry | None:
         prompt_id=prompt_id,
         client_id=_client(prompt),
         outcome=outcome,
+        graph=wire.mapping(prompt[2]),
         outputs=_outputs(prompt_id, entry, wire.mapping(prompt[2])),
         promised=tuple(n for n in map(wire.node_id, prompt[4][:MAX_NODES]) if n is not None),
         error=failed(prompt_id, error or {}) if outcome is Outcome.ERROR else None,

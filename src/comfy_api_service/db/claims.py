@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from comfy_api_service.db import lanes
 from comfy_api_service.db.base import Database, LockTimeout, Reader, Row, Tx, dumps, loads
-from comfy_api_service.db.records import grouped, output_from
+from comfy_api_service.db.records import grouped, inputs_from, output_from
 from comfy_api_service.db.transitions import Fence
 from comfy_api_service.domain.job import OutputOptions
 from comfy_api_service.domain.scheduling import (
@@ -24,6 +24,7 @@ from comfy_api_service.domain.scheduling import (
     Snapshot,
     choose,
 )
+from comfy_api_service.domain.upload import JobInput
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,7 @@ class Claimed:
     timing_key: str
     images: int
     dispatched_at: float
+    inputs: tuple[JobInput, ...] = ()
 
     @property
     def fence(self) -> Fence:
@@ -226,7 +228,7 @@ async def _take(tx: Tx, claimant: Claimant, choice: Choice, prompt_id: str, now:
     row = await tx.one(
         """UPDATE jobs SET state = 'dispatched', attempt = attempt + 1, backend_id = :backend
            WHERE id = :id AND state = 'ready'
-           RETURNING attempt, graph, params, output, timing_key, images""",
+           RETURNING attempt, graph, params, output, timing_key, images, inputs""",
         {"id": choice.job, "backend": claimant.backend_id},
     )
     if row is None:
@@ -277,4 +279,5 @@ async def _take(tx: Tx, claimant: Claimant, choice: Choice, prompt_id: str, now:
         timing_key=row["timing_key"],
         images=row["images"],
         dispatched_at=now,
+        inputs=inputs_from(row["inputs"]),
     )

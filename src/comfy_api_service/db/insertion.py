@@ -19,7 +19,7 @@ from comfy_api_service.db.allowances import (
 )
 from comfy_api_service.db.base import Part, Tx, dumps, packed
 from comfy_api_service.db.counters import OPEN_SECONDS, open_seconds
-from comfy_api_service.db.records import output_document
+from comfy_api_service.db.records import inputs_document, output_document
 from comfy_api_service.db.requirements import ensure_requirements
 from comfy_api_service.domain.events import EventType
 from comfy_api_service.domain.job import State, Status
@@ -59,7 +59,14 @@ class QueueFull:
     waiting: int
 
 
-Outcome = Written | Replay | KeyReused | QueueFull | WaitingFull | QuotaSpent
+@dataclass(frozen=True, slots=True)
+class InputsGone:
+    """Uploads that the job needs were deleted, or expired and were swept, since they were looked at."""
+
+    upload_ids: tuple[str, ...]
+
+
+Outcome = Written | Replay | KeyReused | QueueFull | WaitingFull | QuotaSpent | InputsGone
 
 
 async def insert(
@@ -87,12 +94,13 @@ async def insert(
     ground = await _ground(tx, open_ones, known_needs)
     allowed = Allowances(ground.held, ground.used)
     requests = await _known_requests(tx, open_ones)
+    held = await _lock_uploads(tx, open_ones)
     waiting = 0 if far_from_limit or not open_ones else await _count_waiting(tx)
     used = dict(known.used)
     outcomes: list[Outcome | None] = []
     fresh: list[NewJob] = []
     for job in group:
-        outcome = _by_key(job, used) or _by_request(job, requests) or allowed.refusal(job)
+        outcome = _by_key(job, used) or _by_request(job, requests) or _gone(job, held) or allowed.refusal(job)
         if outcome is None and waiting >= queue_limit:
             outcome = QueueFull(waiting)
         outcomes.append(outcome)
@@ -209,6 +217,26 @@ async def _known_requests(tx: Tx, group: Sequence[NewJob]) -> dict[tuple[str, st
     return {(row["account_id"], row["fingerprint"]): row["id"] for row in rows}
 
 
+async def _lock_uploads(tx: Tx, group: Sequence[NewJob]) -> set[tuple[str, str]]:
+    """Account and id of the uploads that the group needs and that are there; nobody deletes one meanwhile."""
+    wanted = {one.upload_id for job in group for one in job.inputs}
+    if not wanted:
+        return set()
+    accounts = {job.account_id for job in group if job.inputs}
+    rows = await tx.all(
+        f"""SELECT id, account_id FROM uploads WHERE {tx.dialect.among("id", "ids")}
+            AND {tx.dialect.among("account_id", "accounts")} ORDER BY id"""
+        + tx.dialect.locking("uploads"),
+        {"ids": dumps(sorted(wanted)), "accounts": dumps(sorted(accounts))},
+    )
+    return {(row["account_id"], row["id"]) for row in rows}
+
+
+def _gone(job: NewJob, held: Collection[tuple[str, str]]) -> Outcome | None:
+    gone = {one.upload_id for one in job.inputs if (job.account_id, one.upload_id) not in held}
+    return InputsGone(tuple(sorted(gone))) if gone else None
+
+
 async def _count_waiting(tx: Tx) -> int:
     """Jobs that wait, over all accounts. Submissions elsewhere wait until this one is written, or not."""
     await tx.lock("queue limit")
@@ -235,6 +263,7 @@ async def _insert_fresh(tx: Tx, jobs: Sequence[NewJob], ground: _Ground) -> list
             {"job": job.id, "account": job.account_id, "key": key, "value": value}
             for job in jobs for key, value in job.options.labels.items()
         ]),
+        *_pinned(jobs),
         (_INSERT_EVENT, noted),
         (_INSERT_OUTBOX, noted),
         *_reserved(jobs),
@@ -305,6 +334,13 @@ def _reserved(jobs: Sequence[NewJob]) -> tuple[Part, Part]:
     )  # fmt: skip
 
 
+def _pinned(jobs: Sequence[NewJob]) -> list[Part]:
+    """What keeps the uploads of jobs until these end; no statement if there are none."""
+    pins = {(job.id, one.upload_id) for job in jobs for one in job.inputs}
+    rows = [{"job": job_id, "upload": upload_id} for job_id, upload_id in sorted(pins)]
+    return [("INSERT INTO job_uploads (job_id, upload_id) VALUES (:job, :upload)", rows)] if rows else []
+
+
 def _job_row(job: NewJob, place: Written) -> dict[str, object]:
     options = job.options
     return {
@@ -330,15 +366,18 @@ def _job_row(job: NewJob, place: Written) -> dict[str, object]:
         "at": job.queued_at,
         "deadline": None if options.deadline is None else job.queued_at + options.deadline,
         "retention": job.limits.retention,
+        "workflow": None if job.workflow is None else job.workflow[0],
+        "version": None if job.workflow is None else job.workflow[1],
+        "inputs": dumps(inputs_document(job.inputs)) if job.inputs else None,
     }
 
 
 _INSERT_JOB = """INSERT INTO jobs (id, account_id, state, seq, max_attempts, priority, requirement_id, cost, ordinal,
   ordinal_cost, images, timing_key, params, labels, output, graph, fingerprint, webhook_url, batch_id, batch_index,
-  queued_at, deadline_at, retention)
+  queued_at, deadline_at, retention, inputs, workflow_id, workflow_version)
 VALUES (:id, :account, :state, 1, :max_attempts, :priority, :requirement, :cost, :ordinal,
   :ordinal_cost, :images, :timing_key, :params, :labels, :output, :graph, :print, :webhook, :batch, :batch_index,
-  :at, :deadline, :retention)"""
+  :at, :deadline, :retention, :inputs, :workflow, :version)"""
 
 _INSERT_EVENT = (
     "INSERT INTO events (job_id, seq, type, status, at, data) VALUES (:job, 1, :type, :status, :at, '{}')"

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from comfy_api_service.db.base import Reader, Row, Tx, dumps
+from comfy_api_service.db.base import Reader, Row, Tx, dumps, loads
 from comfy_api_service.db.records import JOB_COLUMNS, artifact_from, event_from, grouped, job_from
 from comfy_api_service.domain.events import Event
 from comfy_api_service.domain.job import SHOWN, Job, State, Status
@@ -38,6 +38,7 @@ class JobFilters:
     since: float | None = None
     until: float | None = None
     label: tuple[str, str] | None = None
+    workflow_id: str | None = None
 
 
 async def get(tx: Reader, account_id: str, job_id: str) -> Job | None:
@@ -48,6 +49,14 @@ async def get(tx: Reader, account_id: str, job_id: str) -> Job | None:
     if row is None:
         return None
     return (await with_artifacts(tx, [row]))[0]
+
+
+async def graph_of(tx: Reader, account_id: str, job_id: str) -> dict[str, Any] | None:
+    """The graph that the job runs, with the ids of its input files; None while it has none."""
+    row = await tx.one(
+        f"SELECT j.graph FROM jobs j WHERE j.id = :id AND {OWNED}", {"id": job_id, "account": account_id}
+    )
+    return None if row is None else loads(row["graph"])
 
 
 async def many(tx: Reader, account_id: str, job_ids: Sequence[str]) -> dict[str, Job]:
@@ -73,6 +82,9 @@ async def page(
     if filters.batch_id is not None:
         where.append("j.batch_id = :batch")
         params["batch"] = filters.batch_id
+    if filters.workflow_id is not None:
+        where.append("j.workflow_id = :workflow")
+        params["workflow"] = filters.workflow_id
     if filters.since is not None:
         where.append("j.queued_at >= :since")
         params["since"] = filters.since

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from comfy_api_service.db.base import Tx, dumps
+from comfy_api_service.db.base import Reader, Tx, dumps
 from comfy_api_service.domain.submission import NewJob
 
 KEY_SECONDS: Final = 24 * 3600.0
@@ -59,6 +59,16 @@ async def look_up(tx: Tx, group: Sequence[NewJob]) -> Keys:
     locked = {(row["account_id"], row["key"]) for row in rows}
     used = sorted(first.keys() - locked)
     return Keys(await _used(tx, used, now) if used else {}, {key: first[key].id for key in locked})
+
+
+async def find(tx: Reader, account_id: str, key: str, now: float) -> tuple[str, str] | None:
+    """Fingerprint and job (or batch) of a key that was used within `KEY_SECONDS`."""
+    row = await tx.one(
+        """SELECT fingerprint, job_id FROM idempotency_keys
+           WHERE account_id = :account AND key = :key AND created_at > :since""",
+        {"account": account_id, "key": key, "since": now - KEY_SECONDS},
+    )
+    return None if row is None else (row["fingerprint"], row["job_id"])
 
 
 async def _used(tx: Tx, keys: Sequence[KeyOf], now: float) -> dict[KeyOf, tuple[str, str]]:

@@ -16,6 +16,7 @@ from comfy_api_service.domain.job import (
     OutputOptions,
     State,
 )
+from comfy_api_service.domain.upload import JobInput
 
 JOB_COLUMNS = """j.id, j.account_id, j.state, j.seq, j.attempt, j.max_attempts, j.executed, j.priority, j.params,
  j.labels, j.output, j.images, j.cost, j.requirement_id, j.queued_at, j.started_at, j.finished_at, j.deadline_at,
@@ -24,7 +25,13 @@ JOB_COLUMNS = """j.id, j.account_id, j.state, j.seq, j.attempt, j.max_attempts, 
 
 
 def output_document(output: OutputOptions) -> dict[str, Any]:
-    return {"format": output.format, "quality": output.quality, "metadata": output.metadata}
+    return {
+        "format": output.format,
+        "quality": output.quality,
+        "metadata": output.metadata,
+        "files": output.files,
+        "bytes": output.bytes,
+    }
 
 
 def output_from(text: str) -> OutputOptions:
@@ -33,7 +40,17 @@ def output_from(text: str) -> OutputOptions:
         format=OutputFormat(document["format"]),
         quality=document["quality"],
         metadata=MetadataMode(document["metadata"]),
+        files=document.get("files"),
+        bytes=document.get("bytes"),
     )
+
+
+def inputs_document(inputs: Iterable[JobInput]) -> list[list[str]]:
+    return [[one.node_id, one.input, one.upload_id] for one in inputs]
+
+
+def inputs_from(text: str | None) -> tuple[JobInput, ...]:
+    return tuple(JobInput(*one) for one in loads(text) or ())
 
 
 def error_document(error: JobError) -> dict[str, Any]:

@@ -219,6 +219,9 @@ jobs = Table(
     _text("cache", null=True),
     Column("generation_time", Double, nullable=True),
     Column("retention", Double, nullable=True),
+    _text("inputs", null=True),  # files of callers, by node and input
+    _text("workflow_id", null=True),
+    Column("workflow_version", Integer, nullable=True),
 )
 _READY = text("state = 'ready'")
 _OPEN = text("state IN ('dispatched', 'executing', 'storing')")
@@ -242,6 +245,10 @@ Index("ix_jobs_oldest", jobs.c.queued_at, sqlite_where=_OLDEST, postgresql_where
 Index("ix_jobs_fingerprint", jobs.c.account_id, jobs.c.fingerprint)
 _BATCHED = text("batch_id IS NOT NULL")
 Index("ix_jobs_batch", jobs.c.batch_id, sqlite_where=_BATCHED, postgresql_where=_BATCHED)
+
+_OF_TEMPLATE = text("workflow_id IS NOT NULL")
+Index("ix_jobs_workflow", jobs.c.account_id, jobs.c.workflow_id, jobs.c.id,
+      sqlite_where=_OF_TEMPLATE, postgresql_where=_OF_TEMPLATE)  # fmt: skip
 
 job_labels = Table(
     "job_labels",
@@ -368,6 +375,58 @@ batches = Table(
     _text("others"),
 )
 Index(None, batches.c.created_at)
+
+uploads = Table(
+    "uploads",
+    metadata,
+    Column("id", TEXT, primary_key=True),
+    Column("account_id", TEXT, ForeignKey("accounts.id"), nullable=False),
+    _text("sha256"),
+    _text("media_type"),
+    Column("width", Integer, nullable=True),
+    Column("height", Integer, nullable=True),
+    _count("bytes"),
+    _text("key"),
+    _time("created_at"),
+    _time("expires_at"),
+    UniqueConstraint("account_id", "sha256"),
+)
+Index(None, uploads.c.expires_at)
+
+job_uploads = Table(  # while the job is open, the upload is kept
+    "job_uploads",
+    metadata,
+    Column("job_id", TEXT, ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
+    _text("upload_id"),
+    PrimaryKeyConstraint("upload_id", "job_id"),
+)
+Index(None, job_uploads.c.job_id)
+
+workflows = Table(
+    "workflows",
+    metadata,
+    Column("id", TEXT, primary_key=True),
+    Column("account_id", TEXT, ForeignKey("accounts.id"), nullable=False),
+    _text("name"),
+    _text("description"),
+    Column("version", Integer, nullable=False),  # the latest
+    _time("published_at", null=True),
+    _time("created_at"),
+    _time("updated_at"),
+)
+Index("ix_workflows_account_id", workflows.c.account_id, workflows.c.id)
+_PUBLISHED = text("published_at IS NOT NULL")
+Index("ix_workflows_published", workflows.c.id, sqlite_where=_PUBLISHED, postgresql_where=_PUBLISHED)
+
+workflow_versions = Table(
+    "workflow_versions",
+    metadata,
+    Column("workflow_id", TEXT, ForeignKey("workflows.id", ondelete="CASCADE"), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("document", LargeBinary, nullable=False),
+    _time("created_at"),
+    PrimaryKeyConstraint("workflow_id", "number"),
+)
 
 backends = Table(
     "backends",

@@ -4,17 +4,19 @@ A function that returns None met a fence: somebody replaced the caller, who must
 and remove what it posted. Each locks what it changes with its first statement, the lane before the job.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from comfy_api_service.db import jobs, lanes, timings
 from comfy_api_service.db.base import Part, Row, Tx, dumps, packed
 from comfy_api_service.db.endings import Change, Ending, deadline_error, end, noted
+from comfy_api_service.db.records import inputs_document
 from comfy_api_service.domain.errors import Code
 from comfy_api_service.domain.events import Event, EventType
 from comfy_api_service.domain.graph import Graph
 from comfy_api_service.domain.job import SHOWN, TERMINAL, Job, JobError, State
+from comfy_api_service.domain.upload import JobInput
 
 REFUSALS: Final = 5
 """Attempts beyond `max_attempts` that backends may answer with errors of their own before it is enough."""
@@ -288,11 +290,14 @@ async def keep_compiled(
     params: Mapping[str, Any],
     images: int,
     timing_key: str,
+    inputs: Sequence[JobInput],
 ) -> bool:
-    """Store the graph of a job that was accepted before any inventory was known. False: fenced."""
+    """Store the graph of a job that was accepted before any inventory was known, and where its files stand in it.
+    False: fenced.
+    """
     touched = await tx.run(
         """UPDATE jobs SET graph = :graph, params = :params, images = :images, timing_key = :timing,
-             requirement_id = :need
+             requirement_id = :need, inputs = :inputs
            WHERE id = :job AND attempt = :attempt AND state IN ('dispatched', 'executing', 'storing')
              AND EXISTS (SELECT 1 FROM attempts a
                WHERE a.job_id = :job AND a.number = :attempt AND a.worker_id = :worker)""",
@@ -303,6 +308,7 @@ async def keep_compiled(
             "images": images,
             "timing": timing_key,
             "need": requirement_id,
+            "inputs": dumps(inputs_document(inputs)) if inputs else None,
         },
     )
     return touched == 1

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from comfy_api_service.db.base import Reader, Tx, dumps, loads
-from comfy_api_service.db.records import output_from
+from comfy_api_service.db.records import inputs_from, output_from
 from comfy_api_service.db.transitions import Fence
 from comfy_api_service.domain.job import OutputOptions, State
+from comfy_api_service.domain.upload import JobInput
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,7 @@ class OpenAttempt:
     timing_key: str
     images: int
     dispatched_at: float
+    inputs: tuple[JobInput, ...] = ()
 
     @property
     def fence(self) -> Fence:
@@ -38,7 +40,7 @@ async def open_attempts(tx: Reader, backend_id: str, worker_id: str) -> list[Ope
     """Those that the worker answers for."""
     rows = await tx.all(
         """SELECT j.id, j.account_id, j.attempt, a.prompt_id, a.worker_id, a.client_id, j.state, j.graph, j.params,
-             j.output, r.primary_model, j.timing_key, j.images, a.dispatched_at
+             j.output, r.primary_model, j.timing_key, j.images, a.dispatched_at, j.inputs
            FROM attempts a JOIN jobs j ON j.id = a.job_id AND j.attempt = a.number
            LEFT JOIN requirements r ON r.id = j.requirement_id
            WHERE a.backend_id = :backend AND a.worker_id = :worker AND a.closed_at IS NULL
@@ -61,6 +63,7 @@ async def open_attempts(tx: Reader, backend_id: str, worker_id: str) -> list[Ope
             timing_key=row["timing_key"],
             images=row["images"],
             dispatched_at=row["dispatched_at"],
+            inputs=inputs_from(row["inputs"]),
         )
         for row in rows
     ]

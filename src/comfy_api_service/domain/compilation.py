@@ -1,19 +1,28 @@
 """From a request to everything about a job that follows from it: graph, needs, size, what to call its kind."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
+from comfy_api_service.domain.checking import Checked, FileInput
+from comfy_api_service.domain.checking.file_names import FILE_INPUTS
 from comfy_api_service.domain.generation import resolve
 from comfy_api_service.domain.generation_request import GenerationRequest
 from comfy_api_service.domain.graph import (
     ANY_REQUIREMENT,
     Graph,
     Requirement,
+    Sizes,
+    kind_of_work,
+    output_nodes,
     requirement_of,
+    work_of,
 )
+from comfy_api_service.domain.graph.form import class_of, inputs_of
 from comfy_api_service.domain.inventory import Catalogue
-from comfy_api_service.domain.params import params_of
+from comfy_api_service.domain.params import graph_params, params_of
+from comfy_api_service.domain.submission import Source
+from comfy_api_service.domain.upload import JobInput
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +35,52 @@ class Compiled:
     pixel_steps: float
     timing_key: str
     """Jobs with the same key take about the same time."""
+    files: tuple[FileInput, ...] = ()
+    """Where files of the caller are named; without a node while there is no graph."""
+
+
+def with_uploads(compiled: Compiled, uploads: Mapping[str, str]) -> tuple[Compiled, tuple[JobInput, ...]]:
+    """With the id of an upload in place of each file that the caller named, and where these stand in the graph."""
+    places = tuple(JobInput(one.node_id, one.input, uploads[one.value]) for one in compiled.files)
+    graph = None if compiled.graph is None else _with_values(compiled.graph, places)
+    return replace(compiled, graph=graph, params=_told(compiled.params, uploads)), places
+
+
+def measured(compiled: Compiled, sizes: Sizes) -> Compiled:
+    """With its work counted again, now that the sizes of its input pictures are known; `sizes`: by node."""
+    if compiled.graph is None:
+        return compiled
+    work = work_of(compiled.graph, sizes)
+    return replace(compiled, images=work.pictures, pixel_steps=work.pixel_steps)
+
+
+def files_of(graph: Graph) -> tuple[FileInput, ...]:
+    """Where a graph of this service's own making names files of callers."""
+    return tuple(
+        FileInput(node_id, name, FILE_INPUTS[class_of(node), name], value)
+        for node_id, node in graph.items()
+        for name, value in inputs_of(node).items()
+        if (class_of(node), name) in FILE_INPUTS and isinstance(value, str)
+    )
+
+
+def _with_values(graph: Graph, places: Iterable[JobInput]) -> Graph:
+    changed = dict(graph)
+    for place in places:
+        node = changed[place.node_id]
+        changed[place.node_id] = {**node, "inputs": {**inputs_of(node), place.input: place.upload_id}}
+    return changed
+
+
+def _told(value: Any, uploads: Mapping[str, str]) -> Any:
+    """What is shown of the request: uploads where files were named in other ways."""
+    if isinstance(value, str):
+        return uploads.get(value, value)
+    if isinstance(value, Mapping):
+        return {name: _told(one, uploads) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_told(one, uploads) for one in value]
+    return value
 
 
 def compile_generation(
@@ -41,7 +96,8 @@ def compile_generation(
     key = timing_key(decided)
     if resolved.graph is None:
         guess = float(decided.width * decided.height * decided.batch_size * decided.steps)
-        return Compiled(None, params_of(decided), ANY_REQUIREMENT, decided.batch_size, guess, key)
+        files = tuple(FileInput("", "", "image", one) for one in dict.fromkeys(decided.files))
+        return Compiled(None, params_of(decided), ANY_REQUIREMENT, decided.batch_size, guess, key, files)
     return Compiled(
         graph=resolved.graph,
         params=params_of(decided),
@@ -49,12 +105,35 @@ def compile_generation(
         images=resolved.images,
         pixel_steps=resolved.pixel_steps,
         timing_key=key,
+        files=files_of(resolved.graph) if decided.files else (),
+    )
+
+
+def compiled_graph(
+    checked: Checked, source: Source | None, *, known: bool, is_open: bool = False
+) -> Compiled:
+    """`known`: it was checked against an inventory; else it waits among the parameters for the worker that takes the
+    job and can do that, with whether it `is_open` to all that backends have.
+    """
+    graph = checked.graph
+    params = graph_params(len(graph), output_nodes(graph, None), source)
+    if not known:
+        params |= {"graph": graph, "node_policy": "open" if is_open else "core"}
+    return Compiled(
+        graph=graph if known else None,
+        params=params,
+        requirement=checked.requirement if known else ANY_REQUIREMENT,
+        images=checked.images,
+        pixel_steps=checked.pixel_steps,
+        timing_key=f"graph:{kind_of_work(graph)}",
+        files=checked.files,
     )
 
 
 def timing_key(request: GenerationRequest) -> str:
     upscale = "" if request.upscale is None else f"|up:{request.upscale.model}x{request.upscale.factor:g}"
+    pictures = f"|from:{len(request.files)}" if request.image or request.controlnets else ""
     return (
         f"run:{request.model}|{request.width}x{request.height}x{request.batch_size}|{request.steps}"
-        f"|{request.sampler}|{len(request.loras)}{upscale}"
+        f"|{request.sampler}|{len(request.loras)}{upscale}{pictures}"
     )

@@ -40,10 +40,15 @@ class Code(StrEnum):
     IDEMPOTENCY_KEY_REUSED = "IDEMPOTENCY_KEY_REUSED"
     MODEL_NOT_FOUND = "MODEL_NOT_FOUND"
     NODE_NOT_AVAILABLE = "NODE_NOT_AVAILABLE"
+    NODE_NOT_ALLOWED = "NODE_NOT_ALLOWED"
     INVALID_GRAPH = "INVALID_GRAPH"
+    INVALID_INPUT = "INVALID_INPUT"
+    COST_LIMIT_EXCEEDED = "COST_LIMIT_EXCEEDED"
+    PROMPT_REFUSED = "PROMPT_REFUSED"
     EXECUTION_FAILED = "EXECUTION_FAILED"
     OUT_OF_MEMORY = "OUT_OF_MEMORY"
     OUTPUT_INVALID = "OUTPUT_INVALID"
+    OUTPUT_LIMIT_EXCEEDED = "OUTPUT_LIMIT_EXCEEDED"
     STORAGE_FAILED = "STORAGE_FAILED"
     ATTEMPTS_EXHAUSTED = "ATTEMPTS_EXHAUSTED"
     POISON_JOB = "POISON_JOB"
@@ -144,8 +149,31 @@ TABLE: Final[Mapping[Code, CodeInfo]] = {
         "Install the node on a backend, or use another graph.",
         of_job=True,
     ),
+    Code.NODE_NOT_ALLOWED: CodeInfo(
+        422,
+        "The node policy of this service does not let the caller use a node of the graph.",
+        "Use another node, or ask the operator to allow it for your tier.",
+        of_job=True,
+    ),
     Code.INVALID_GRAPH: CodeInfo(
-        422, "ComfyUI refused the graph.", "`details` names node, input and fault.", of_job=True
+        422,
+        "The graph cannot run: here or on the backend a check of it failed.",
+        "`details` names node, input and fault.",
+        of_job=True,
+    ),
+    Code.INVALID_INPUT: CodeInfo(
+        422,
+        "An input file is absent, expired, too large, of another kind than is needed, or cannot be fetched.",
+        "`details` names the field; upload the file again, or send another one.",
+        of_job=True,
+    ),
+    Code.COST_LIMIT_EXCEEDED: CodeInfo(
+        422,
+        "The job would take more work than the caller's tier allows at once.",
+        "Ask for a smaller picture, fewer steps or fewer pictures.",
+    ),
+    Code.PROMPT_REFUSED: CodeInfo(
+        422, "The rules of this service's operator refuse the request.", "Ask for something else."
     ),
     Code.EXECUTION_FAILED: CodeInfo(
         502, "A node of the graph failed.", "`node_id` and message name it.", of_job=True
@@ -158,9 +186,15 @@ TABLE: Final[Mapping[Code, CodeInfo]] = {
     ),
     Code.OUTPUT_INVALID: CodeInfo(
         502,
-        "The backend's output was absent, unreadable or not what the graph promised.",
+        "The backend's output was absent, unreadable or not what it can be: the service does not believe it.",
         "Try again; if it stays, look at the backend.",
         retryable=True,
+        of_job=True,
+    ),
+    Code.OUTPUT_LIMIT_EXCEEDED: CodeInfo(
+        422,
+        "The job gave more files, larger ones or more text than is taken of one job.",
+        "Ask for fewer or smaller pictures.",
         of_job=True,
     ),
     Code.STORAGE_FAILED: CodeInfo(

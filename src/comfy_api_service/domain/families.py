@@ -5,6 +5,7 @@ not need it.
 """
 
 import re
+from collections.abc import Iterable
 from enum import StrEnum
 from functools import lru_cache
 from typing import Final
@@ -41,6 +42,17 @@ def named_family(name: str) -> Family | None:
     if _SDXL.search(lowered):
         return Family.SDXL
     return Family.SD15 if _SD15.search(lowered) else None
+
+
+def like(own: str, names: Iterable[str]) -> str | None:
+    """One of these that fits where `own` stood: itself, else the first of its family, else the first whose name tells
+    none. None if all are of other families; if `own` tells none, any will do.
+    """
+    known = list(names)
+    family = named_family(own)
+    if own in known or family is None:
+        return own if own in known else next(iter(known), None)
+    return next((name for wanted in (family, None) for name in known if named_family(name) is wanted), None)
 
 
 def is_flux_2(name: str) -> bool:

@@ -146,6 +146,9 @@ def _check_extras(request: GenerationRequest, catalogue: Catalogue) -> None:
     for lora in request.loras:
         if not catalogue.having("loras", lora.name):
             raise model_not_found("loras", lora.name, catalogue)
+    for control in request.controlnets:
+        if not catalogue.having("controlnet", control.model):
+            raise model_not_found("controlnet", control.model, catalogue)
     upscale = request.upscale
     if upscale is not None and upscale.model and not catalogue.having("upscale_models", upscale.model):
         raise model_not_found("upscale_models", upscale.model, catalogue)

@@ -39,6 +39,13 @@ UPSCALE_FACTOR_MIN: Final = 1.0
 UPSCALE_FACTOR_MAX: Final = 4.0
 """2048 · 4 = 8192 pixels a side, 64 · 2²⁰ in all."""
 UPSCALE_FACTOR_DEFAULT: Final = 2.0
+STRENGTH_MIN: Final = 0.01
+STRENGTH_MAX: Final = 1.0
+"""How much of the picture that is begun from is made anew."""
+STRENGTH_DEFAULT: Final = 0.75
+CONTROLNETS_MAX: Final = 4
+CONTROL_STRENGTH_MAX: Final = 10.0
+CONTROL_STRENGTH_DEFAULT: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +64,21 @@ class Upscale:
     factor: float = UPSCALE_FACTOR_DEFAULT
 
 
+@dataclass(frozen=True, slots=True)
+class ControlNet:
+    """A hint that the picture follows from `start` to `end` of its steps (0…1); `image` is a file of the caller."""
+
+    model: str
+    image: str
+    strength: float = CONTROL_STRENGTH_DEFAULT
+    start: float = 0.0
+    end: float = 1.0
+
+
 class GenerationRequest(NamedTuple):
-    """Text to image. `width` and `height` are in pixels; `seed` None or -1 is random.
+    """Text to image, or image to image. `width` and `height` are in pixels; `seed` None or -1 is random.
+
+    `image`, `mask` and those of ControlNets are files of the caller: an upload's id, or whatever one is made of.
 
     A tuple, since each submission makes several.
     """
@@ -77,3 +97,13 @@ class GenerationRequest(NamedTuple):
     clip_skip: int | None = None
     loras: tuple[Lora, ...] = ()
     upscale: Upscale | None = None
+    image: str | None = None
+    strength: float = STRENGTH_DEFAULT
+    mask: str | None = None
+    controlnets: tuple[ControlNet, ...] = ()
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Of the caller, as they are named."""
+        given = (self.image, self.mask, *(one.image for one in self.controlnets))
+        return tuple(one for one in given if one is not None)

@@ -9,6 +9,7 @@ import uuid_utils
 CROCKFORD: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 JOB_ID: Final = re.compile(r"job_[0-9A-HJKMNP-TV-Z]{26}")
 BATCH_ID: Final = re.compile(r"batch_[0-9A-HJKMNP-TV-Z]{26}")
+UPLOAD_ID: Final = re.compile(r"upl_[0-9A-HJKMNP-TV-Z]{26}")
 ACCOUNT_ID: Final = re.compile(r"acc_(?:local|[0-9A-HJKMNP-TV-Z]{26})")
 
 LOCAL_ACCOUNT: Final = "acc_local"
@@ -56,3 +57,11 @@ def new_account_id() -> str:
 
 def new_session_id() -> str:
     return f"ses_{_sortable()}"
+
+
+def new_upload_id() -> str:
+    return f"upl_{_sortable()}"
+
+
+def new_workflow_id() -> str:
+    return f"wfl_{_sortable()}"

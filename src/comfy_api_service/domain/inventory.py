@@ -34,11 +34,23 @@ class InputSpec:
     minimum: Number | None = None
     maximum: Number | None = None
     default: Any = None
+    upload: str | None = None
+    """What file a caller may bring for it: image, video, audio or file; None if the value names none."""
+    control: bool = False
+    """The page shows a second widget behind it that says what happens to the value after a run."""
+    link_only: bool = False
+    """The page shows no widget for it, whatever its type."""
+    dynamic: bool = False
+    """The page rewrites its text when it queues: comments are cut, `{a|b}` becomes one of the two, at random."""
+    grid: Number | None = None
+    """What the page rounds a number to that another node of the page gives; None if to nothing (INT: to 1)."""
 
 
 @dataclass(frozen=True, slots=True)
 class NodeClass:
-    """A node class: its inputs by name (hidden ones left out) and the types of its outputs in order."""
+    """A node class: its inputs by name in the order of the page (hidden ones left out), and the types of its
+    outputs in order.
+    """
 
     name: str
     inputs: Mapping[str, InputSpec]
@@ -88,19 +100,41 @@ class Inventory:
                         seen[typed] = len(lists)
                         lists.append(list(spec.options))
                     entry["options"] = seen[typed]
-                bounds = {"min": spec.minimum, "max": spec.maximum, "default": spec.default}
-                inputs[key] = entry | {word: value for word, value in bounds.items() if value is not None}
-            classes[name] = {"inputs": inputs, "outputs": list(node.outputs), "output_node": node.output_node}
+                bounds = {
+                    "min": spec.minimum,
+                    "max": spec.maximum,
+                    "default": spec.default,
+                    "grid": spec.grid,
+                }
+                marks = {
+                    "upload": spec.upload,
+                    "control": spec.control,
+                    "link_only": spec.link_only,
+                    "dynamic": spec.dynamic,
+                }
+                inputs[key] = (
+                    entry
+                    | {word: value for word, value in bounds.items() if value is not None}
+                    | {word: value for word, value in marks.items() if value}
+                )
+            classes[name] = {
+                "inputs": inputs,
+                "order": list(node.inputs),
+                "outputs": list(node.outputs),
+                "output_node": node.output_node,
+            }
         models = {kind: list(self.models[kind]) for kind in sorted(self.models)}
         return {"classes": classes, "lists": lists, "models": models}
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Self:
-        """The inventory that `document` wrote. Raises KeyError or IndexError for anything else."""
+        """The inventory that `document` wrote, of this version or an earlier one. Raises KeyError or IndexError
+        for anything else.
+        """
         lists = [tuple(options) for options in document["lists"]]
         classes = {}
         for name, node in document["classes"].items():
-            inputs = {
+            specs = {
                 key: InputSpec(
                     type=entry["type"],
                     required=entry["required"],
@@ -108,9 +142,15 @@ class Inventory:
                     minimum=entry.get("min"),
                     maximum=entry.get("max"),
                     default=entry.get("default"),
+                    upload=entry.get("upload"),
+                    control=entry.get("control", False),
+                    link_only=entry.get("link_only", False),
+                    dynamic=entry.get("dynamic", False),
+                    grid=entry.get("grid"),
                 )
                 for key, entry in node["inputs"].items()
             }
+            inputs = {key: specs[key] for key in node.get("order", specs)}
             classes[name] = NodeClass(name, inputs, tuple(node["outputs"]), node["output_node"])
         return cls(classes, {kind: tuple(names) for kind, names in document["models"].items()})
 

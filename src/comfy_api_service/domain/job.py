@@ -83,11 +83,15 @@ class MetadataMode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class OutputOptions:
-    """How pictures are delivered; `quality` (1…100) is for JPEG and WebP."""
+    """How pictures are delivered, and how much there may be; `quality` (1…100) is for JPEG and WebP."""
 
     format: OutputFormat = OutputFormat.ORIGINAL
     quality: int = 90
     metadata: MetadataMode = MetadataMode.STRIP
+    files: int | None = None
+    """Most of one job, as its account's limits were at the submission."""
+    bytes: int | None = None
+    """Of all of them together."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from comfy_api_service.domain.generation import GenerationRequest
 from comfy_api_service.domain.graph import Graph, Requirement
 from comfy_api_service.domain.job import OutputOptions, Status
 from comfy_api_service.domain.tiers import UNLIMITED, Limits
+from comfy_api_service.domain.upload import JobInput
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,13 +25,40 @@ class JobOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class Source:
+    """The template's version that a graph was filled from, and what it was filled with."""
+
+    workflow_id: str
+    version: int
+    inputs: Mapping[str, Any]
+
+
+class GraphRequest(NamedTuple):
+    """A whole graph as it came in: in either form, not checked yet."""
+
+    document: Mapping[str, Any]
+    source: Source | None = None
+
+
+class TemplateRequest(NamedTuple):
+    """A stored workflow to be filled; `version` None is the latest."""
+
+    workflow_id: str
+    version: int | None
+    inputs: Mapping[str, Any]
+
+
+Asked = GenerationRequest | GraphRequest | TemplateRequest
+
+
+@dataclass(frozen=True, slots=True)
 class Order:
     """One submission as it came in.
 
     `body` is the canonical form of the request: what the Idempotency-Key and `dedupe` compare.
     """
 
-    generation: GenerationRequest
+    asked: Asked
     options: JobOptions
     body: bytes
     idempotency_key: str | None = None
@@ -59,6 +87,11 @@ class NewJob:
     batch_index: int | None = None
     limits: Limits = UNLIMITED
     """What holds for the account at the submission."""
+    workflow: tuple[str, int] | None = None
+    """The template's id and version."""
+    pixel_steps: float = 0.0
+    inputs: tuple[JobInput, ...] = ()
+    """Uploads of the account; they are kept until the job ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +114,13 @@ class Place:
     start_at: float | None
 
 
+class Cost(NamedTuple):
+    """The work of a job, and the seconds of a backend that it is estimated to take."""
+
+    pixel_steps: float
+    seconds: float
+
+
 @dataclass(frozen=True, slots=True)
 class Accepted:
     """The job is on the disk. `replayed`: an earlier submission with the same Idempotency-Key or `dedupe`."""
@@ -91,3 +131,5 @@ class Accepted:
     place: Place | None
     replayed: bool = False
     deduplicated: bool = False
+    cost: Cost | None = None
+    """Of a job that was made just now."""

@@ -14,6 +14,8 @@ _TABLES: Final = frozenset({0xC4, 0xCC, 0xDB, 0xDC, 0xDD})
 _APPLICATION: Final = frozenset(range(0xE0, 0xF0)) | {_COM}
 _MARKER: Final = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 """A marker within picture data: not an escaped 0xFF, not padding, not a restart."""
+_MOST_SCANS: Final = 100
+"""Each costs a decoder a pass over the whole picture; encoders write about ten."""
 _SEGMENT: Final = 0xFFFF - 2
 _EXIF_HEAD: Final = b"Exif\0\0"
 
@@ -29,7 +31,6 @@ class JpegCleaner(Sieve):
     def __init__(self, embed: Mapping[str, str] | None = None) -> None:
         super().__init__()
         self._embed = embed
-        self._orientation = exif.UPRIGHT
         self._told = False
         self._scans = 0
 
@@ -75,6 +76,8 @@ class JpegCleaner(Sieve):
             if self.size is None:
                 raise self._broken("its header is absent")
             self._scans += 1
+            if self._scans > _MOST_SCANS:
+                raise self._broken("it has too many scans")
         self._emit_segment(marker, data)
 
     def _cut(self, marker: int, data: bytes) -> bytes:
@@ -86,12 +89,12 @@ class JpegCleaner(Sieve):
         if marker == _APP14 and data.startswith(b"Adobe"):
             return data[:12]
         if marker == _APP1 and data.startswith(_EXIF_HEAD):
-            self._orientation = exif.orientation_of(data[len(_EXIF_HEAD) :])
+            self.orientation = exif.orientation_of(data[len(_EXIF_HEAD) :])
         return b""
 
     def _tell(self) -> None:
         """Before the first segment of the picture: our own Exif block, if there is anything in it."""
-        block = exif.build(self._embed, self._orientation, limit=_SEGMENT - len(_EXIF_HEAD))
+        block = exif.build(self._embed, self.orientation, limit=_SEGMENT - len(_EXIF_HEAD))
         if block:
             self._emit_segment(_APP1, _EXIF_HEAD + block)
 

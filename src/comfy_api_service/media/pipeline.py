@@ -10,14 +10,18 @@ store drops what it has: nothing cut short ever gets its key.
 
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Mapping
 from concurrent.futures import Executor
-from typing import Protocol
+from typing import Final, Protocol
 
 from comfy_api_service.domain.job import OutputOptions
 from comfy_api_service.media.check import verify_picture
-from comfy_api_service.media.clean import Cleaner, cleaner_for
+from comfy_api_service.media.clean import LIMIT, Cleaner, cleaner_for
 from comfy_api_service.media.convert import KIND_OF, MAX_PIXELS, convert
-from comfy_api_service.media.errors import MediaError, TooLarge
+from comfy_api_service.media.errors import MediaError, TooLarge, TooManyBytes
 from comfy_api_service.media.sniff import HEAD, Kind, sniff
+
+_PIXEL_BYTES: Final = 8
+"""Of the largest pixel there is (four channels of 16 bits): no whole picture is much larger than its pixels."""
+_SLACK: Final = 1 << 20
 
 
 class _Sized(Protocol):
@@ -90,30 +94,43 @@ class Intake:
         """Reads until kind and size are known (a conversion reads all), then leaves the rest to the stream.
 
         A conversion is done for single pictures; animations, videos and all else keep their format.
-        Raises `MediaError` for what is empty, not sound, or cannot be converted; `TooLarge` beyond
-        `limit_bytes`.
+        Raises `MediaError` for what is empty, not sound, or cannot be converted; `TooManyBytes` beyond
+        `limit_bytes`; `TooLarge` for a picture that would have to be held in memory and is too large for that.
         """
         source = _limited(chunks, limit_bytes)
         head = await _head(source)
         kind = sniff(head)
-        cleaner = cleaner_for(kind, embed=embed, limit=limit_bytes)
+        cleaner = cleaner_for(kind, embed=embed, limit=min(limit_bytes, LIMIT))
         ready = [cleaner.feed(head)]
+        held = len(ready[0])
         while not cleaner.known:
             chunk = await anext(source, None)
             if chunk is None:
                 ready.append(cleaner.finish())
                 break
             ready.append(cleaner.feed(chunk))
+            held += len(ready[-1])
+            if held > LIMIT:
+                raise TooLarge("The picture is larger than is accepted.")
         kind = kind.moving(cleaner.animated)
         stream = _rest(ready, cleaner, source)
         if not _converts(kind, options):
             return Prepared(kind, cleaner, stream)
-        data = b"".join([piece async for piece in stream])
+        data = await _whole(stream, self._largest(cleaner.size))
         changed = await convert(
             data, options, executor=self._executor, embed=embed, max_pixels=self._max_pixels
         )
         picture = verify_picture(changed)
         return Prepared(picture.kind, picture, _once(changed))
+
+    def _largest(self, size: tuple[int, int] | None) -> int:
+        """Bytes that a picture of this size may have, to be held whole; raises `TooLarge` for too many pixels."""
+        if size is None:
+            return LIMIT
+        pixels = size[0] * size[1]
+        if pixels > self._max_pixels:
+            raise TooLarge("The picture has more pixels than are accepted.")
+        return min(pixels * _PIXEL_BYTES + _SLACK, LIMIT)
 
 
 def _converts(kind: Kind, options: OutputOptions) -> bool:
@@ -126,8 +143,19 @@ async def _limited(chunks: AsyncIterable[bytes], limit: int) -> AsyncGenerator[b
     async for chunk in chunks:
         total += len(chunk)
         if total > limit:
-            raise TooLarge("The output is larger than is accepted.")
+            raise TooManyBytes("The output is larger than is accepted.")
         yield chunk
+
+
+async def _whole(stream: AsyncIterator[bytes], most: int) -> bytes:
+    parts: list[bytes] = []
+    total = 0
+    async for piece in stream:
+        total += len(piece)
+        if total > most:
+            raise TooLarge("The picture is larger than is accepted.")
+        parts.append(piece)
+    return b"".join(parts)
 
 
 async def _head(source: AsyncIterator[bytes]) -> bytes:

@@ -5,6 +5,7 @@ import zlib
 from collections.abc import Mapping
 from typing import Final
 
+from comfy_api_service.media import exif
 from comfy_api_service.media.errors import MediaError
 from comfy_api_service.media.sieve import Sieve, Steps
 
@@ -32,6 +33,8 @@ _IEND_CRC: Final = b"\xaeB`\x82"
 _LONGEST: Final = 0x7FFFFFFF
 _SMALL_LIMIT: Final = 8 << 20
 """Bytes of all kept chunks but the picture's own: they stand in memory while they are checked."""
+_EXIF_LIMIT: Final = 1 << 20
+"""Bytes of the largest Exif block that is looked into for the orientation."""
 
 
 class PngCleaner(Sieve):
@@ -62,6 +65,9 @@ class PngCleaner(Sieve):
                 yield from self._picture_data(name, length)
             elif name in _KEPT_SMALL:
                 yield from self._small_chunk(name, length)
+            elif name == b"eXIf" and length <= _EXIF_LIMIT:
+                self.orientation = exif.orientation_of((yield from self._take(length)))
+                yield from self._drop(4)
             elif name[0] & 0x20:  # ancillary: nothing is lost without it
                 yield from self._drop(length + 4)
             else:

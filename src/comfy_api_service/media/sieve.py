@@ -8,6 +8,7 @@ from collections.abc import Generator
 from typing import Final, TypeVar
 
 from comfy_api_service.media.errors import MediaError
+from comfy_api_service.media.exif import UPRIGHT
 
 _T = TypeVar("_T")
 Steps = Generator[None, None, _T]
@@ -31,6 +32,8 @@ class Sieve:
         self.size: tuple[int, int] | None = None
         self.animated = False
         self.known = False
+        self.orientation = UPRIGHT
+        """What the file's Exif block told of how to turn the picture, once `finish` has returned."""
         self._have = b""
         self._at = 0
         self._before = 0
@@ -54,6 +57,11 @@ class Sieve:
         if not self._done:
             raise self._broken("it is cut short")
         return out
+
+    @property
+    def surplus(self) -> bytes:
+        """What of the last chunk follows the end that the format knows: it was dropped."""
+        return self._have[self._at :] if self._done else b""
 
     def _steps(self) -> Steps[None]:
         raise NotImplementedError

@@ -69,6 +69,19 @@ _UNTEXTUAL: Final = re.compile(rb"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f\x7f]")
 _MARKUP: Final = re.compile(rb"<(?:!doctype|\?xml|html|head|body|svg|script|iframe)", re.IGNORECASE)
 
 
+_NAMED: Final = {
+    **dict.fromkeys(("png", "apng", "jpg", "jpeg", "webp", "gif"), frozenset({"image", "animation"})),
+    **dict.fromkeys(("mp4", "mov", "webm", "mkv"), frozenset({"video", "audio"})),
+    **dict.fromkeys(("flac", "mp3", "wav", "opus", "m4a"), frozenset({"audio"})),
+}
+
+
+def belies(name: str, kind: str) -> bool:
+    """True if a file with this name cannot be of this kind: a page named `.png`. Most names promise nothing."""
+    wanted = _NAMED.get(name.rpartition(".")[2].lower())
+    return wanted is not None and kind not in wanted
+
+
 def sniff(head: bytes) -> Kind:
     """The kind of the file that begins with `head` (its first `HEAD` bytes).
 

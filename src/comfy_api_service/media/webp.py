@@ -43,6 +43,10 @@ class WebpCleaner(Sieve):
                 data = yield from self._take(length)
                 yield from self._drop(length % 2)
                 kept.append(self._part(name, data))
+            elif name == b"EXIF":
+                block = (yield from self._take(length)).removeprefix(b"Exif\0\0")
+                self.orientation = exif.orientation_of(block)
+                yield from self._drop(length % 2)
             else:
                 yield from self._drop(length + length % 2)
         self._check()

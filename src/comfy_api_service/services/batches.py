@@ -58,7 +58,7 @@ class Batches:
         jobs: dict[int, NewJob] = {}
         refused: dict[int, Mapping[str, Any]] = {}
         for index, order in enumerate(orders):
-            prepared = self._prepare(account, batch.id, index, order)
+            prepared = await self._prepare(account, batch.id, index, order)
             if isinstance(prepared, NewJob):
                 jobs[index] = prepared
             else:
@@ -88,13 +88,15 @@ class Batches:
                 self._submitter.count_limit(one)
         return await self.get(account, batch.id)
 
-    def _prepare(
+    async def _prepare(
         self, account: Account, batch_id: str, index: int, order: Order | ServiceError
     ) -> NewJob | ServiceError:
         if isinstance(order, ServiceError):
             return order
         try:
-            return self._submitter.prepare(account, replace(order, batch_id=batch_id, batch_index=index))
+            return await self._submitter.prepare(
+                account, replace(order, batch_id=batch_id, batch_index=index)
+            )
         except ServiceError as fault:
             return fault
 

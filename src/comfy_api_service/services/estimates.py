@@ -20,7 +20,7 @@ def price(timing_key: str, primary: str | None, pixel_steps: float, timings: Map
         return max(exact.seconds, LEAST_SECONDS)
     for key in (f"unit:{primary}", "unit"):
         unit = timings.get(key)
-        if unit is not None:
+        if unit is not None and pixel_steps > 0:
             return min(max(unit.seconds * pixel_steps, LEAST_SECONDS), 3600.0)
     return DEFAULT_SECONDS
 

@@ -4,11 +4,14 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 
 from comfy_api_service.domain.account import Account
+from comfy_api_service.domain.errors import Code, ServiceError
 from comfy_api_service.limits.base import Bucket, Buckets, Charge, Decision
 
 MINUTE: Final = 60.0
 READS: Final = 20
 """Reads for each submission that an account may make a minute."""
+UPLOADS: Final = 4
+"""Uploads for each submission that an account may make a minute: a picture, a mask, and some for ControlNet."""
 LOGINS: Final = 10
 LOGINS_OF_ADDRESS: Final = 30
 LOGIN_SECONDS: Final = 900.0
@@ -53,6 +56,14 @@ class Throttle:
             return None
         return await self._take(_of_account("reads", READS * most, account.id))
 
+    async def uploads(self, account: Account, files: int = 1) -> Taken | None:
+        """So many uploads at once, all or none; more than there can be take all that there can be."""
+        most = account.limits.submissions_per_minute
+        if most is None:
+            return None
+        bucket = _of_account("uploads", UPLOADS * most, account.id).bucket
+        return await self._take(Charge(bucket, min(files, bucket.capacity)))
+
     async def login(self, name: str, address: str) -> Taken | None:
         return await self._take(
             Charge(Bucket.per(LOGIN_SECONDS, LOGINS, kind="login", whom=f"{address} {name.strip().lower()}")),
@@ -66,3 +77,11 @@ class Throttle:
         if self._buckets is None:
             return None
         return Taken(charges, await self._buckets.take(*charges, units=units))
+
+
+def rate_limited(taken: Taken) -> ServiceError:
+    return ServiceError(
+        Code.RATE_LIMIT_EXCEEDED,
+        "Too many requests in a short time.",
+        retry_after=max(taken.decision.retry_after, 1.0),
+    )

@@ -18,6 +18,7 @@ from .models import Shelf
 from .node_faults import NodeFaults
 from .nodes import Call, NodeFailure, find
 from .nodes.base import Surroundings, check_keywords
+from .nodes.saving import entry
 from .prompts import Item
 from .record import Record
 from .reporting import Report
@@ -157,13 +158,16 @@ class _Run:
         if self._item.client_id is not None:
             self._x.life.current_node = node
         self._report.executing(node)
-        result = dataclasses.replace(await self._call(node), made_by=node)
+        name = self._class(node).name
+        result = self._x.faults.told(name, dataclasses.replace(await self._call(node), made_by=node))
         if last:  # the last node takes the time that is left: servers succeed right after its `executed`
             await self._fill_time()
         if result.ui is not None:
             self._told[node] = result
             self._report.executed(node, result.ui)
-        if self._class(node).name not in NEVER_CACHED:
+        for number in range(self._x.faults.flooded(name)):
+            self._report.executed(node, {"images": [entry(f"{number}.png", "", "output")]})
+        if name not in NEVER_CACHED:
             self._x.cache.results[self._signatures[node]] = result
         self._report.finished(node)
         self._executed.append(node)

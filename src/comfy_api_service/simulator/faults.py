@@ -32,6 +32,9 @@ class Faults:
         self._dropped_prompts = 0
         self._errors = 0
         self._error_status = 500
+        self._garbled = False
+        self._content: bytes | None = None
+        self._endless: tuple[bytes, float] | None = None
 
     # --- the whole server
 
@@ -58,6 +61,8 @@ class Faults:
         self.gate.set()
         self.delay = 0.0
         self._halved = self._dropped_prompts = self._errors = 0
+        self._garbled = False
+        self._content = self._endless = None
         self.frames.silent = False
         for budget in (self.frames.lost, self.frames.repeated, self.frames.reordered):
             budget.set(0, ())
@@ -109,6 +114,10 @@ class Faults:
     def forget_history(self) -> None:
         self._simulator.engine.history.clear()
 
+    def garble_history(self, on: bool = True) -> None:
+        """Entries of history are told without their prompt and status."""
+        self._garbled = on
+
     def forget_queue(self) -> None:
         """Pending prompts vanish without a trace; the running one goes on."""
         self._simulator.engine.queue.clear()
@@ -116,6 +125,14 @@ class Faults:
     async def delete_outputs(self) -> None:
         """All saved files are gone; the cache still names them."""
         await asyncio.to_thread(self._simulator.files.delete_outputs)
+
+    def serve_content(self, content: bytes | None) -> None:
+        """Every file that is asked for, there or not, is these bytes; None ends it."""
+        self._content = content
+
+    def serve_endlessly(self, begin: bytes = b"", pause: float = 0.0) -> None:
+        """Every file begins with these bytes, and never ends; a second's part of `pause` between its pieces."""
+        self._endless = (begin, pause)
 
     # --- running prompts
 
@@ -155,6 +172,14 @@ class Faults:
         else:
             self._simulator.engine.takes_prompts.set()
 
+    def answer_output(self, node_class: str, output: dict[str, Any] | None) -> None:
+        """Nodes of this class say that they gave `output` (as in `executed`), whatever they did; None ends it."""
+        self.nodes.answer(node_class, output)
+
+    def flood_outputs(self, node_class: str, count: int) -> None:
+        """Each run of this class tells of so many outputs more, each of another file; not in history."""
+        self.nodes.flood(node_class, count)
+
     def stall(self, on: bool = True, after: int = 0) -> None:
         """After so many more steps the running prompt shows no sign of life; everything else answers."""
         self.nodes.stall(after if on else None)
@@ -164,6 +189,18 @@ class Faults:
         await self.nodes.stalled.wait()
 
     # --- asked by the server
+
+    @property
+    def garbled(self) -> bool:
+        return self._garbled
+
+    @property
+    def content(self) -> bytes | None:
+        return self._content
+
+    @property
+    def endless(self) -> tuple[bytes, float] | None:
+        return self._endless
 
     def take_half(self, path: str) -> bool:
         if self._halved > 0 and self._halved_paths in path:
@@ -187,13 +224,16 @@ class Faults:
 REMOTE: Collection[str] = (
     "accept_and_run_nothing",
     "answer_errors",
+    "answer_output",
     "close_sockets",
     "delete_outputs",
     "die",
     "drop_answer_after_accepting",
     "fail_node",
+    "flood_outputs",
     "forget_history",
     "forget_queue",
+    "garble_history",
     "halve_responses",
     "hang",
     "heal",

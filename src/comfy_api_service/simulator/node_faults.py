@@ -2,10 +2,12 @@
 
 import asyncio
 import copy
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 from .nodes.base import NodeFailure
+from .values import Result
 
 Rewrite = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -22,6 +24,8 @@ class NodeFaults:
     def __init__(self) -> None:
         self._failures: dict[str, tuple[NodeFailure, int | None]] = {}
         self._rewrite: Rewrite | None = None
+        self._answers: dict[str, dict[str, Any]] = {}
+        self._flood: tuple[str, int] | None = None
         self._steps_left: int | None = None
         self._moving = asyncio.Event()
         self._moving.set()
@@ -34,6 +38,8 @@ class NodeFaults:
     def heal(self) -> None:
         self._failures.clear()
         self._rewrite = None
+        self._answers.clear()
+        self._flood = None
         self.stall(None)
 
     def before(self, node_class: str) -> None:
@@ -47,6 +53,24 @@ class NodeFaults:
             else:
                 self._failures[node_class] = (failure, times - 1)
         raise NodeFailure(failure.exception_type, str(failure))
+
+    def answer(self, node_class: str, output: dict[str, Any] | None) -> None:
+        if output is None:
+            self._answers.pop(node_class, None)
+        else:
+            self._answers[node_class] = output
+
+    def told(self, node_class: str, result: Result) -> Result:
+        """What a node of this class says that it gave."""
+        output = self._answers.get(node_class)
+        return result if output is None else dataclasses.replace(result, ui=output)
+
+    def flood(self, node_class: str, count: int) -> None:
+        self._flood = (node_class, count)
+
+    def flooded(self, node_class: str) -> int:
+        """How many outputs more a node of this class tells of."""
+        return self._flood[1] if self._flood is not None and self._flood[0] == node_class else 0
 
     def rewrite(self, function: Rewrite | None) -> None:
         self._rewrite = function

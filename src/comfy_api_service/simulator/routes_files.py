@@ -94,6 +94,11 @@ class FileRoutes:
         query = request.query
         if "filename" not in query:
             return web.Response(status=404)
+        faults = self._simulator.faults
+        if faults.endless is not None:
+            return await _endless(request, *faults.endless)
+        if faults.content is not None:
+            return web.Response(body=faults.content)
         name, base = query["filename"], self._files.directory(query.get("type", "output"))
         for kind in ("input", "output", "temp"):
             if name.endswith(f"[{kind}]"):
@@ -127,6 +132,17 @@ class FileRoutes:
         kind = kind or "application/octet-stream"
         kind = "application/octet-stream" if kind in DOWNLOADED else kind
         return FileAnswer(path, {**headers, "Content-Type": kind})
+
+
+async def _endless(request: web.Request, begin: bytes, pause: float) -> web.StreamResponse:
+    """Zeros behind the begin, until whoever asked has had enough; one at a time with a pause."""
+    response = web.StreamResponse()
+    await response.prepare(request)
+    await response.write(begin)
+    piece = bytes(1 if pause else 1 << 20)
+    while True:
+        await response.write(piece)
+        await asyncio.sleep(pause)
 
 
 def _inside(base: Path, relative: str) -> Path | None:

@@ -145,7 +145,10 @@ class PromptRoutes:
         return as_json(page)
 
     async def get_history_entry(self, request: web.Request) -> web.Response:
-        return as_json(self._simulator.engine.history.get(request.match_info["prompt_id"]))
+        found = self._simulator.engine.history.get(request.match_info["prompt_id"])
+        if self._simulator.faults.garbled:
+            found = {prompt_id: {"outputs": entry["outputs"]} for prompt_id, entry in found.items()}
+        return as_json(found)
 
     async def post_history(self, request: web.Request) -> web.Response:
         history = self._simulator.engine.history

@@ -24,7 +24,7 @@ REQUEST_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2
 REDIS_STATES = ("embedded", "connected", "disconnected")
 REDIS_QUESTIONS = ("publish", "read", "buckets", "ping")
 REDIS_USES = ("wake", "event", "progress", "preview", "cancel", "pool", "publish", "read", "buckets")
-LIMITS = ("submissions", "reads", "login", "logins", "strangers", "waiting", "images")
+LIMITS = ("submissions", "reads", "uploads", "login", "logins", "strangers", "waiting", "images")
 BREAKER_STATES = {"closed": 0, "half_open": 1, "open": 2}
 
 
@@ -217,6 +217,8 @@ class Metrics:
             registry=registry,
         )
         self._begin_redis()
+        self._count_inputs(registry)
+        self._count_rules(registry)
         for status in (Status.SUCCEEDED, Status.FAILED, Status.CANCELED):
             self.jobs.labels(status.value)
         for code, info in TABLE.items():
@@ -226,6 +228,50 @@ class Metrics:
             self.uploads.labels(outcome)
         for outcome in ("delivered", "canceled", "expired", "damaged", "replaced"):
             self.parked_ends.labels(outcome)
+
+    def _count_inputs(self, registry: CollectorRegistry) -> None:
+        self.inputs = Counter(
+            "comfyui_uploads", "Pictures that callers brought as inputs.", ["status"], registry=registry
+        )
+        self.input_bytes = Counter(
+            "comfyui_upload_bytes", "Bytes of pictures that callers brought.", registry=registry
+        )
+        self.fetches = Counter(
+            "comfyui_input_fetches",
+            "Pictures fetched from addresses that callers gave, by what came of it.",
+            ["outcome"],
+            registry=registry,
+        )
+        self.inputs_sent = Counter(
+            "comfyui_inputs_sent", "Input files sent to a backend.", ["backend"], registry=registry
+        )
+        self.graphs = Counter(
+            "comfyui_graphs_checked",
+            "Graphs of callers that were checked, by what came of it.",
+            ["outcome"],
+            registry=registry,
+        )
+        for outcome in ("ok", "refused", "failed"):
+            self.inputs.labels(outcome)
+            self.fetches.labels(outcome)
+        for outcome in ("accepted", "refused"):
+            self.graphs.labels(outcome)
+
+    def _count_rules(self, registry: CollectorRegistry) -> None:
+        self.prompt_rules = Counter(
+            "comfyui_prompt_rules",
+            "Requests held against the operator's rules for texts, by what came of it.",
+            ["outcome"],
+            registry=registry,
+        )
+        self.hook_duration = Histogram(
+            "comfyui_prompt_hook_duration_seconds",
+            "Time until the prompt hook answered or failed.",
+            registry=registry,
+            buckets=REQUEST_SECONDS,
+        )
+        for outcome in ("allowed", "refused", "rewritten", "failed"):
+            self.prompt_rules.labels(outcome)
 
     def _begin_redis(self) -> None:
         self.set_redis("embedded")
@@ -256,6 +302,7 @@ class Metrics:
             gauge.labels(name).set(0)
         self.model_loads.labels(name)
         self.suspected.labels(name)
+        self.inputs_sent.labels(name)
         for kind in ("ram_total", "ram_free", "vram_total", "vram_free"):
             self.backend_memory.labels(name, kind)
 

@@ -8,6 +8,7 @@ from comfy_api_service.db.claims import Claimed
 from comfy_api_service.db.transitions import Fence
 from comfy_api_service.db.work import OpenAttempt
 from comfy_api_service.domain.job import OutputOptions, State
+from comfy_api_service.domain.upload import JobInput
 
 
 class Attempted(Protocol):
@@ -36,6 +37,7 @@ class Assignment:
     timing_key: str
     images: int
     dispatched_at: float
+    inputs: tuple[JobInput, ...] = ()
 
     @property
     def fence(self) -> Fence:
@@ -67,4 +69,5 @@ def assigned(found: Claimed | OpenAttempt) -> Assignment:
         timing_key=found.timing_key,
         images=found.images,
         dispatched_at=found.dispatched_at,
+        inputs=found.inputs,
     )

@@ -24,17 +24,19 @@ from comfy_api_service.domain.graph import Graph, output_nodes
 from comfy_api_service.domain.ids import new_client_id, new_prompt_id
 from comfy_api_service.services.forever import forever
 from comfy_api_service.signals.base import Signals
+from comfy_api_service.storage.base import Storage
 from comfy_api_service.telemetry import Metrics
 from comfy_api_service.worker.assignment import Assignment, assigned
 from comfy_api_service.worker.busy import BusyMeter
 from comfy_api_service.worker.contact import Contact
+from comfy_api_service.worker.inputs import INPUTS_LOST, InputFiles
 from comfy_api_service.worker.oversight import Oversight
-from comfy_api_service.worker.preparation import Preparation, attempt_graph
+from comfy_api_service.worker.preparation import Preparation, Prepared, attempt_graph
 from comfy_api_service.worker.reporter import Reporter
 from comfy_api_service.worker.room import Room
 from comfy_api_service.worker.run import RESTARTED, Run
 from comfy_api_service.worker.settle import Settler
-from comfy_api_service.worker.verdict import Declined, Lost, Why
+from comfy_api_service.worker.verdict import Declined, Lost, Verdict, Why
 
 log = structlog.get_logger()
 
@@ -67,6 +69,7 @@ class Driver:
         settler: Settler,
         room: Room,
         preparation: Preparation,
+        storage: Storage,
         job_timeout: float,
         stall_timeout: float,
     ) -> None:
@@ -83,12 +86,15 @@ class Driver:
         self._settler = settler
         self._room = room
         self._preparation = preparation
+        self._beginning: set[str] = set()
+        """Prompts that were claimed and are not yet followed."""
         self._changed = asyncio.Event()
         self._settled = asyncio.Event()
         self._settled.set()
         self.contact = Contact(
             backend_id, name, worker_id, client, db, signals, clock, metrics, changed=self._changed.set
         )
+        self._inputs = InputFiles(client, self.contact, db, storage, metrics)
         self._session = Session(
             client,
             backend=name,
@@ -141,6 +147,7 @@ class Driver:
     async def close(self) -> None:
         for run in self._runs.values():
             run.abandon()
+        await self._inputs.close()
         for task in tuple(self._tasks):
             task.cancel()
         if self._tasks:
@@ -229,7 +236,16 @@ class Driver:
 
     async def _begin(self, assignment: Assignment) -> None:
         """Compile if that is still to do, then post; the run is known before anything is sent."""
+        self._beginning.add(assignment.prompt_id)
+        try:
+            await self._prepare_and_post(assignment)
+        finally:
+            self._beginning.discard(assignment.prompt_id)
+
+    async def _prepare_and_post(self, assignment: Assignment) -> None:
         prepared = await self._preparation.prepare(assignment, self.contact.inventory)
+        if isinstance(prepared, Prepared):
+            prepared = await self._inputs.place(prepared)
         if isinstance(prepared, Declined | Lost):
             run = self._make_run(assignment, {}, adopted=False)
             run.end(prepared)
@@ -244,7 +260,7 @@ class Driver:
         await run.post()
         if run.watch.posted:
             self.contact.answered_well()
-        elif not (run.verdict.done() and isinstance(run.verdict.result(), Declined)):
+        elif not (run.verdict.done() and _refused(run.verdict.result())):
             self.contact.answered_badly()
 
     # --- runs ------------------------------------------------------------------------------------------
@@ -260,6 +276,7 @@ class Driver:
             link=None if adopted or not self._session.connected else self._session.link,
             on_outputs=lambda run: self._settler.fetch(run, self._client),
             on_started=self._started,
+            on_refused=self._inputs.on_refused,
             adopted=adopted,
         )
         self._runs[run.prompt_id] = run
@@ -369,7 +386,7 @@ class Driver:
             attempts = await self._db.read(
                 lambda tx: work.open_attempts(tx, self.backend_id, self._worker_id)
             )
-            known = {*self._runs, *self._settling}
+            known = {*self._runs, *self._settling, *self._beginning}
             strays = [
                 one
                 for one in attempts
@@ -380,3 +397,8 @@ class Driver:
                     log.error("stray_attempt", job_id=attempt.job_id, attempt=attempt.attempt)
                     self._take_up(attempt)
             missed = {one.prompt_id for one in strays}
+
+
+def _refused(verdict: Verdict) -> bool:
+    """The backend answered, and well, whatever it said of the prompt."""
+    return isinstance(verdict, Declined) or (isinstance(verdict, Lost) and verdict.reason == INPUTS_LOST)

@@ -11,10 +11,11 @@ from comfy_api_service.db import transitions
 from comfy_api_service.db.requirements import ensure_requirements
 from comfy_api_service.domain.clock import Clock
 from comfy_api_service.domain.compilation import Compiled
-from comfy_api_service.domain.errors import ServiceError
+from comfy_api_service.domain.errors import Code, ServiceError
 from comfy_api_service.domain.graph import Graph, for_attempt
 from comfy_api_service.domain.inventory import Inventory
 from comfy_api_service.domain.job import JobError
+from comfy_api_service.domain.upload import JobInput
 from comfy_api_service.worker.assignment import Assignment
 from comfy_api_service.worker.reporter import Reporter
 from comfy_api_service.worker.verdict import Declined, Lost
@@ -65,6 +66,12 @@ class Preparation:
             return Declined(JobError(refusal.code, refusal.message, refusal.details))
         if compiled.graph is None or inventory is None:
             return Lost("inventory unknown", unsent=True)
+        inputs = tuple(JobInput(one.node_id, one.input, one.value) for one in compiled.files)
+        brought = {one.upload_id for one in assignment.inputs}
+        if not {one.upload_id for one in inputs} <= brought:  # those were found to be the caller's own
+            return Declined(
+                JobError(Code.INVALID_INPUT, "The graph names a file that was not brought with it.")
+            )
         now = self._clock.now()
         need = compiled.requirement
         await self._reporter.persist(lambda tx: ensure_requirements(tx, {need.id: need}, now))
@@ -80,6 +87,7 @@ class Preparation:
                 params=compiled.params,
                 images=compiled.images,
                 timing_key=compiled.timing_key,
+                inputs=inputs,
             )
         )
         known = replace(
@@ -88,6 +96,7 @@ class Preparation:
             images=compiled.images,
             timing_key=compiled.timing_key,
             model=need.primary,
+            inputs=inputs,
         )
         return Prepared(known, for_attempt(graph, known.job_id, known.attempt))
 

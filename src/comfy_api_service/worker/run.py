@@ -15,6 +15,8 @@ import structlog
 
 from comfy_api_service.comfyui.client import ComfyClient
 from comfy_api_service.comfyui.errors import (
+    AnswerInvalid,
+    AnswerTooLarge,
     BackendError,
     BadAnswer,
     DuplicatePrompt,
@@ -49,6 +51,7 @@ from comfy_api_service.worker.verdict import (
     Lost,
     Produced,
     Stopped,
+    Untrue,
     Verdict,
     Why,
     from_history,
@@ -62,6 +65,10 @@ POST_GRACE_SECONDS: Final = 5.0
 ASK_AGAIN_SECONDS: Final = 1.0
 """An interrupt takes effect at the next sampling step: it is asked again until it did."""
 RESTARTED: Final = "backend restarted"
+INVALID_LOOKS: Final = 5
+"""Looks in a row at a history that is none: asking on would end nowhere."""
+MOST_OUTPUTS: Final = 4096
+"""Messages of outputs that are kept of one prompt; no graph has as many nodes."""
 LOST_GRACE_LOOKS: Final = 2
 """Looks in a row that must miss a prompt: its history is written just after it left the queue."""
 
@@ -90,6 +97,7 @@ class Watch:
     blocked_since: float | None = None
     """Since when it waits behind prompts that are none of ours."""
     missed: int = 0
+    invalid: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +105,8 @@ class Fetching:
     """Outputs on their way to the store."""
 
     outputs: Sequence[Output]
+    keys: list[str]
+    """What stands in the store until now."""
     task: asyncio.Task[Collected]
 
 
@@ -115,13 +125,15 @@ class Run:
         link: int | None,
         on_outputs: Callable[["Run"], None],
         on_started: Callable[["Run"], Awaitable[bool]],
+        on_refused: Callable[[Assignment, PromptRefused], Lost | None] = lambda _, __: None,
         adopted: bool = False,
     ) -> None:
         """`link`: the socket connection that all of its events will come by; None if there is none.
 
         `adopted`: an earlier process posted it, under a client id of its own: only queue and history tell of it.
         `on_outputs` is called when an unbroken socket has told of every output that the graph promised.
-        `on_started` writes the start; False if the attempt was replaced.
+        `on_started` writes the start; False if the attempt was replaced. `on_refused` may know that the backend
+        lacks what it had: then the job waits again, instead of failing.
         """
         self.assignment = assignment
         self.link = link
@@ -142,6 +154,7 @@ class Run:
         self._meter = ProgressMeter(graph)
         self._on_outputs = on_outputs
         self._on_started = on_started
+        self._on_refused = on_refused
         self._teller = Teller(lambda: reporter.progress(self.assignment, self._meter.progress()))
         self._marked: asyncio.Task[None] | None = None
         self._stopping: asyncio.Task[None] | None = None
@@ -193,7 +206,7 @@ class Run:
         except PromptRefused as refused:
             if refused.partly:
                 await self.remove()
-            self.end(Declined(job_error(refused)))
+            self.end(self._on_refused(self.assignment, refused) or Declined(job_error(refused)))
         except DuplicatePrompt:
             self.watch.posted = True
         except Unreachable:
@@ -233,10 +246,7 @@ class Run:
                 self._meter.stepped(node, value, maximum)
                 self._teller.heard(last=value >= maximum)
             case Output():
-                if message not in self._outputs:  # frames were seen twice; a node may give several outputs
-                    self._outputs.append(message)
-                    if self._complete:
-                        self._on_outputs(self)
+                self._given(message, now)
             case PreviewFrame(media_type=media_type, picture=picture):
                 if self._announced:
                     self._reporter.preview(self.assignment, media_type, picture)
@@ -248,6 +258,18 @@ class Run:
                 self.end(Stopped(self._seconds(now)))
             case _:
                 pass
+
+    def _given(self, output: Output, now: float) -> None:
+        if self._graph and output.node not in self._graph:
+            self.end(
+                Untrue("The backend gave outputs of a node that the graph does not have.", self._seconds(now))
+            )
+        elif len(self._outputs) >= MOST_OUTPUTS:
+            self.end(Untrue("The backend gave more outputs than any graph has.", self._seconds(now)))
+        elif output not in self._outputs:  # frames were seen twice; a node may give several outputs
+            self._outputs.append(output)
+            if self._complete:
+                self._on_outputs(self)
 
     def _started(self, now: float) -> None:
         if self.watch.started_at is None:
@@ -320,13 +342,28 @@ class Run:
             elif self.watch.pending_since is None:
                 self.watch.pending_since = now
             return
-        entry = await self._client.history(self.prompt_id)
+        try:
+            entry = await self._client.history(self.prompt_id)
+        except AnswerTooLarge:
+            self.end(Untrue("The backend told more of the prompt than is read.", self._seconds(now)))
+            return
+        except AnswerInvalid:
+            self.watch.invalid += 1
+            if self.watch.invalid >= INVALID_LOOKS:
+                self.end(Untrue("The backend's history of the prompt cannot be read.", self._seconds(now)))
+            raise
+        self.watch.invalid = 0
         if entry is not None:
             if entry.outcome is Outcome.SUCCESS or entry.started_at is not None:
                 self._started(now)
-            self.end(from_history(entry, self._promised))
+            self.end(from_history(entry, self._promised, self._graph, self._free))
             return
         self._missing(now)
+
+    @property
+    def _free(self) -> frozenset[tuple[str, str]]:
+        """Inputs that stand for files, which have other names on each backend."""
+        return frozenset((one.node_id, one.input) for one in self.assignment.inputs)
 
     def _missing(self, now: float) -> None:
         """Neither in the queue nor in history."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import structlog
@@ -14,23 +14,29 @@ from comfy_api_service.db.endings import Ending, deadline_error
 from comfy_api_service.db.transitions import AttemptKey
 from comfy_api_service.domain.clock import Clock
 from comfy_api_service.domain.errors import Code
-from comfy_api_service.domain.graph import Graph, pixel_steps
+from comfy_api_service.domain.graph import Graph
 from comfy_api_service.domain.job import CacheUse, JobError, State, Status
 from comfy_api_service.media.errors import MediaError
 from comfy_api_service.storage.base import StorageError
 from comfy_api_service.worker.assignment import Assignment
-from comfy_api_service.worker.collect import Collected, Collector
+from comfy_api_service.worker.collect import Collected, Collector, TooMuch
+from comfy_api_service.worker.learning import learned
 from comfy_api_service.worker.parcel import Parcel
 from comfy_api_service.worker.parking import Parking
 from comfy_api_service.worker.reporter import Reporter
 from comfy_api_service.worker.run import Fetching, Run
-from comfy_api_service.worker.verdict import Broke, Declined, Lost, Produced, Stopped, Verdict
+from comfy_api_service.worker.verdict import Broke, Declined, Lost, Produced, Stopped, Untrue, Verdict
 
 log = structlog.get_logger()
 
 STORING_AFTER_SECONDS: Final = 0.1
 """A result that is stored sooner spares the write that gives the account's slot back early."""
 PARK_AGAIN_SECONDS: Final = 1.0
+PUBLISH_SECONDS: Final = 0.5
+"""How long a result that is none may take to be stored, before that is broken off."""
+
+_COUNTED: Final = frozenset({"image", "animation", "video"})
+"""Kinds that are pictures of an allowance, one each: what a graph is estimated by."""
 
 
 class Settler:
@@ -69,20 +75,30 @@ class Settler:
             run.fetching = self._fetch(run.assignment, run.outputs, client)
 
     def _fetch(self, assignment: Assignment, outputs: Sequence[Output], client: ComfyClient) -> Fetching:
-        return Fetching(outputs, asyncio.create_task(self._collector.collect(client, assignment, outputs)))
+        keys: list[str] = []
+        collecting = self._collector.collect(client, assignment, outputs, keys)
+        return Fetching(outputs, keys, asyncio.create_task(collecting))
 
     async def _drop(self, run: Run) -> None:
         """What was fetched for a success that is none, or another one."""
         fetching, run.fetching = run.fetching, None
         if fetching is None:
             return
+        await self._discard(run.assignment, fetching, mine=True)
+
+    async def _discard(self, assignment: Assignment, fetching: Fetching, *, mine: bool = False) -> None:
+        """Remove what stands in the store of a result that is none."""
+        # A file that is cut off in the very moment in which it is published would stay, unknown to all.
+        await asyncio.wait((fetching.task,), timeout=PUBLISH_SECONDS)
         fetching.task.cancel()
         await asyncio.wait((fetching.task,))
-        if not fetching.task.cancelled() and fetching.task.exception() is None:
-            keys = [artifact.key for artifact in fetching.task.result().artifacts]
+        if not fetching.task.cancelled():
+            fetching.task.exception()  # looked at: asyncio reports it as a fault otherwise
+        if fetching.keys:
             await self._collector.discard(
-                run.assignment, await self._reporter.left_over(run.assignment, keys, mine=True)
+                assignment, await self._reporter.left_over(assignment, fetching.keys, mine=mine)
             )
+        await self._collector.forget(assignment)
 
     def holds(self, attempt: AttemptKey) -> bool:
         """Whether this attempt's result waits for the store, and the backend has no part in it any more."""
@@ -119,6 +135,12 @@ class Settler:
                 held = await self._fail(run.assignment, error, None)
             case Lost():
                 held = await self._reporter.requeue(run.assignment, verdict)
+            case Untrue(reason=reason):
+                log.warning("backend_untrue", job_id=run.assignment.job_id, reason=reason)
+                held = await self._fail(
+                    run.assignment, JobError(Code.OUTPUT_INVALID, reason), verdict.seconds
+                )
+                await run.remove()
             case _:
                 held = False
         if not held:
@@ -132,33 +154,46 @@ class Settler:
             await self._drop(run)
         fetching = run.fetching or self._fetch(assignment, produced.outputs, client)
         run.fetching = None
-        collecting = fetching.task
-        try:
-            done, _ = await asyncio.wait((collecting,), timeout=STORING_AFTER_SECONDS)
-            if not done and not await self._reporter.storing(assignment):
-                return False
-            if not done and not await _before(run.halt, collecting):
-                return await self._stopped(run, Stopped(produced.seconds))
-            collected = collecting.result()
-        except OutputMissing:
-            return await self._reporter.requeue(assignment, Lost("output missing"))
-        except (OutputInvalid, MediaError) as fault:
-            error = JobError(Code.OUTPUT_INVALID, "The backend's output is not what it should be.")
-            log.warning("output_invalid", job_id=assignment.job_id, fault=type(fault).__name__)
-            return await self._fail(assignment, error, produced.seconds)
-        except BackendError:
-            return await self._reporter.requeue(assignment, Lost("output unreachable"))
-        finally:
-            collecting.cancel()
+        collected = await self._collected(run, produced, fetching)
+        if not isinstance(collected, Collected):
+            await self._discard(assignment, fetching)
+            return collected
+        if not collected.artifacts:
+            await self._collector.forget(assignment)
         if not collected.artifacts and not collected.values:
             error = JobError(Code.OUTPUT_INVALID, "The backend gave no output.")
             return await self._fail(assignment, error, produced.seconds)
         parcel = self._parcel(run, produced, collected, graph)
         return await self._park(run, parcel) if parcel.keys else await self._succeed(assignment, parcel)
 
+    async def _collected(self, run: Run, produced: Produced, fetching: Fetching) -> Collected | bool:
+        """What was fetched; or, with the job's end or return to the queue written, whether the attempt was held."""
+        assignment, collecting = run.assignment, fetching.task
+        try:
+            done, _ = await asyncio.wait((collecting,), timeout=STORING_AFTER_SECONDS)
+            if not done and not await self._reporter.storing(assignment):
+                return False
+            if not done and not await _before(run.halt, collecting):
+                return await self._stopped(run, Stopped(produced.seconds))
+            return collecting.result()
+        except OutputMissing:
+            return await self._reporter.requeue(assignment, Lost("output missing"))
+        except TooMuch as fault:
+            error = JobError(Code.OUTPUT_LIMIT_EXCEEDED, f"The job gave {fault}.")
+            return await self._fail(assignment, error, produced.seconds)
+        except (OutputInvalid, MediaError) as fault:
+            error = JobError(Code.OUTPUT_INVALID, "The backend's output is not what it should be.")
+            log.warning("output_invalid", job_id=assignment.job_id, fault=type(fault).__name__)
+            return await self._fail(assignment, error, produced.seconds)
+        except BackendError:
+            return await self._reporter.requeue(assignment, Lost("output unreachable"))
+        except asyncio.CancelledError:
+            collecting.cancel()
+            raise
+
     def _parcel(self, run: Run, produced: Produced, collected: Collected, graph: Graph) -> Parcel:
         assignment = run.assignment
-        pictures = sum(artifact.kind == "image" for artifact in collected.artifacts)
+        pictures = sum(artifact.kind in _COUNTED for artifact in collected.artifacts)
         keys = [artifact.key for artifact in collected.artifacts]
         return Parcel(
             job_id=assignment.job_id,
@@ -168,9 +203,10 @@ class Settler:
             keys=frozenset() if self._parking is None else self._parking.parked(keys),
             values=collected.values,
             cache=_cache_use(produced, graph),
-            produced=pictures or assignment.images,
+            # More than was reserved may be a lie, and would overdraw the allowance.
+            produced=min(pictures or assignment.images, assignment.images),
             backend_seconds=produced.seconds,
-            measured=_measured(run, produced, graph),
+            measured=learned(assignment, produced, graph, loading=sum(run.load_seconds.values())),
             images=assignment.images,
             made_at=self._clock.now(),
         )
@@ -244,21 +280,3 @@ def _cache_use(produced: Produced, graph: Graph) -> CacheUse:
     if not cached:
         return CacheUse.NONE
     return CacheUse.FULL if len(cached) == len(graph) else CacheUse.PARTIAL
-
-
-def _measured(run: Run, produced: Produced, graph: Graph) -> Mapping[str, float]:
-    """What to learn from a run: nothing from one that was answered from the cache."""
-    seconds = produced.seconds
-    samplers = [node for node, spec in graph.items() if "steps" in spec.get("inputs", {})]
-    if seconds is None or any(node in produced.cached for node in samplers or graph):
-        return {}
-    assignment = run.assignment
-    loading = sum(run.load_seconds.values())
-    working = max(seconds - loading, 0.001)
-    unit = working / max(pixel_steps(graph), 1.0)
-    measured = {assignment.timing_key: working, "unit": unit, "all": seconds}
-    if assignment.model is not None:
-        measured[f"unit:{assignment.model}"] = unit
-        if loading > 0.01:
-            measured[f"load:{assignment.model}"] = loading
-    return measured

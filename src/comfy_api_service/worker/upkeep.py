@@ -6,7 +6,7 @@ from typing import Final
 
 import structlog
 
-from comfy_api_service.db import counters, jobs, sessions, timings, work
+from comfy_api_service.db import counters, jobs, sessions, timings, uploads, work
 from comfy_api_service.db.base import Database, Tx
 from comfy_api_service.db.endings import Ending, deadline_error
 from comfy_api_service.db.keys import KEY_SECONDS
@@ -22,6 +22,8 @@ log = structlog.get_logger()
 
 CHUNK: Final = 500
 """Rows a duty handles in one go."""
+UPLOAD_CHUNKS: Final = 20
+"""Chunks of expired uploads that are deleted before the duty rests."""
 ORPHAN_SECONDS: Final = 86_400.0
 """A file without a row is removed when it is this old and its attempt is closed."""
 
@@ -53,6 +55,7 @@ class Upkeep:
                 (1.0, self.fail_overdue),
                 (5.0, self.fail_unservable),
                 (60.0, self.delete_expired),
+                (60.0, self.delete_expired_uploads),
                 (60.0, self.reconcile),
                 (600.0, self.forget_old),
                 (3600.0, self.sweep_orphans),
@@ -106,6 +109,20 @@ class Upkeep:
         log.info("expired_deleted", jobs=len(expired), files=len(keys))
         return len(expired)
 
+    async def delete_expired_uploads(self) -> int:
+        """Uploads beyond their time that no open job needs: first the row, so that no job can come to need it."""
+        now = self._clock.now()
+        gone = 0
+        for _ in range(UPLOAD_CHUNKS):
+            keys = await self._db.write(lambda tx: uploads.take_out_expired(tx, now, limit=CHUNK))
+            if keys:
+                await self._storage.delete(keys)
+                log.info("expired_uploads_deleted", files=len(keys))
+            gone += len(keys)
+            if len(keys) < CHUNK:
+                break
+        return gone
+
     async def reconcile(self) -> int:
         """Counters against counts; a difference is a bug, told loudly and mended."""
         found = await self._db.read(counters.drift)
@@ -137,14 +154,25 @@ class Upkeep:
         before = self._clock.now() - ORPHAN_SECONDS
         await self._storage.clear_unfinished(before)
         swept = 0
-        chunk: list[str] = []
-        async for listed in self._storage.list_prefix("jobs/"):
-            if listed.modified_at < before:
-                chunk.append(listed.key)
-            if len(chunk) >= CHUNK:
-                swept += await self._sweep(chunk)
-                chunk = []
-        return swept + await self._sweep(chunk)
+        for prefix, sweep in (("jobs/", self._sweep), ("uploads/", self._sweep_uploads)):
+            chunk: list[str] = []
+            async for listed in self._storage.list_prefix(prefix):
+                if listed.modified_at < before:
+                    chunk.append(listed.key)
+                if len(chunk) >= CHUNK:
+                    swept += await sweep(chunk)
+                    chunk = []
+            swept += await sweep(chunk)
+        return swept
+
+    async def _sweep_uploads(self, keys: list[str]) -> int:
+        if not keys:
+            return 0
+        ids = sorted({key.rpartition("/")[2] for key in keys})
+        kept = await self._db.read(lambda tx: uploads.kept_keys(tx, ids))
+        orphans = [key for key in keys if key not in kept]
+        await self._storage.delete(orphans)
+        return len(orphans)
 
     async def _sweep(self, keys: list[str]) -> int:
         if not keys:

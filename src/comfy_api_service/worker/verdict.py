@@ -1,10 +1,11 @@
 """How an attempt's time on a backend ended. Values; what follows from each is decided in `settle.py`."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from comfy_api_service.comfyui.message_types import Failed, Output
 from comfy_api_service.comfyui.views import HistoryEntry, Outcome
+from comfy_api_service.domain.graph import Graph, is_same_graph
 from comfy_api_service.domain.job import JobError
 
 
@@ -44,8 +45,8 @@ class Declined:
 class Lost:
     """Nobody will tell what became of the prompt; the job may run again.
 
-    `unsent`: it never reached the backend. `refused`: the backend answered it with an error of its own.
-    `backend_died`: the backend went down with it.
+    `unsent`: it never reached the backend. `refused`: the backend answered it, or a file that it needs,
+    with an error of its own. `backend_died`: the backend went down with it.
     """
 
     reason: str
@@ -56,11 +57,20 @@ class Lost:
 
 
 @dataclass(frozen=True, slots=True)
+class Untrue:
+    """What the backend tells of the prompt cannot be, or is more than is taken: it gives no result."""
+
+    reason: str
+    """A sentence that is safe to show."""
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Fenced:
     """Somebody replaced this attempt: change nothing, remove what was posted."""
 
 
-Verdict = Produced | Broke | Stopped | Declined | Lost | Fenced
+Verdict = Produced | Broke | Stopped | Declined | Lost | Untrue | Fenced
 
 
 def in_order(outputs: Iterable[Output], promised: Sequence[str]) -> tuple[Output, ...]:
@@ -72,8 +82,13 @@ def in_order(outputs: Iterable[Output], promised: Sequence[str]) -> tuple[Output
     return tuple(sorted(outputs, key=lambda output: places.get(output.node, len(places))))
 
 
-def from_history(entry: HistoryEntry, promised: Sequence[str]) -> Verdict:
-    """What a history entry says; an entry without all promised outputs is no success."""
+def from_history(
+    entry: HistoryEntry, promised: Sequence[str], graph: Graph, free: Collection[tuple[str, str]] = ()
+) -> Verdict:
+    """What a history entry says; one without all promised outputs is no success, and neither is another graph's.
+
+    `graph` is what was sent, but for the inputs that are `free`; an empty one is not known.
+    """
     seconds = None
     if entry.started_at is not None and entry.ended_at is not None:
         seconds = max(entry.ended_at - entry.started_at, 0.0)
@@ -81,6 +96,8 @@ def from_history(entry: HistoryEntry, promised: Sequence[str]) -> Verdict:
         missing = set(promised) - set(entry.promised)
         if missing:
             return Lost("outputs missing")
+        if graph and not is_same_graph(graph, entry.graph, free):
+            return Untrue("The backend ran another graph than it was sent.", seconds)
         return Produced(in_order(entry.outputs.values(), promised), frozenset(entry.cached), seconds)
     if entry.outcome is Outcome.INTERRUPTED or entry.error is None:
         return Stopped(seconds)

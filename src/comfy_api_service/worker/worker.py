@@ -16,6 +16,7 @@ from comfy_api_service.domain.clock import Clock
 from comfy_api_service.domain.errors import ServiceError
 from comfy_api_service.services.forever import forever
 from comfy_api_service.signals.base import Signals
+from comfy_api_service.storage.base import Storage
 from comfy_api_service.telemetry import Metrics
 from comfy_api_service.worker.carrier import Carrier
 from comfy_api_service.worker.driver import Driver
@@ -54,6 +55,7 @@ class Worker:
         carrier: Carrier | None,
         upkeep: Upkeep,
         preparation: Preparation,
+        storage: Storage,
         concurrency: int | None,
         job_timeout: float,
         stall_timeout: float,
@@ -76,6 +78,7 @@ class Worker:
         self._http = http
         self._room = Room(concurrency)
         self._preparation = preparation
+        self._storage = storage
         self._job_timeout = job_timeout
         self._stall_timeout = stall_timeout
         self._replaced = asyncio.Event()
@@ -119,6 +122,7 @@ class Worker:
             settler=self._settler,
             room=self._room,
             preparation=self._preparation,
+            storage=self._storage,
             job_timeout=self._job_timeout,
             stall_timeout=self._stall_timeout,
         )

@@ -134,7 +134,7 @@ async def test_a_batch_takes_each_on_its_own(client: Client) -> None:
     assert (batch["total"], batch["completed"], batch["failed"]) == (6, 2, 4)
     assert [item["status"] for item in batch["jobs"]] == ["completed", *["failed"] * 4, "completed"]
     assert [item["error"] and item["error"]["code"] for item in batch["jobs"]] == [
-        None, "VALIDATION_ERROR", "MODEL_NOT_FOUND", "VALIDATION_ERROR", "VALIDATION_ERROR", None,
+        None, "VALIDATION_ERROR", "MODEL_NOT_FOUND", "VALIDATION_ERROR", "INVALID_INPUT", None,
     ]  # fmt: skip
     again = (await client.get(batch["status_url"])).json()
     assert [item["job_id"] for item in again["jobs"]] == [item["job_id"] for item in batch["jobs"]]

@@ -12,6 +12,7 @@ import httpx2
 import pytest
 from tests.support.api import SMALL, _document, connected, serving
 from tests.support.people import AUTH, PASSWORD, Person, person
+from tests.support.pictures import png
 from tests.support.stack import online, running
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -27,6 +28,8 @@ ABSENT: Final = {
     "job_id": "job_00000000000000000000000000",
     "batch_id": "batch_00000000000000000000000000",
     "key_id": "000000000000",
+    "upload_id": "upl_00000000000000000000000000",
+    "workflow_id": "wfl_00000000000000000000000000",
 }
 
 
@@ -40,8 +43,14 @@ class Call:
     """That the credential must have; None: any good one will do."""
     open_to_all: bool = False
     query: Mapping[str, str] | None = None
+    files: Mapping[str, Any] | None = None
 
 
+PICTURE: Final = png()
+GRAPH: Final = {
+    "1": {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 64, "batch_size": 1, "color": 255}},
+    "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "x"}},
+}
 WRITE: Final = Scope.WRITE
 OPEN: Final = Call(open_to_all=True, own=(200, 503))
 CALLS: Final[Mapping[str, Call]] = {
@@ -77,6 +86,19 @@ CALLS: Final[Mapping[str, Call]] = {
     "get_batch": Call(),
     "get_generation": Call(),
     "get_generation_image": Call(),
+    "upload": Call((201,), scope=WRITE, files={"file": ("a.png", PICTURE)}),
+    "get_upload": Call(),
+    "delete_upload": Call((204,), scope=WRITE),
+    "list_workflows": Call(),
+    "create_workflow": Call((201,), {"name": "w", "workflow": GRAPH}, WRITE),
+    "inspect_workflow": Call((200,), {"workflow": GRAPH}, WRITE),
+    "get_workflow": Call(),
+    "replace_workflow": Call((200,), {"name": "w", "workflow": GRAPH}, WRITE),
+    "delete_workflow": Call((204,), scope=WRITE),
+    "list_workflow_versions": Call(),
+    "get_workflow_version": Call(),
+    "get_workflow_schema": Call(),
+    "execute_workflow": Call((202,), {"inputs": {}}, WRITE),
     "list_models": Call(),
     "list_models_short": Call(),
     **{
@@ -99,6 +121,8 @@ CALLS: Final[Mapping[str, Call]] = {
             "list_jobs",
             "list_audit",
             "export_usage",
+            "publish_workflow",
+            "unpublish_workflow",
         )
     },
 }
@@ -164,13 +188,19 @@ async def ask(
         "key": "artifacts/x.png",
         "name": "comfyui-1",
         "user_id": things["key_id"],
+        "version": "1",
         **things,
     }.items():
         path = path.replace(f"{{{name}}}", value)
     call = operation.call
     async with connected(world.service.app) as client:
         return await client.request(
-            operation.method, path, json=call.json, headers=dict(headers), params=dict(call.query or {})
+            operation.method,
+            path,
+            json=call.json,
+            files=call.files,
+            headers=dict(headers),
+            params=dict(call.query or {}),
         )
 
 
@@ -204,10 +234,16 @@ async def _world(service: Service) -> World:
     async with connected(service.app) as client:
         batch = await client.post("/api/v1/generate/batch", json={"requests": [SMALL]}, headers=owner.headers)
         body = batch.json()
+        uploaded = await client.post("/api/v1/upload", files={"file": PICTURE}, headers=owner.headers)
+        workflow = await client.post(
+            "/api/v1/workflows", json={"name": "w", "workflow": GRAPH}, headers=owner.headers
+        )
     things = {
         "job_id": body["jobs"][0]["job_id"],
         "batch_id": body["batch_id"],
         "key_id": owner.key_id,
+        "upload_id": uploaded.json()["upload_id"],
+        "workflow_id": workflow.json()["workflow_id"],
     }
     bad = {
         "anonymous": {},
@@ -261,18 +297,22 @@ async def test_what_is_somebody_elses_cannot_be_told_from_what_is_not_there(worl
 
 async def test_lists_show_ones_own_alone(world: World) -> None:
     async with connected(world.service.app) as client:
-        for path, name in (("/api/v1/jobs", "jobs"), ("/api/v1/auth/keys", "keys")):
+        for path, name, ident in (
+            ("/api/v1/jobs", "jobs", "job_id"),
+            ("/api/v1/auth/keys", "keys", "id"),
+            ("/api/v1/workflows", "workflows", "workflow_id"),
+        ):
             mine = (await client.get(path, headers=world.owner.headers)).json()[name]
             theirs = (await client.get(path, headers=world.other.headers)).json()[name]
-            assert mine
-            ids = {str(one.get("job_id") or one["id"]) for one in mine}
-            assert ids.isdisjoint({str(one.get("job_id") or one["id"]) for one in theirs})
+            own = {one[ident] for one in mine if not one.get("ready_made")}
+            assert own
+            assert own.isdisjoint({one[ident] for one in theirs})
         usage = (await client.get("/api/v1/usage", headers=world.other.headers)).json()
         assert (usage["days"], usage["waiting"], usage["running"]) == ([], 0, 0)
 
 
 async def test_the_owner_may_do_all_of_it(world: World) -> None:
-    last = {"delete_job", "revoke_key"}
+    last = {"delete_job", "delete_upload", "delete_workflow", "revoke_key"}
     for operation in sorted(OPERATIONS, key=lambda one: one.name in last):
         answer = await ask(world, operation, world.owner.headers, world.things)
         assert answer.status_code in operation.call.own, (operation.name, answer.text[:200])

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from tests.integration.cli.service import JOB, PICTURE, Server, event
 
-from comfy_api_service.cli.client.api import Api, Refused, Unreachable
+from comfy_api_service.cli.client.api import Api, Unreachable
 from comfy_api_service.cli.client.making import JobFailed, Made, follow, make
+from comfy_api_service.cli.client.refusals import Refused
 from comfy_api_service.cli.faults import ExitCode, Fault
 
 

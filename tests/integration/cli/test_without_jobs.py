@@ -12,8 +12,9 @@ from tests.support.stack import FAST, SLOW, online, reached, running, until
 
 from comfy_api_service.bootstrap import Service
 from comfy_api_service.cli.client import api as client
-from comfy_api_service.cli.client.api import Api, JobsSwitchedOff, Refused
+from comfy_api_service.cli.client.api import Api
 from comfy_api_service.cli.client.making import make
+from comfy_api_service.cli.client.refusals import JobsSwitchedOff, Refused
 from comfy_api_service.db.jobs import JobFilters
 from comfy_api_service.domain.account import LOCAL
 from comfy_api_service.domain.job import Job, State

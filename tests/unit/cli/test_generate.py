@@ -32,4 +32,4 @@ def test_labels() -> None:
     [("a.jpg", "jpeg"), ("a.JPEG", "jpeg"), ("a.webp", "webp"), ("a.png", None), ("a", None)],
 )
 def test_the_suffix_chooses_the_format(name: str, found: str | None) -> None:
-    assert generate._format_of(Path(name)) == found
+    assert generate.format_of(Path(name)) == found

@@ -19,6 +19,12 @@ COMMANDS = (
     ("jobs", "watch"),
     ("jobs", "cancel"),
     ("jobs", "save"),
+    ("workflows", "add"),
+    ("workflows", "list"),
+    ("workflows", "show"),
+    ("workflows", "run"),
+    ("workflows", "inspect"),
+    ("workflows", "delete"),
     ("doctor",),
     ("migrate",),
     ("openapi",),
@@ -28,7 +34,11 @@ HEAVY = ("aiohttp", "alembic", "fastapi", "httpx2", "pydantic", "sqlalchemy", "u
 
 
 def test_every_command_is_in_the_list(shell: Shell) -> None:
-    for path, shown in (((), shell("--help").out), (("jobs",), shell("jobs", "--help").out)):
+    for path, shown in (
+        ((), shell("--help").out),
+        (("jobs",), shell("jobs", "--help").out),
+        (("workflows",), shell("workflows", "--help").out),
+    ):
         for command in COMMANDS:
             if command[:-1] == path:
                 assert f" {command[-1]} " in shown

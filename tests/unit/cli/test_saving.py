@@ -29,6 +29,8 @@ def names(folder: Path) -> list[str]:
         ("fox.png", ["image/png", "image/png"], ["fox_1.png", "fox_2.png"]),
         ("fox", ["image/webp"], ["fox.webp"]),
         ("fox", ["application/x-unknown"], ["fox.bin"]),
+        ("fox", ["text/plain; charset=utf-8"], ["fox.txt"]),
+        ("fox.png", ["image/png", "audio/flac"], ["fox_1.png", "fox_2.flac"]),
     ],
 )
 def test_names(target: str | None, types: list[str], expected: list[str]) -> None:

@@ -10,6 +10,7 @@ from comfy_api_service.comfyui.files import (
     FileRef,
     file_ref,
     given,
+    is_anothers,
     is_safe,
 )
 
@@ -102,3 +103,36 @@ def test_what_a_node_gives_is_bounded() -> None:
 def test_anything_else_gives_nothing(output: object) -> None:
     found = given(output)
     assert (found.files, found.values, found.invalid) in [((), (), 0), ((), ("x",), 0)]
+
+
+JOB = "job_01M802STBGTEY9T2T8S1GTA2WB"
+
+
+@pytest.mark.parametrize("subfolder", ["", "a/b", f"cui/{JOB}/1", f"cui/{JOB}/1/deep", "cuiX", "a/cui/b"])
+def test_files_of_the_attempt_and_of_nobody(subfolder: str) -> None:
+    assert not is_anothers(FileRef("a.png", subfolder, "output"), JOB, 1)
+
+
+@pytest.mark.parametrize(
+    "ref",
+    [
+        FileRef("a.png", "cui", "output"),
+        FileRef("a.png", "cui", "temp"),
+        FileRef("a.png", f"cui/{JOB}/1", "temp"),
+        FileRef("a.png", f"cui/{JOB}/1", "input"),
+        FileRef("a.png", f"cui/{JOB}", "output"),
+        FileRef("a.png", f"cui/{JOB}/2", "output"),
+        FileRef("a.png", f"cui/{JOB}/11", "output"),
+        FileRef("a.png", "cui/job_other/1", "output"),
+        FileRef("a.png", "CUI/job_other/1", "output"),
+        FileRef("a.png", "cui. /job_other/1", "output"),
+    ],
+    ids=lambda ref: f"{ref.type}:{ref.subfolder}",
+)
+def test_files_of_others_and_inputs(ref: FileRef) -> None:
+    assert is_anothers(ref, JOB, 1)
+
+
+def test_texts_keep_what_they_need_and_lose_what_a_terminal_would_obey() -> None:
+    said = given({"text": ["a\tb\r\nc", "\x1b[2J\x00\x9b\x7f", "\ud800 ü"]}).values
+    assert said == ("a\tb\r\nc", "\ufffd[2J\ufffd\ufffd\ufffd", "? ü")

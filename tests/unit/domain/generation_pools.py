@@ -30,6 +30,7 @@ MODELS: Final[Mapping[str, Sequence[str]]] = {
     "vae": ("ae.safetensors", "flux2-vae.safetensors", "pixel_space", "sd3_vae.safetensors"),
     "loras": ("add_detail.safetensors", "film.safetensors", "lcm.safetensors"),
     "upscale_models": ("4x-UltraSharp.pth", "RealESRGAN_x4plus.pth"),
+    "controlnet": ("canny.safetensors", "depth.safetensors"),
 }
 
 FORMS: Final[Mapping[str, str]] = {

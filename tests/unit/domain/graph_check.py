@@ -16,7 +16,7 @@ VERSIONS: Final = ("0.3.64", "0.8.0")
 MODEL_INPUTS: Final = frozenset(
     {
         "ckpt_name", "unet_name", "lora_name", "vae_name", "model_name",
-        "clip_name1", "clip_name2", "clip_name3",
+        "clip_name1", "clip_name2", "clip_name3", "control_net_name", "image",
     }
 )  # fmt: skip
 """Enumerations whose values are the files of one server: any name will do."""

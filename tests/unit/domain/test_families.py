@@ -1,6 +1,6 @@
 import pytest
 
-from comfy_api_service.domain.families import Family, is_flux_2, named_family
+from comfy_api_service.domain.families import Family, is_flux_2, like, named_family
 
 
 @pytest.mark.parametrize(
@@ -41,3 +41,18 @@ def test_flux_2_is_told_from_flux_1(name: str) -> None:
 @pytest.mark.parametrize("name", ["flux1-dev.safetensors", "jibMixFlux_v2.safetensors", "flux_dev2.sft"])
 def test_flux_1_is_not_flux_2(name: str) -> None:
     assert not is_flux_2(name)
+
+
+@pytest.mark.parametrize(
+    ("own", "names", "found"),
+    [
+        ("v1-5.safetensors", ["flux1.sft", "v1-5.safetensors"], "v1-5.safetensors"),
+        ("v1-5.safetensors", ["flux1.sft", "mine.ckpt", "sd-v1-4.ckpt"], "sd-v1-4.ckpt"),
+        ("v1-5.safetensors", ["flux1.sft", "mine.ckpt"], "mine.ckpt"),
+        ("v1-5.safetensors", ["flux1.sft", "sd_xl.ckpt"], None),
+        ("4x-UltraSharp.pth", ["RealESRGAN_x4plus.pth"], "RealESRGAN_x4plus.pth"),
+        ("4x-UltraSharp.pth", [], None),
+    ],
+)
+def test_a_model_that_fits_where_another_stood(own: str, names: list[str], found: str | None) -> None:
+    assert like(own, names) == found

@@ -303,6 +303,43 @@ class TestWork:
         assert pictures_in(graph) == 2
         assert pixel_steps(graph) == 1024 * 768 * 2 * 20
 
+    @pytest.mark.parametrize("name", ["steps", "end_at_step", "start_at_step"])
+    def test_steps_that_cannot_be_told_are_the_most(self, name: str) -> None:
+        graph = txt2img() | {"6": {"class_type": "StringLength", "inputs": {"string": "x"}}}
+        told = pixel_steps(graph)
+        graph["3"]["inputs"][name] = ["6", 0]
+        assert pixel_steps(graph) == (1e15 if name == "steps" else told)
+
+    def test_a_size_is_that_of_the_picture_that_is_measured(self) -> None:
+        graph = txt2img(latent={"width": ["7", 0], "height": ["7", 1], "batch_size": 1}) | {
+            "6": {"class_type": "LoadImage", "inputs": {"image": "in.png"}},
+            "7": {"class_type": "GetImageSize", "inputs": {"image": ["6", 0]}},
+        }
+        assert pixel_steps(graph) == 512 * 512 * 10
+        assert pixel_steps(graph, {"6": (4096, 3072)}) == 4096 * 3072 * 10
+
+    @pytest.mark.parametrize(
+        ("size", "became"),
+        [((1024, 0), 1024 * 1536), ((0, 1536), 1024 * 1536), ((0, 0), 512 * 768), ((64, 96), 64 * 96)],
+    )
+    def test_a_side_of_0_keeps_the_proportions(self, size: tuple[int, int], became: int) -> None:
+        scaled = {"samples": ["5", 0], "width": size[0], "height": size[1], "crop": "disabled"}
+        graph = txt2img(latent={"batch_size": 1}, latent_image=["6", 0])
+        graph |= {"6": {"class_type": "LatentUpscale", "inputs": scaled}}
+        assert pixel_steps(graph) == became * 10
+
+    def test_what_is_cut_from_each_of_many_batches_stays(self) -> None:
+        graph = txt2img(latent={"batch_size": 256}, latent_image=["7", 0]) | {
+            "6": {"class_type": "RebatchLatents", "inputs": {"latents": ["5", 0], "batch_size": 1}},
+            "7": {"class_type": "LatentFromBatch", "inputs": {"samples": ["6", 0], "length": 1}},
+        }
+        assert pictures_in(graph) == 256
+
+    def test_a_latent_beside_itself_is_twice_the_work(self) -> None:
+        both = {"samples1": ["5", 0], "samples2": ["5", 0], "dim": "x"}
+        graph = txt2img(latent_image=["6", 0]) | {"6": {"class_type": "LatentConcat", "inputs": both}}
+        assert pixel_steps(graph) == 2 * pixel_steps(txt2img())
+
     def test_work_is_summed_over_the_samplers(self) -> None:
         graph = txt2img() | {
             "6": {"class_type": "LatentUpscaleBy", "inputs": {"samples": ["3", 0], "scale_by": 1.5}},

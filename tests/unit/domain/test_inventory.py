@@ -40,7 +40,7 @@ class TestParse:
         }
         sampler = read.classes["KSampler"]
         assert sampler.outputs == ("LATENT",)
-        assert sampler.inputs["seed"] == InputSpec("INT", True, None, 0, 2**64 - 1, 0)
+        assert sampler.inputs["seed"] == InputSpec("INT", True, None, 0, 2**64 - 1, 0, control=True)
         assert sampler.inputs["model"] == InputSpec("MODEL", True)
         assert sampler.inputs["scheduler"].options is not None
         assert "karras" in sampler.inputs["scheduler"].options
@@ -48,6 +48,47 @@ class TestParse:
         hidden = {"prompt", "extra_pnginfo", "unique_id"}
         assert not any(one.inputs.keys() & hidden for one in read.classes.values())
         assert not read.classes["ControlNetApplyAdvanced"].inputs["vae"].required
+
+    @pytest.mark.parametrize(
+        ("name", "described", "expected"),
+        [
+            ("seed", ["INT", {}], True),
+            ("noise_seed", ["INT", {"control_after_generate": None}], True),
+            ("seed", ["INT", {"control_after_generate": False}], False),
+            ("seed", ["FLOAT", {}], False),
+            ("steps", ["INT", {}], False),
+            ("steps", ["INT", {"control_after_generate": True}], True),
+            ("mode", [["a"], {"control_after_generate": "fixed"}], True),
+        ],
+    )
+    def test_what_has_a_control_behind_it(self, name: str, described: Any, expected: bool) -> None:
+        assert parse({"A": node(**{name: described})}).classes["A"].inputs[name].control is expected
+
+    @pytest.mark.parametrize(
+        ("described", "expected"),
+        [
+            (["INT", {}], None),
+            (["INT", {"step": 1}], None),
+            (["INT", {"step": 8}], 8),
+            (["FLOAT", {}], 0.1),
+            (["FLOAT", {"step": 0.05}], 0.01),
+            (["FLOAT", {"step": 0.1, "round": 0.01}], 0.1),
+            (["FLOAT", {"step": 0.01, "round": 0.001}], 0.01),
+            (["FLOAT", {"step": 0.001, "round": False}], 0.001),
+            (["FLOAT", {"step": 1.0}], None),
+            (["FLOAT", {"step": 1.0, "round": 0.5}], 1.0),
+            (["FLOAT", {"step": -1.0, "round": -1.0}], 0.1),
+            (["STRING", {"step": 8}], None),
+        ],
+    )
+    def test_what_the_page_rounds_to(self, described: Any, expected: float | None) -> None:
+        assert parse({"A": node(x=described)}).classes["A"].inputs["x"].grid == expected
+
+    def test_texts_that_the_page_rewrites(self) -> None:
+        read = (
+            parse({"A": node(x=["STRING", {"dynamicPrompts": True}], y=["STRING", {}])}).classes["A"].inputs
+        )
+        assert (read["x"].dynamic, read["y"].dynamic) == (True, False)
 
     def test_both_forms_of_enumerations(self) -> None:
         read = parse(
@@ -141,6 +182,36 @@ class TestInventory:
         assert again == read
         assert again.hash == read.hash
         assert hash(again) == hash(read)
+
+    @pytest.mark.parametrize("version", VERSIONS)
+    def test_inputs_keep_the_order_of_the_page_and_what_is_said_of_them(self, version: str) -> None:
+        stored = json.loads(canonical(parse(object_info(version)).document()))
+        classes = Inventory.from_document(stored).classes
+        assert list(classes["KSampler"].inputs) == [
+            "model", "seed", "steps", "cfg", "sampler_name", "scheduler", "positive", "negative", "latent_image",
+            "denoise",
+        ]  # fmt: skip
+        assert classes["LoadImage"].inputs["image"].upload == "image"
+        assert classes["LoadVideo"].inputs["file"].upload == "video"
+        assert classes["SaveImage"].inputs["images"].upload is None
+
+    def test_the_order_that_is_told_goes_before_that_of_the_object(self) -> None:
+        raw = node(c=["INT", {"forceInput": True}], a=["INT"], b=["INT"])
+        raw["input_order"] = {"required": ["b", "nothing", "a", 7]}
+        read = parse({"A": raw}).classes["A"]
+        assert list(read.inputs) == ["b", "a", "c"]
+        assert read.inputs["c"].link_only
+
+    def test_a_document_of_the_version_before_is_read(self) -> None:
+        stored = json.loads(canonical(parse(object_info("0.8.0")).document()))
+        for raw in stored["classes"].values():
+            del raw["order"]
+            for entry in raw["inputs"].values():
+                for word in ("upload", "control", "link_only"):
+                    entry.pop(word, None)
+        read = Inventory.from_document(stored)
+        assert list(read.classes["KSampler"].inputs) == sorted(read.classes["KSampler"].inputs)
+        assert not read.classes["KSampler"].inputs["seed"].control
 
     def test_the_hash_is_of_the_content_whatever_its_order(self) -> None:
         info = object_info("0.8.0")

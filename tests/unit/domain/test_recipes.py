@@ -11,6 +11,7 @@ from tests.unit.domain.graph_check import VERSIONS, faults, object_info
 from comfy_api_service.domain import generation_request as bounds
 from comfy_api_service.domain.families import Family
 from comfy_api_service.domain.generation import GenerationRequest, Lora, Upscale, resolve
+from comfy_api_service.domain.generation_request import ControlNet
 from comfy_api_service.domain.graph import Graph, canonical, pictures_in, pixel_steps, requirement_of
 from comfy_api_service.domain.recipes import compile_graph
 from comfy_api_service.domain.sampling import Sampler, Scheduler
@@ -24,6 +25,8 @@ UPSCALES = (
     Upscale("4x-UltraSharp.pth", bounds.UPSCALE_FACTOR_MAX),
     Upscale(None, 2),
 )
+UPLOAD = "upl_00000000000000000000000000"
+CONTROLS = tuple(ControlNet(name, UPLOAD, 0.5, 0.1, 0.9) for name in MODELS["controlnet"])
 SIZES = ((64, 64), (72, 2048), (1000, 520), (2048, 2048), (2040, 2040))
 
 
@@ -70,6 +73,25 @@ def test_every_form_with_every_option_is_valid(form: str, version: str) -> None:
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("form", FORMS)
+def test_every_form_begins_from_pictures(form: str, version: str) -> None:
+    info = object_info(version)
+    for image, mask, controls, batch in itertools.product(
+        (None, UPLOAD), (None, UPLOAD), ((), CONTROLS[:1], CONTROLS), (1, 4)
+    ):
+        if image is None and mask is not None:
+            continue
+        graph = graph_of(
+            form, image=image, mask=mask, controlnets=controls, batch_size=batch, strength=0.5, width=72
+        )
+        assert faults(graph, info) == []
+        assert pictures_in(graph) == batch
+        assert only(graph, "KSampler")["denoise"] == (1.0 if image is None else 0.5)
+        named = [node["inputs"]["image"] for node in graph.values() if node["class_type"] == "LoadImage"]
+        assert named == [UPLOAD] * ((image is not None) + (mask is not None) + len(controls))
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("form", FORMS)
 def test_every_sampler_with_every_scheduler_is_valid(form: str, version: str) -> None:
     info = object_info(version)
     for sampler, scheduler in itertools.product(Sampler, (None, *Scheduler)):
@@ -101,6 +123,10 @@ requests = st.builds(
     clip_skip=st.none() | st.integers(bounds.CLIP_SKIP_MIN, bounds.CLIP_SKIP_MAX),
     loras=st.lists(st.sampled_from(LORAS), max_size=3).map(tuple),
     upscale=st.sampled_from(UPSCALES),
+    image=st.sampled_from((None, UPLOAD)),
+    strength=st.floats(bounds.STRENGTH_MIN, bounds.STRENGTH_MAX),
+    mask=st.sampled_from((None, UPLOAD)),
+    controlnets=st.lists(st.sampled_from(CONTROLS), max_size=2).map(tuple),
 )
 INFOS = [object_info(version) for version in VERSIONS]
 POOL = pool()

@@ -6,6 +6,7 @@ from tests.unit.media import samples
 from tests.unit.media.samples import ALL, PICTURES, WORD
 
 from comfy_api_service.domain.job import OutputFormat, OutputOptions
+from comfy_api_service.media import pipeline
 from comfy_api_service.media.check import verify_picture
 from comfy_api_service.media.clean import clean
 from comfy_api_service.media.errors import MediaError, TooLarge
@@ -156,3 +157,20 @@ async def test_a_fault_of_the_source_passes_through(intake: Intake) -> None:
         [_ async for _ in prepared]
     with pytest.raises(MediaError):
         prepared.finish_check()
+
+
+async def test_a_still_gif_without_an_end_is_not_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until its end nothing tells whether it moves, so it is held; not for ever."""
+    monkeypatch.setattr(pipeline, "LIMIT", 1 << 20)
+    read = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal read
+        yield b"GIF89a\x40\0\x40\0\0\0\0,\0\0\0\0\x40\0\x40\0\0\x08"
+        while True:
+            read += 1 << 16
+            yield (b"\xff" * 256) * 256
+
+    with ThreadPoolExecutor(1) as threads, pytest.raises(TooLarge):
+        await Intake(threads).intake(endless(), options=OutputOptions(), embed=None, limit_bytes=8 << 20)
+    assert read < 2 << 20

@@ -1,7 +1,7 @@
 import pytest
 from tests.unit.media import samples
 
-from comfy_api_service.media.sniff import HEAD, sniff
+from comfy_api_service.media.sniff import HEAD, belies, sniff
 
 EXPECTED = {
     "png": ("image", "image/png", "png"),
@@ -70,3 +70,26 @@ def test_every_beginning_of_every_file_has_some_kind() -> None:
         data = make()
         for length in range(min(len(data), 200)):
             sniff(data[:length])
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "lies"),
+    [
+        ("a.png", "image", False),
+        ("a.PNG", "animation", False),
+        ("a.png", "file", True),
+        ("a.jpg", "text", True),
+        ("a.gif", "video", True),
+        ("a.mp4", "video", False),
+        ("a.webm", "audio", False),
+        ("a.mp4", "file", True),
+        ("a.flac", "text", True),
+        ("a.svg", "file", False),
+        ("a.glb", "file", False),
+        ("a", "text", False),
+        ("png", "image", False),
+        ("a.html.png", "file", True),
+    ],
+)
+def test_what_a_name_promises(name: str, kind: str, *, lies: bool) -> None:
+    assert belies(name, kind) is lies

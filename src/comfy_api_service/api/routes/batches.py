@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any, Final
 
 from fastapi import APIRouter, Request
-from pydantic import ValidationError
 from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
@@ -28,17 +27,18 @@ from comfy_api_service.api.documented import (
     errors,
 )
 from comfy_api_service.api.examples import BATCH, BATCH_REQUEST
+from comfy_api_service.api.orders import order_from
 from comfy_api_service.api.parameters import BatchPath, Flag
-from comfy_api_service.api.reading import idempotency_key, parse, preferred_wait, read_json, refusal
+from comfy_api_service.api.reading import idempotency_key, parse, preferred_wait, read_json
 from comfy_api_service.api.routes.generate import require_backend
 from comfy_api_service.api.schemas.generate import BatchAnswer, BatchRequest
-from comfy_api_service.api.schemas.submission import JobRequest
-from comfy_api_service.api.state import Caller, Submitting, note_limits, rate_limited, services_of
+from comfy_api_service.api.state import Caller, Submitting, note_limits, services_of
 from comfy_api_service.api.waiting import wait_for_caller
 from comfy_api_service.domain.account import Account
 from comfy_api_service.domain.errors import Code, ServiceError
 from comfy_api_service.domain.job import TERMINAL
 from comfy_api_service.domain.submission import Order
+from comfy_api_service.services.throttle import rate_limited
 from comfy_api_service.services.views import Batch
 
 PATH: Final = "/api/v1/generate/batch"
@@ -95,9 +95,9 @@ async def get_batch(request: Request, caller: Caller, batch_id: BatchPath) -> Re
 
 def _order(one: Any) -> Order | ServiceError:
     try:
-        return JobRequest.model_validate_json(to_json(one, inf_nan_mode="constants")).order()
-    except ValidationError as error:
-        return refusal(error)
+        return order_from(to_json(one, inf_nan_mode="constants"), None)
+    except ServiceError as refused:
+        return refused
 
 
 async def _granted(

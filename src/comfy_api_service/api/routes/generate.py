@@ -12,6 +12,7 @@ from comfy_api_service.api.documented import (
     APPLIED,
     IDEMPOTENCY,
     LOCATION,
+    OF_SUBMISSIONS,
     PREFER,
     REPLAYED,
     answers,
@@ -19,13 +20,13 @@ from comfy_api_service.api.documented import (
     errors,
 )
 from comfy_api_service.api.examples import GENERATION, REQUEST
+from comfy_api_service.api.orders import read_order
 from comfy_api_service.api.outcomes import failure_of
 from comfy_api_service.api.parameters import Flag, JobPath
-from comfy_api_service.api.reading import idempotency_key, parse, preferred_wait, read_json
-from comfy_api_service.api.routes.jobs import OF_SUBMISSIONS
+from comfy_api_service.api.reading import preferred_wait
 from comfy_api_service.api.routes.results import OF_RESULTS, picture
 from comfy_api_service.api.schemas.generate import GenerationAnswer
-from comfy_api_service.api.schemas.submission import JobRequest
+from comfy_api_service.api.schemas.submission import GraphJobRequest, JobRequest, TemplateJobRequest
 from comfy_api_service.api.state import Caller, Submitting, services_of
 from comfy_api_service.api.waiting import Away, wait_for_caller
 from comfy_api_service.domain.account import Account
@@ -73,13 +74,13 @@ def require_backend(request: Request) -> None:
         ),
         **errors(*OF_SUBMISSIONS, *OF_JOBS, Code.CONFLICT, Code.GONE, Code.BACKEND_UNAVAILABLE),
     },
-    openapi_extra=body_of(JobRequest, REQUEST, IDEMPOTENCY, PREFER),
+    openapi_extra=body_of((JobRequest, GraphJobRequest, TemplateJobRequest), REQUEST, IDEMPOTENCY, PREFER),
 )
 async def generate(request: Request, caller: Submitting, cancel_on_disconnect: Flag = False) -> Response:
     """If the job fails, the answer is its error, with `job_id` in the details; 409 if it was canceled. A
     caller that leaves cancels the job only with `cancel_on_disconnect=true`.
     """
-    order = parse(JobRequest, await read_json(request)).order(idempotency_key(request))
+    order = await read_order(request)
     require_backend(request)
     accepted = await services_of(request).submitter.submit(caller, order)
     request.scope["comfy_job_id"] = accepted.job_id

@@ -11,7 +11,7 @@ from comfy_api_service.api.answers import answer
 from comfy_api_service.api.documented import (
     IDEMPOTENCY,
     LOCATION,
-    OF_BODIES,
+    OF_SUBMISSIONS,
     REPLAYED,
     answers,
     body_of,
@@ -19,23 +19,21 @@ from comfy_api_service.api.documented import (
 )
 from comfy_api_service.api.examples import JOB, REQUEST, SUBMITTED
 from comfy_api_service.api.filters import Filters
+from comfy_api_service.api.orders import read_order
 from comfy_api_service.api.parameters import PAGE_DEFAULT, Cursor, Flag, JobPath, Limit
-from comfy_api_service.api.reading import idempotency_key, parse, read_json
+from comfy_api_service.api.reading import idempotency_key
 from comfy_api_service.api.schemas.jobs import JobAnswer, JobList
-from comfy_api_service.api.schemas.submission import JobRequest, Submitted
+from comfy_api_service.api.schemas.submission import (
+    GraphJobRequest,
+    JobRequest,
+    Submitted,
+    TemplateJobRequest,
+)
 from comfy_api_service.api.state import Caller, Submitting, services_of
 from comfy_api_service.domain.errors import Code
 from comfy_api_service.domain.submission import Accepted
 
 PATH: Final = "/api/v1/jobs"
-OF_SUBMISSIONS: Final = (
-    *OF_BODIES,
-    Code.IDEMPOTENCY_KEY_REUSED,
-    Code.MODEL_NOT_FOUND,
-    Code.NODE_NOT_AVAILABLE,
-    Code.QUEUE_LIMIT_EXCEEDED,
-    Code.QUOTA_EXCEEDED,
-)
 router = APIRouter(tags=["jobs"], default_response_class=Response)
 
 
@@ -67,10 +65,10 @@ def submitted(request: Request, accepted: Accepted) -> Response:
         ),
         **errors(*OF_SUBMISSIONS),
     },
-    openapi_extra=body_of(JobRequest, REQUEST, IDEMPOTENCY),
+    openapi_extra=body_of((JobRequest, GraphJobRequest, TemplateJobRequest), REQUEST, IDEMPOTENCY),
 )
 async def submit_job(request: Request, caller: Submitting) -> Response:
-    order = parse(JobRequest, await read_json(request)).order(idempotency_key(request))
+    order = await read_order(request)
     return submitted(request, await services_of(request).submitter.submit(caller, order))
 
 
@@ -156,17 +154,7 @@ async def cancel_job(request: Request, caller: Caller, job_id: JobPath) -> Respo
             example=SUBMITTED,
             headers={"Location": LOCATION, "Idempotent-Replayed": REPLAYED},
         ),
-        **errors(
-            Code.NOT_FOUND,
-            Code.CONFLICT,
-            Code.VALIDATION_ERROR,
-            Code.IDEMPOTENCY_KEY_REUSED,
-            Code.MODEL_NOT_FOUND,
-            Code.NODE_NOT_AVAILABLE,
-            Code.QUEUE_LIMIT_EXCEEDED,
-            Code.QUOTA_EXCEEDED,
-            Code.QUOTA_EXCEEDED,
-        ),
+        **errors(Code.NOT_FOUND, Code.CONFLICT, *OF_SUBMISSIONS),
     },
     openapi_extra={"parameters": [IDEMPOTENCY]},
 )

@@ -62,6 +62,10 @@ class LimitsAnswer(Answer):
     link_ttl: float
     retention: float
     weight: float
+    pixel_steps: float | None = Field(description="The work of one job.")
+    output_files: int | None = Field(description="Of one job.")
+    output_bytes: int | None = Field(description="Of all files of one job.")
+    nodes: list[str] = Field(description="Classes that may be used beside those of the node policy.")
 
 
 class UserAnswer(Answer):
@@ -150,4 +154,8 @@ def example_limits() -> dict[str, Any]:
         "link_ttl": 21600.0,
         "retention": 1209600.0,
         "weight": 2.0,
+        "pixel_steps": 1e9,
+        "output_files": 64,
+        "output_bytes": 512_000_000,
+        "nodes": [],
     }

@@ -2,19 +2,22 @@
 
 from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from comfy_api_service.domain.ids import CROCKFORD
 from comfy_api_service.domain.job import Status
 
 JOB_ID_PATTERN: Final = "^job_[0-9A-HJKMNP-TV-Z]{26}$"
 BATCH_ID_PATTERN: Final = "^batch_[0-9A-HJKMNP-TV-Z]{26}$"
+WORKFLOW_ID_PATTERN: Final = "^(?:wfl_[0-9A-HJKMNP-TV-Z]{26}|[a-z][a-z0-9-]{1,62})$"
+"""Of a stored one, or the name of a ready-made one."""
 EXAMPLE_JOB: Final = f"job_{CROCKFORD[:26]}"
 EXAMPLE_BATCH: Final = f"batch_{CROCKFORD[:26]}"
 EXAMPLE_TIME: Final = "2026-01-31T12:00:00.000Z"
 
 JobId = Annotated[str, Field(pattern=JOB_ID_PATTERN, examples=[EXAMPLE_JOB])]
 BatchId = Annotated[str, Field(pattern=BATCH_ID_PATTERN, examples=[EXAMPLE_BATCH])]
+WorkflowId = Annotated[str, Field(pattern=WORKFLOW_ID_PATTERN, examples=["text-to-image-sd15"])]
 Time = Annotated[
     str,
     Field(
@@ -30,6 +33,9 @@ Document = dict[str, Any]
 def integral(value: Any) -> Any:
     """`20.0` is an integer to JSON Schema, and to every language that has one kind of number."""
     return int(value) if type(value) is float and value.is_integer() else value
+
+
+Version = Annotated[int, Field(ge=1, le=2**31 - 1), BeforeValidator(integral)]
 
 
 class Request(BaseModel):

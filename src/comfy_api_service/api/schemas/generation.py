@@ -7,7 +7,7 @@ from pydantic_core import PydanticCustomError
 
 from comfy_api_service.api.schemas.base import Request, integral
 from comfy_api_service.domain import generation_request as bounds
-from comfy_api_service.domain.generation_request import GenerationRequest, Lora, Upscale
+from comfy_api_service.domain.generation_request import ControlNet, GenerationRequest, Lora, Upscale
 from comfy_api_service.domain.sampling import Sampler, Scheduler
 
 _NO_NUL: Final = r"^[^\x00]*$"
@@ -15,6 +15,7 @@ _VISIBLE: Final = r"^[^\x00]*[^\s\x00][^\x00]*$"
 _PRINTABLE: Final = r"^[^\x00-\x1f\x7f]+$"
 
 ModelName = Annotated[str, Field(min_length=1, max_length=bounds.MODEL_NAME_MAX, pattern=_PRINTABLE)]
+FileName = Annotated[str, Field(min_length=1, max_length=16 * 2**20, pattern=r"^[\x21-\x7e]+$")]
 Pixels = Annotated[
     int,
     Field(ge=bounds.SIZE_MIN, le=bounds.SIZE_MAX, multiple_of=bounds.SIZE_STEP),
@@ -53,8 +54,18 @@ class UpscaleRequest(Request):
     )
 
 
+class ControlNetRequest(Request):
+    """A hint that the picture follows."""
+
+    model: ModelName
+    image: FileName
+    strength: float = Field(bounds.CONTROL_STRENGTH_DEFAULT, ge=0, le=bounds.CONTROL_STRENGTH_MAX)
+    start: float = Field(0.0, ge=0, le=1, description="Part of the steps from which on it is followed.")
+    end: float = Field(1.0, ge=0, le=1, description="Until which.")
+
+
 class GenerationFields(Request):
-    """Text to image."""
+    """Text to image, or with `image` image to image."""
 
     prompt: str = Field(
         min_length=bounds.PROMPT_MIN,
@@ -89,6 +100,27 @@ class GenerationFields(Request):
     clip_skip: Layers | None = None
     loras: tuple[LoraRequest, ...] = Field((), max_length=bounds.LORAS_MAX)
     upscale: UpscaleRequest | None = None
+    image: FileName | None = Field(
+        None,
+        description="The picture to begin from, scaled to fill `width` and `height`: an upload's id, a job's id (or "
+        "`job_…/2` for its third file), a data URL or an https URL.",
+    )
+    strength: float = Field(
+        bounds.STRENGTH_DEFAULT,
+        ge=bounds.STRENGTH_MIN,
+        le=bounds.STRENGTH_MAX,
+        description="How much of `image` is made anew.",
+    )
+    mask: FileName | None = Field(
+        None, description="White where `image` is to be made anew, black where it stays; named as `image` is."
+    )
+    controlnets: tuple[ControlNetRequest, ...] = Field((), max_length=bounds.CONTROLNETS_MAX)
+
+    @model_validator(mode="after")
+    def _of_an_image(self) -> Self:
+        if self.image is None and (self.mask is not None or "strength" in self.model_fields_set):
+            raise PydanticCustomError("no_image", "strength and mask need an image")
+        return self
 
     @model_validator(mode="after")
     def _same_number(self) -> Self:
@@ -119,4 +151,10 @@ class GenerationFields(Request):
             clip_skip=self.clip_skip,
             loras=tuple(Lora(one.name, one.weight) for one in self.loras),
             upscale=None if upscale is None else Upscale(upscale.model, upscale.factor),
+            image=self.image,
+            strength=self.strength,
+            mask=self.mask,
+            controlnets=tuple(
+                ControlNet(one.model, one.image, one.strength, one.start, one.end) for one in self.controlnets
+            ),
         )

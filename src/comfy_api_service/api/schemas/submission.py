@@ -1,14 +1,26 @@
-"""A job as it is asked for: a simple generation and its options; and the answer to it."""
+"""A job as it is asked for: a simple generation, a graph or a stored workflow, and its options; and the answer."""
 
 from typing import Annotated, Any, Final
 
 import orjson
 from pydantic import BeforeValidator, Field
 
-from comfy_api_service.api.schemas.base import Answer, JobId, JobStatus, Request, Time, integral
+from comfy_api_service.api.schemas.base import (
+    Answer,
+    JobId,
+    JobStatus,
+    Request,
+    Time,
+    Version,
+    WorkflowId,
+    integral,
+)
 from comfy_api_service.api.schemas.generation import GenerationFields
+from comfy_api_service.domain.errors import FieldError, ValidationFailed
+from comfy_api_service.domain.graph import canonical
 from comfy_api_service.domain.job import MetadataMode, OutputFormat, OutputOptions
-from comfy_api_service.domain.submission import JobOptions, Order
+from comfy_api_service.domain.submission import GraphRequest, JobOptions, Order, TemplateRequest
+from comfy_api_service.domain.templates.fitting import PARAMETERS_MAX
 
 LABELS_MAX: Final = 16
 LABEL_KEY: Final = r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,63}$"
@@ -47,8 +59,8 @@ class OutputRequest(Request):
     )
 
 
-class JobRequest(GenerationFields):
-    """A simple generation with the options of a job."""
+class OptionFields(Request):
+    """What may stand beside whatever is to be made."""
 
     priority: Priority = Field(0, description="Among the caller's own jobs; higher goes first.")
     deadline: float | None = Field(
@@ -70,21 +82,23 @@ class JobRequest(GenerationFields):
         description="An identical request of the last 24 hours that did not fail answers with its job.",
     )
 
-    def order(self, idempotency_key: str | None = None) -> Order:
+    def options(self) -> JobOptions:
         output = self.output
-        return Order(
-            self.generation(),
-            JobOptions(
-                priority=self.priority,
-                deadline=self.deadline,
-                max_attempts=self.max_attempts,
-                labels=self.labels,
-                output=OutputOptions(output.format, output.quality, output.metadata),
-                dedupe=self.dedupe,
-            ),
-            self.canonical(),
-            idempotency_key,
+        return JobOptions(
+            priority=self.priority,
+            deadline=self.deadline,
+            max_attempts=self.max_attempts,
+            labels=self.labels,
+            output=OutputOptions(output.format, output.quality, output.metadata),
+            dedupe=self.dedupe,
         )
+
+
+class JobRequest(GenerationFields, OptionFields):
+    """A simple generation with the options of a job."""
+
+    def order(self, idempotency_key: str | None = None) -> Order:
+        return Order(self.generation(), self.options(), self.canonical(), idempotency_key)
 
     def canonical(self) -> bytes:
         """The same for every spelling of the same request: defaults left out, labels sorted."""
@@ -93,6 +107,51 @@ class JobRequest(GenerationFields):
         )
         labels = orjson.dumps(self.labels, option=orjson.OPT_SORT_KEYS)
         return b"%b|%d|%b" % (body, self.images, labels)
+
+
+class GraphJobRequest(OptionFields):
+    """A whole graph with the options of a job."""
+
+    workflow: dict[str, Any] = Field(
+        min_length=1,
+        description="In API form (node id to `{class_type, inputs}`), or as the page saves it where that can be "
+        "converted exactly.",
+    )
+
+    def order(self, idempotency_key: str | None = None) -> Order:
+        return Order(GraphRequest(self.workflow), self.options(), _canonical(self), idempotency_key)
+
+
+class TemplateJobRequest(OptionFields):
+    """A stored workflow, filled with values, with the options of a job."""
+
+    workflow_id: WorkflowId
+    version: Version | None = Field(None, description="Default: the latest.")
+    inputs: dict[str, Any] = Field(
+        default_factory=dict, max_length=PARAMETERS_MAX, description="Values for its parameters, by name."
+    )
+
+    def order(self, idempotency_key: str | None = None) -> Order:
+        asked = TemplateRequest(self.workflow_id, self.version, self.inputs)
+        return Order(asked, self.options(), _canonical(self), idempotency_key)
+
+
+def _canonical(body: OptionFields) -> bytes:
+    """The same for every spelling. Raises `ValidationFailed` for what cannot be written as JSON."""
+    try:
+        return canonical(body.model_dump(mode="python", exclude_defaults=True, exclude={"dedupe"}))
+    except ValueError:
+        field = "workflow" if isinstance(body, GraphJobRequest) else "inputs"
+        raise ValidationFailed(
+            [FieldError(field, "has a number, a text or a depth that JSON in UTF-8 cannot have")]
+        ) from None
+
+
+class Cost(Answer):
+    """An estimate of the work."""
+
+    pixel_steps: float = Field(ge=0, description="Width times height times pictures times steps.")
+    seconds: float = Field(ge=0, description="Of a backend, from runs of the same kind that were measured.")
 
 
 class Submitted(Answer):
@@ -107,3 +166,4 @@ class Submitted(Answer):
     websocket_url: str
     queue_position: int | None = Field(ge=1)
     estimated_start_at: Time | None
+    cost: Cost | None = Field(description="Null for a job that an earlier request made.")

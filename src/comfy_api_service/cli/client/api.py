@@ -3,47 +3,27 @@
 import asyncio
 import ipaddress
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import Any, Final, Self
-from urllib.parse import urlsplit
+from typing import Any, BinaryIO, Final, Self
+from urllib.parse import quote, urlsplit
 
 import httpx2
 
 from comfy_api_service import __version__
 from comfy_api_service.cli.causes import in_words
+from comfy_api_service.cli.client.refusals import Document, refusal
 from comfy_api_service.cli.faults import ExitCode, Fault
-from comfy_api_service.domain.errors import TABLE, Code
 
 TIMEOUT: Final = httpx2.Timeout(30.0, connect=5.0)
 STREAM_TIMEOUT: Final = httpx2.Timeout(90.0, connect=5.0)
 """A stream says something more often than this, if only a comment."""
 GENERATE_SECONDS: Final = 20
 """How long one call of `generate` waits: less than the time-out."""
-JOBS_SETTING: Final = "JOBS_ENABLED"
 RECONNECTS: Final = 8
 LONGEST_EVENT: Final = 16 * 1024**2
-Document = Mapping[str, Any]
-
-
-class Refused(Fault):
-    """The service answered with an error; `code` is one of its own list, or "" from something else."""
-
-    def __init__(
-        self, status: int, code: str, message: str, details: Document, retry_after: str | None
-    ) -> None:
-        super().__init__(
-            f"{code}: {message}" if code else message,
-            _remedy(code, details, retry_after),
-            lines=_lines(details),
-        )
-        self.status = status
-        self.code = code
-
-
-class JobsSwitchedOff(Refused):
-    """The service takes no jobs: only `generate` works there."""
+MOST_WORKFLOWS: Final = 10_000
 
 
 class Unreachable(Fault):
@@ -115,19 +95,35 @@ class Api:
         return await self._json("POST", f"/api/v1/jobs/{job_id}/cancel", again=True)
 
     async def jobs(self, *, limit: int, filters: Document) -> list[Document]:
-        """The newest `limit` jobs, page by page."""
-        found: list[Document] = []
-        cursor: str | None = None
-        while len(found) < limit:
-            params = {**filters, "limit": min(limit - len(found), 100)}
-            if cursor is not None:
-                params["cursor"] = cursor
-            page = await self._json("GET", "/api/v1/jobs", params=params, again=True)
-            found += page["jobs"]
-            cursor = page.get("next_cursor")
-            if cursor is None:
-                break
-        return found[:limit]
+        """The newest `limit` jobs."""
+        return await self._pages("/api/v1/jobs", "jobs", limit=limit, filters=filters)
+
+    async def workflows(self) -> list[Document]:
+        """Own and published ones, newest first, then those that come with the service."""
+        return await self._pages("/api/v1/workflows", "workflows", limit=MOST_WORKFLOWS)
+
+    async def workflow(self, workflow_id: str, version: int | None = None) -> Document:
+        path = _workflow(workflow_id) + ("" if version is None else f"/versions/{version}")
+        return await self._json("GET", path, again=True)
+
+    async def add_workflow(self, body: Document) -> Document:
+        return await self._json("POST", "/api/v1/workflows", json=body, again=False)
+
+    async def replace_workflow(self, workflow_id: str, body: Document) -> Document:
+        return await self._json("PUT", _workflow(workflow_id), json=body, again=True)
+
+    async def delete_workflow(self, workflow_id: str) -> None:
+        answer = await self._answer("DELETE", _workflow(workflow_id), again=False)
+        if answer.status_code >= 400:
+            raise _refused(answer)
+
+    async def inspect(self, graph: Document) -> Document:
+        """What is in a graph; nothing is stored."""
+        return await self._json("POST", "/api/v1/workflows/inspect", json={"workflow": graph}, again=True)
+
+    async def upload(self, file: BinaryIO) -> Document:
+        """A picture, sent as it is read; the same content again gives the same upload."""
+        return await self._json("POST", "/api/v1/upload", files={"file": ("picture", file)}, again=True)
 
     async def events(self, job_id: str, *, previews: bool = False) -> AsyncGenerator[Document]:
         """Events until `done`; with `previews`, pictures of the unfinished result in between.
@@ -167,6 +163,22 @@ class Api:
                     yield chunk
         except httpx2.TransportError as error:
             raise Unreachable(_shown(whole), _why(error)) from None
+
+    async def _pages(
+        self, path: str, plural: str, *, limit: int, filters: Document | None = None
+    ) -> list[Document]:
+        found: list[Document] = []
+        cursor: str | None = None
+        while len(found) < limit:
+            params = {**(filters or {}), "limit": min(limit - len(found), 100)}
+            if cursor is not None:
+                params["cursor"] = cursor
+            page = await self._json("GET", path, params=params, again=True)
+            found += page[plural]
+            cursor = page.get("next_cursor")
+            if cursor is None:
+                break
+        return found[:limit]
 
     @asynccontextmanager
     async def _stream(self, path: str, last: str, *, previews: bool) -> AsyncIterator[httpx2.EventSource]:
@@ -211,6 +223,10 @@ class _Passing(Exception):
     """The service cannot answer now, and may soon."""
 
 
+def _workflow(workflow_id: str) -> str:
+    return f"/api/v1/workflows/{quote(workflow_id, safe='')}"
+
+
 def _event(data: str) -> Document:
     try:
         found = json.loads(data)
@@ -236,51 +252,7 @@ def _document(answer: httpx2.Response) -> Document:
 
 
 def _refused(answer: httpx2.Response) -> Fault:
-    document = _document(answer)
-    error = document.get("error")
-    if not isinstance(error, dict):
-        error = {"message": f"HTTP {answer.status_code}"}
-    details = error.get("details") or {}
-    kind = JobsSwitchedOff if details.get("setting") == JOBS_SETTING else Refused
-    return kind(
-        answer.status_code,
-        str(error.get("code", "")),
-        str(error.get("message", "")),
-        details,
-        answer.headers.get("retry-after"),
-    )
-
-
-def remedy_of(code: str) -> str:
-    """What the documentation says to do about a code; "" for one that this version does not know."""
-    return TABLE[Code(code)].remedy if code in Code.__members__ else ""
-
-
-def _remedy(code: str, details: Document, retry_after: str | None) -> str:
-    if details.get("setting") == JOBS_SETTING:
-        return f"Use `comfy-api generate`, or start the service with {JOBS_SETTING}=true."
-    if code == Code.UNAUTHORIZED:
-        return "Give a valid key with --api-key or COMFY_API_KEY."
-    if code == Code.VALIDATION_ERROR:
-        return "Correct what is named above."
-    remedy = remedy_of(code).replace("`Retry-After` says", f"{retry_after} s" if retry_after else "told")
-    return (
-        remedy if retry_after is None or retry_after in remedy else f"{remedy} Try again in {retry_after} s."
-    )
-
-
-def _lines(details: Document) -> tuple[str, ...]:
-    """The single faults of fields, and names that are near a wrong one."""
-    errors = details.get("errors")
-    lines = [
-        f"{one.get('field', '?')}: {one.get('message', '')}"
-        for one in (errors if isinstance(errors, list) else [])
-        if isinstance(one, dict)
-    ]
-    nearest = details.get("nearest")
-    if isinstance(nearest, list) and nearest:
-        lines.append(f"nearest: {', '.join(map(str, nearest))}")
-    return tuple(lines)
+    return refusal(answer.status_code, _document(answer), answer.headers.get("retry-after"))
 
 
 def _origin(url: str) -> tuple[str, str, int | None]:

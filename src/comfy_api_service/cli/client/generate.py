@@ -25,6 +25,8 @@ from comfy_api_service.domain.generation_request import (
     SIZE_MIN,
     STEPS_MAX,
     STEPS_MIN,
+    STRENGTH_MAX,
+    STRENGTH_MIN,
     UPSCALE_FACTOR_MAX,
     UPSCALE_FACTOR_MIN,
 )
@@ -33,6 +35,8 @@ EXAMPLES = examples(
     'comfy-api generate "a lighthouse at dawn, watercolour" -o lighthouse.png',
     'comfy-api generate "a fox" --model sd_xl_base_1.0.safetensors --width 1024 --height 1024 -n 4 -o fox.png',
     'comfy-api generate "a fox" --lora add_detail.safetensors:0.6 --upscale 2 --seed 7 -o fox.webp',
+    'comfy-api generate "the same in winter" --image photo.jpg --strength 0.6 -o winter.png',
+    'comfy-api generate "a hat" --image portrait.png --mask hair.png -o hat.png',
     'comfy-api generate "a fox" -o - | display',
 )
 Format = Literal["original", "png", "jpeg", "webp"]
@@ -138,6 +142,31 @@ def generate(
     upscale_model: Annotated[
         str | None, typer.Option(metavar="NAME", help="By this model.", rich_help_panel=_PICTURE)
     ] = None,
+    image: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Begin from this picture: a file, which is uploaded, or an upload's id, a job's id or an https URL.",
+            rich_help_panel=_PICTURE,
+        ),
+    ] = None,
+    strength: Annotated[
+        float | None,
+        typer.Option(
+            min=STRENGTH_MIN,
+            max=STRENGTH_MAX,
+            help="How much of the image is made anew.",
+            rich_help_panel=_PICTURE,
+        ),
+    ] = None,
+    mask: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="White where the image is made anew, black where it stays.",
+            rich_help_panel=_PICTURE,
+        ),
+    ] = None,
     priority: Annotated[
         int | None, typer.Option(min=-10, max=10, help="Among your own jobs.", rich_help_panel=_JOB)
     ] = None,
@@ -158,6 +187,10 @@ def generate(
     """
     target = None if output is None or output == "-" else Path(output)
     to_stdout = output == "-"
+    if image is None and (mask is not None or strength is not None):
+        raise Fault(
+            "--strength and --mask need a picture.", "Name one with --image.", exit_code=ExitCode.USAGE
+        )
     if to_stdout and (as_json or (batch or 1) > 1):
         raise Fault(
             "-o - takes one picture, and no --json.", "Name a file with -o.", exit_code=ExitCode.USAGE
@@ -177,10 +210,13 @@ def generate(
         "clip_skip": clip_skip,
         "loras": loras(lora or ()) or None,
         "upscale": _given({"model": upscale_model, "factor": upscale}) or None,
+        "image": image,
+        "strength": strength,
+        "mask": mask,
         "priority": priority,
         "deadline": deadline,
         "labels": labels(label or ()) or None,
-        "output": _given({"format": format or _format_of(target), "quality": quality, "metadata": metadata})
+        "output": _given({"format": format or format_of(target), "quality": quality, "metadata": metadata})
         or None,
     }
     if target is not None and not force:
@@ -215,9 +251,11 @@ async def _generate(
     from comfy_api_service.cli.client.api import Api  # noqa: PLC0415 - loads the HTTP client
     from comfy_api_service.cli.client.bars import bar  # noqa: PLC0415
     from comfy_api_service.cli.client.making import make  # noqa: PLC0415
+    from comfy_api_service.cli.client.pictures import with_uploads  # noqa: PLC0415
     from comfy_api_service.cli.client.saving import write_out  # noqa: PLC0415
 
     async with Api(server, api_key) as api:
+        body = await with_uploads(api, body)
         with bar(previews=preview) as shown:
             made = await make(api, body, shown)
         if to_stdout:
@@ -231,12 +269,12 @@ async def _generate(
         seeds = [one["seed"] for one in made.artifacts if one.get("seed") is not None]
         say(f"{made.job_id}" + (f", seed {seeds[0]}" if seeds else ""))
         if preview:
-            await asyncio.to_thread(_preview, paths)
+            await asyncio.to_thread(preview_files, paths)
         for path in paths:
             print(path)
 
 
-def _preview(paths: Sequence[Path]) -> None:
+def preview_files(paths: Sequence[Path]) -> None:
     from comfy_api_service.cli.client.inline import encoded, protocol  # noqa: PLC0415
 
     how = protocol(os.environ, is_terminal=sys.stdout.isatty())
@@ -274,7 +312,7 @@ def _number(text: str) -> float | None:
         return None
 
 
-def _format_of(target: Path | None) -> Format | None:
+def format_of(target: Path | None) -> Format | None:
     """A picture named .jpg shall be a JPEG; for .png nothing need be asked, as ComfyUI makes PNG."""
     found = None if target is None else FORMATS.get(target.suffix.lower())
     return None if found == "png" else found

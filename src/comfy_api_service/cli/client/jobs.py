@@ -161,7 +161,7 @@ def _table(jobs: Sequence[Mapping[str, Any]]) -> None:
             str(job.get("job_id", "")),
             _state(job),
             _when(job.get("queued_at")),
-            " ".join(str((job.get("params") or {}).get("prompt", "")).split()),
+            " ".join(_what(job.get("params") or {}).split()),
         )
         for job in jobs
     ]
@@ -172,13 +172,20 @@ def _table(jobs: Sequence[Mapping[str, Any]]) -> None:
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    table = Table("job", "status", "queued at", "prompt", box=None, pad_edge=False)
+    table = Table("job", "status", "queued at", "what", box=None, pad_edge=False)
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     table.columns[3].no_wrap = True
     table.columns[3].overflow = "ellipsis"
     console.soft_wrap = False
     console.print(table)
+
+
+def _what(params: Mapping[str, Any]) -> str:
+    """The prompt, or which workflow it is and its prompt, if it has one."""
+    inputs = params.get("inputs") or {}
+    words = (params.get("prompt"), params.get("workflow_id"), inputs.get("prompt"))
+    return " ".join(str(word) for word in words if word) or ("a graph" if "workflow" in params else "")
 
 
 def _state(job: Mapping[str, Any]) -> str:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from comfy_api_service.cli.client.api import Api, Document, JobsSwitchedOff, Refused, remedy_of
+from comfy_api_service.cli.client.api import Api
 from comfy_api_service.cli.client.bars import Shown
+from comfy_api_service.cli.client.refusals import Document, JobsSwitchedOff, Refused, remedy_of
 from comfy_api_service.cli.client.saving import save, targets
 from comfy_api_service.cli.faults import Fault
 from comfy_api_service.cli.output import say
@@ -40,6 +41,12 @@ class Made:
     def artifacts(self) -> Sequence[Document]:
         result = self.job.get("result") or {}
         found: Sequence[Document] = result.get("artifacts") or self.job.get("images") or ()
+        return found
+
+    @property
+    def values(self) -> Document:
+        """Text and numbers that output nodes gave."""
+        found: Document = (self.job.get("result") or {}).get("values") or {}
         return found
 
     async def save(self, target: Path | None, *, force: bool) -> list[Path]:

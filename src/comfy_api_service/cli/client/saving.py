@@ -17,9 +17,13 @@ SUFFIXES: Mapping[str, str] = {
     "image/webp": ".webp",
     "image/gif": ".gif",
     "video/mp4": ".mp4",
+    "video/quicktime": ".mov",
     "video/webm": ".webm",
+    "video/x-matroska": ".mkv",
     "audio/flac": ".flac",
+    "audio/mp4": ".m4a",
     "audio/mpeg": ".mp3",
+    "audio/ogg": ".ogg",
     "audio/wav": ".wav",
     "text/plain": ".txt",
 }
@@ -28,11 +32,12 @@ SUFFIXES: Mapping[str, str] = {
 def targets(target: Path | None, job_id: str, media_types: Sequence[str]) -> list[Path]:
     """A path for each file: the one asked for, or `name_1`, `name_2` … if there are several.
 
-    Without one, they are named after the job, here.
+    Without one, they are named after the job, here. Files of several kinds have each its own suffix.
     """
-    suffixes = [SUFFIXES.get(media_type, ".bin") for media_type in media_types]
+    suffixes = [SUFFIXES.get(media_type.partition(";")[0], ".bin") for media_type in media_types]
+    asked = target is not None and target.suffix and len(set(suffixes)) == 1
     named = [
-        target if target is not None and target.suffix else (target or Path(job_id)).with_suffix(suffix)
+        target if target is not None and asked else (target or Path(job_id)).with_suffix(suffix)
         for suffix in suffixes
     ]
     return numbered(named)

@@ -53,6 +53,10 @@ async def of_settings(settings: "Settings", *, comfyui_python: str | None = None
         findings.append(await redis.examine(settings.redis_url))
     if settings.s3_endpoint is not None:
         findings += await in_store(settings)
+    if settings.prompt_hook is not None:
+        from comfy_api_service.cli.doctor import hook  # noqa: PLC0415 - loads the whole service
+
+        findings.append(await hook.examine(settings))
     if settings.comfyui_dir is not None:
         findings.append(local(settings, comfyui_python))
     if settings.comfyui_dir is None or "comfyui_url" in settings.model_fields_set:

@@ -12,6 +12,8 @@ from typing import Any, Final
 
 from comfy_api_service.domain.graph.form import Graph, class_of, inputs_of
 
+OWN_FOLDER: Final = "cui"
+"""In each folder of a backend: where it writes files for this service, each attempt's and each caller's apart."""
 _PREFIX: Final = "filename_prefix"
 _UNNAMED: Final = frozenset({"PreviewImage", "SaveImageWebsocket"})
 """Classes that take pictures as SaveImage does, without a prefix."""
@@ -26,7 +28,7 @@ def for_attempt(graph: Graph, job_id: str, attempt: int) -> Graph:
     `SaveImageWebsocket` becomes a `PreviewImage`. From the second attempt on both, which have no prefix, become
     a `SaveImage`. `attempt` counts from 1. The given graph stays as it is; untouched nodes are shared with it.
     """
-    folder = f"cui/{job_id}/{attempt}/"
+    folder = f"{OWN_FOLDER}/{job_id}/{attempt}/"
     sent: dict[str, Mapping[str, Any]] = {}
     for node_id, node in graph.items():
         inputs = inputs_of(node)

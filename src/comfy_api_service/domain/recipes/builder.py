@@ -60,8 +60,24 @@ def patch_loras(build: Builder, plan: Plan, model: Output, clip: Output) -> tupl
     return model, clip
 
 
-def coarse_latent(build: Builder, plan: Plan) -> Output:
-    """An empty latent of 16 channels, its sides rounded up to the node's steps of 16 pixels."""
+def latent(build: Builder, plan: Plan, vae: Output) -> Output:
+    """What the sampler begins from: an empty latent, or the caller's picture."""
+    request = plan.request
+    if request.image is not None:
+        return _from_picture(build, plan, vae, request.width, request.height)
+    return [
+        build.add(
+            "EmptyLatentImage", width=request.width, height=request.height, batch_size=request.batch_size
+        ),
+        0,
+    ]
+
+
+def coarse_latent(build: Builder, plan: Plan, vae: Output) -> Output:
+    """The same with 16 channels, its sides rounded up to the node's steps of 16 pixels."""
+    if plan.request.image is not None:
+        width, height = _round_up(plan.request.width), _round_up(plan.request.height)
+        return _from_picture(build, plan, vae, width, height)
     return [
         build.add(
             "EmptySD3LatentImage",
@@ -71,6 +87,62 @@ def coarse_latent(build: Builder, plan: Plan) -> Output:
         ),
         0,
     ]
+
+
+def _from_picture(build: Builder, plan: Plan, vae: Output, width: int, height: int) -> Output:
+    """The picture, scaled to fill the size and cut around its middle; where there is a mask, its white part alone
+    is made anew.
+    """
+    request = plan.request
+    picture = _loaded(build, request.image or "", width, height)
+    found: Output = [build.add("VAEEncode", pixels=picture, vae=vae), 0]
+    if request.mask is not None:
+        mask = build.add("ImageToMask", image=_loaded(build, request.mask, width, height), channel="red")
+        found = [build.add("SetLatentNoiseMask", samples=found, mask=[mask, 0]), 0]
+    if request.batch_size > 1:
+        found = [build.add("RepeatLatentBatch", samples=found, amount=request.batch_size), 0]
+    return found
+
+
+def _loaded(build: Builder, file: str, width: int, height: int) -> Output:
+    loader = build.add("LoadImage", image=file)
+    scaled = build.add(
+        "ImageScale",
+        image=[loader, 0],
+        upscale_method="lanczos",
+        width=width,
+        height=height,
+        crop="center",
+    )
+    return [scaled, 0]
+
+
+def denoise(plan: Plan) -> float:
+    """How much of what the sampler begins from is made anew."""
+    return 1.0 if plan.request.image is None else float(plan.request.strength)
+
+
+def controlled(
+    build: Builder, plan: Plan, positive: Output, negative: Output, vae: Output | None = None
+) -> tuple[Output, Output]:
+    """The conditionings with the hints of all ControlNets; `vae` for the families whose ControlNets need one."""
+    for control in plan.request.controlnets:
+        loader = build.add("ControlNetLoader", control_net_name=control.model)
+        hint = build.add("LoadImage", image=control.image)
+        more = {} if vae is None else {"vae": vae}
+        node = build.add(
+            "ControlNetApplyAdvanced",
+            positive=positive,
+            negative=negative,
+            control_net=[loader, 0],
+            image=[hint, 0],
+            strength=float(control.strength),
+            start_percent=float(control.start),
+            end_percent=float(control.end),
+            **more,
+        )
+        positive, negative = [node, 0], [node, 1]
+    return positive, negative
 
 
 def crop_coarse(build: Builder, plan: Plan, image: Output) -> Output:

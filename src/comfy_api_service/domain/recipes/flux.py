@@ -13,7 +13,9 @@ from comfy_api_service.domain.graph import Graph
 from comfy_api_service.domain.recipes.builder import (
     Builder,
     coarse_latent,
+    controlled,
     crop_coarse,
+    denoise,
     finish,
     load_model,
     load_vae,
@@ -43,20 +45,21 @@ def build(plan: Plan) -> Graph:
         "FluxGuidance", conditioning=[positive, 0], guidance=float(request.cfg_scale) * GUIDANCE_PER_CFG
     )
     negative = build.add("ConditioningZeroOut", conditioning=[positive, 0])
-    latent = coarse_latent(build, plan)
+    shaped, opposed = controlled(build, plan, [guided, 0], [negative, 0], vae)
+    begun = coarse_latent(build, plan, vae)
     sampler_name, scheduler = choose(request.sampler, request.scheduler, Scheduler.SIMPLE)
     samples = build.add(
         "KSampler",
         model=model,
-        positive=[guided, 0],
-        negative=[negative, 0],
-        latent_image=latent,
+        positive=shaped,
+        negative=opposed,
+        latent_image=begun,
         seed=plan.seed,
         steps=request.steps,
         cfg=1.0,
         sampler_name=sampler_name,
         scheduler=scheduler,
-        denoise=1.0,
+        denoise=denoise(plan),
     )
     image = build.add("VAEDecode", samples=[samples, 0], vae=vae)
     return finish(build, plan, crop_coarse(build, plan, [image, 0]))

@@ -5,7 +5,14 @@ without it uses the last one, SDXL the last but one.
 """
 
 from comfy_api_service.domain.graph import Graph
-from comfy_api_service.domain.recipes.builder import Builder, finish, patch_loras
+from comfy_api_service.domain.recipes.builder import (
+    Builder,
+    controlled,
+    denoise,
+    finish,
+    latent,
+    patch_loras,
+)
 from comfy_api_service.domain.recipes.plan import Plan
 from comfy_api_service.domain.sampling import Scheduler, choose
 
@@ -19,22 +26,21 @@ def build(plan: Plan) -> Graph:
         clip = [build.add("CLIPSetLastLayer", clip=clip, stop_at_clip_layer=-request.clip_skip), 0]
     positive = build.add("CLIPTextEncode", text=request.prompt, clip=clip)
     negative = build.add("CLIPTextEncode", text=request.negative_prompt, clip=clip)
-    latent = build.add(
-        "EmptyLatentImage", width=request.width, height=request.height, batch_size=request.batch_size
-    )
+    shaped, opposed = controlled(build, plan, [positive, 0], [negative, 0])
+    begun = latent(build, plan, [loader, 2])
     sampler_name, scheduler = choose(request.sampler, request.scheduler, Scheduler.NORMAL)
     samples = build.add(
         "KSampler",
         model=model,
-        positive=[positive, 0],
-        negative=[negative, 0],
-        latent_image=[latent, 0],
+        positive=shaped,
+        negative=opposed,
+        latent_image=begun,
         seed=plan.seed,
         steps=request.steps,
         cfg=float(request.cfg_scale),
         sampler_name=sampler_name,
         scheduler=scheduler,
-        denoise=1.0,
+        denoise=denoise(plan),
     )
     image = build.add("VAEDecode", samples=[samples, 0], vae=[loader, 2])
     return finish(build, plan, [image, 0])

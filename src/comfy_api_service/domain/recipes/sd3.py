@@ -10,7 +10,9 @@ from comfy_api_service.domain.graph import Graph
 from comfy_api_service.domain.recipes.builder import (
     Builder,
     coarse_latent,
+    controlled,
     crop_coarse,
+    denoise,
     finish,
     load_model,
     load_vae,
@@ -36,20 +38,21 @@ def build(plan: Plan) -> Graph:
     shifted = build.add("ModelSamplingSD3", model=model, shift=SHIFT)
     positive = build.add("CLIPTextEncode", text=request.prompt, clip=clip)
     negative = build.add("CLIPTextEncode", text=request.negative_prompt, clip=clip)
-    latent = coarse_latent(build, plan)
+    shaped, opposed = controlled(build, plan, [positive, 0], [negative, 0], vae)
+    begun = coarse_latent(build, plan, vae)
     sampler_name, scheduler = choose(request.sampler, request.scheduler, Scheduler.SGM_UNIFORM)
     samples = build.add(
         "KSampler",
         model=[shifted, 0],
-        positive=[positive, 0],
-        negative=[negative, 0],
-        latent_image=latent,
+        positive=shaped,
+        negative=opposed,
+        latent_image=begun,
         seed=plan.seed,
         steps=request.steps,
         cfg=float(request.cfg_scale),
         sampler_name=sampler_name,
         scheduler=scheduler,
-        denoise=1.0,
+        denoise=denoise(plan),
     )
     image = build.add("VAEDecode", samples=[samples, 0], vae=vae)
     return finish(build, plan, crop_coarse(build, plan, [image, 0]))
