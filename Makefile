@@ -32,7 +32,7 @@ demo: $(STAMP) ## start the service with the simulator, make one picture, keep s
 	@exec $(BIN)/comfy-api demo --generate $(ARGS)
 
 test: lint ## everything CI runs: linters, types, layers, all tests
-	@$(BIN)/python -m pytest -n 3 --dist worksteal $(ARGS)
+	@$(BIN)/python -m pytest -n 4 --dist worksteal $(ARGS)
 
 lint: $(STAMP) ## ruff, mypy --strict, import-linter, hadolint
 	@$(BIN)/ruff check --quiet .

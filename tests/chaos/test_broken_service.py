@@ -135,11 +135,12 @@ async def test_a_charge_for_what_never_ran_is_found(tmp_path: Path, monkeypatch:
     assert [fault.text for fault in found if "canceled before it ran" in fault.text]
 
 
-async def replaced(service: Service) -> str:
+async def replaced(service: Service, replacing: Callable[[], None] = lambda: None) -> str:
     """A job whose first attempt goes on although somebody has replaced it."""
     await online(service)
     job_id = (await submit(service, order(steps=3))).job_id
     await reached(service, job_id, State.EXECUTING)
+    replacing()
     await service.db.write(
         lambda tx: transitions.requeue(tx, Fence(job_id, 1, service.worker.id), reason="test", now=1.0)
     )
@@ -159,7 +160,8 @@ async def test_a_write_without_its_fence_is_found(tmp_path: Path, monkeypatch: P
             ),
         )
     async with Simulator(SLOW) as sim, running(tmp_path, sim.url) as service:
-        job_id = await replaced(service)
+        # without the fence the second attempt is held back, so that the late write of the first finds the job open
+        job_id = await (replaced(service) if fenced else replaced(service, sim.faults.accept_and_run_nothing))
     found = faults(tmp_path, [job_id])
     assert (
         [fault.text for fault in found if "is no key of attempt 2" in fault.text] if not fenced else not found
