@@ -13,6 +13,7 @@ from benchmarks import (
     affinity,
     authentication,
     busy,
+    counting,
     drive,
     end_to_link,
     fairness,
@@ -24,6 +25,7 @@ from benchmarks import (
     start,
     submissions,
     submit_to_start,
+    telemetry,
 )
 from benchmarks.harness import Benchmark, Check, Options, line, say, table
 
@@ -38,10 +40,12 @@ ALL: Final[Mapping[str, Benchmark]] = {
     "start": start.run,
     "scale": scale.run,
     "drive": drive.run,
+    "counting": counting.run,
     "fairness": fairness.run,
     "affinity": affinity.run,
     "link_scaled": link_scaled.run,
     "overload": overload.run,
+    "telemetry": telemetry.run,
 }
 LIMIT_SECONDS: Final = 900.0
 """The longest that one benchmark may take."""

@@ -73,8 +73,8 @@ class Postgres:
 
 
 @asynccontextmanager
-async def postgres() -> AsyncIterator[Postgres]:
-    """In a folder of its own: the one of the run may be closed to its user."""
+async def postgres(**further: str) -> AsyncIterator[Postgres]:
+    """In a folder of its own: the one of the run may be closed to its user. `further` are settings of the server."""
     user = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
     folder = Path(tempfile.mkdtemp(prefix="comfy-pg-"))
     how: dict[str, Any] = {"cwd": folder, "stdin": asyncio.subprocess.DEVNULL}
@@ -89,7 +89,7 @@ async def postgres() -> AsyncIterator[Postgres]:
             "--locale=C.UTF-8", "--no-sync", "--no-instructions",
         ]  # fmt: skip
         await _succeeds(making, how)
-        settings = SETTINGS | {"port": str(port), "unix_socket_directories": str(folder)}
+        settings = SETTINGS | {"port": str(port), "unix_socket_directories": str(folder)} | further
         command: list[str | Path] = [
             programs / "postgres",
             "-D",

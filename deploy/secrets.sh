@@ -32,3 +32,4 @@ put store.env "GARAGE_DEFAULT_ACCESS_KEY=$(value s3_access_key)
 GARAGE_DEFAULT_SECRET_KEY=$(value s3_secret_key)
 GARAGE_RPC_SECRET=$(random 32)"
 put secret_key "$(random 32)"
+put grafana_password "$(random 16)"

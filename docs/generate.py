@@ -1,10 +1,16 @@
-"""Writes docs/ERRORS.md, docs/NODES.md and docs/SETTINGS.md from the code: `python docs/generate.py`."""
+"""Writes what is in these pages of the code, and the example requests: `python docs/generate.py`."""
 
+import functools
+import json
 from pathlib import Path
 from typing import Any
 
+import bounds
+import example_requests
 from pydantic_core import PydanticUndefined
 
+from comfy_api_service import __version__
+from comfy_api_service.api.app import openapi_text
 from comfy_api_service.domain.errors import TABLE
 from comfy_api_service.domain.node_policy import CORE, GROUPS
 from comfy_api_service.settings import SECRET_FILES, Settings
@@ -86,7 +92,25 @@ def _default(name: str, field: Any) -> str:
     return f"`{default}`"
 
 
-PAGES = {"ERRORS.md": errors, "NODES.md": nodes, "SETTINGS.md": settings}
+@functools.cache
+def _document() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(openapi_text(__version__))
+    return found
+
+
+def limits() -> str:
+    """The page as it is, its tables made anew."""
+    return bounds.filled((HERE / "LIMITS.md").read_text(encoding="utf-8"))
+
+
+PAGES = {
+    "ERRORS.md": errors,
+    "LIMITS.md": limits,
+    "NODES.md": nodes,
+    "SETTINGS.md": settings,
+    "examples/comfy-api.http": lambda: example_requests.http_file(_document()),
+    "examples/comfy-api.postman_collection.json": lambda: example_requests.postman(_document()),
+}
 
 if __name__ == "__main__":
     for file, page in PAGES.items():

@@ -8,12 +8,12 @@ import os
 import re
 import socket
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
-from dotenv import dotenv_values
 from pydantic import (
     AliasChoices,
     Field,
@@ -40,13 +40,9 @@ SECRET_FILES: Final = (
     "S3_ACCESS_KEY",
     "S3_SECRET_KEY",
     "PROMPT_HOOK_SECRET",
+    "SENTRY_DSN",
 )
 """Settings that may be given as `NAME_FILE`, the path of a file with the secret."""
-NOT_YET: Final = {
-    "SENTRY_DSN": "this version does not report to Sentry yet",
-    "OTEL_EXPORTER_OTLP_ENDPOINT": "this version sends no traces yet",
-}
-"""Names that later versions know."""
 SHORTEST_SECRET: Final = 32
 WELL_KNOWN: Final = (
     "changeme",
@@ -69,6 +65,9 @@ _URL: Final = TypeAdapter(HttpUrl)
 _LONGEST_LIST: Final = 4 << 20
 _PYTHON_HOOK: Final = re.compile(r"python:[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
 _BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]")
+_DSN: Final = re.compile(r"https?://[^\s:@/]+(?::[^\s@/]+)?@[^\s@/]+(?:/[^\s@?#]*)?/[0-9A-Za-z_-]+")
+_PROTOCOLS: Final = ("OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL")
+_OF_TRACES: Final = ("opentelemetry.sdk.trace", "opentelemetry.exporter.otlp.proto.http")
 _OF_STORE: Final = ("s3_bucket", "s3_access_key", "s3_secret_key", "s3_region", "s3_public_url")
 POSTGRES: Final = ("postgresql://", "postgres://")
 CommaSeparated = Annotated[tuple[str, ...], NoDecode]
@@ -286,6 +285,18 @@ class Settings(BaseSettings):
         False,
         description="True: pictures are also fetched by http, and from addresses inside (closed networks, tests).",
     )
+    webhook_allow_private: bool = Field(
+        False,
+        description="True: webhooks are also delivered by http, to other ports and to addresses inside (closed "
+        "networks, tests).",
+    )
+    webhook_retry_delay: float = Field(
+        5,
+        ge=0.05,
+        le=3600,
+        description="How long after its first failure a delivery is tried again; each time after that waits twice "
+        "as long, at most 6 hours, for 3 days.",
+    )
 
     auth_enabled: bool = Field(
         False,
@@ -319,7 +330,11 @@ class Settings(BaseSettings):
         None,
         ge=1,
         le=65535,
-        description="Port on which `comfy-api worker` answers `/metrics` and `/health/live`, at `HOST`. Default: none.",
+        description="Port of its own on which each process answers `/metrics` and `/health/live`; the n-th of "
+        "`api --workers N` on the port n - 1 above. Default: none; `serve` and `api` still have the paths on `PORT`.",
+    )
+    metrics_host: str | None = Field(
+        None, description="Address for `METRICS_PORT`. Default: `HOST`, so loopback unless that is set."
     )
     cors_origins: CommaSeparated = Field((), description="Origins that browsers may call from.")
     cors_methods: CommaSeparated = Field((), description="Methods that those origins may use.")
@@ -332,6 +347,27 @@ class Settings(BaseSettings):
     log_format: Literal["auto", "json", "console"] = Field(
         "auto",
         description="`auto`: console in a terminal, else JSON.",
+    )
+    log_fault_messages: bool = Field(
+        False,
+        description="True: what unexpected exceptions say is logged beside their types and stacks; it may quote what "
+        "callers sent.",
+    )
+    otel_exporter_otlp_endpoint: str | None = Field(
+        None,
+        description="Base address of an OpenTelemetry collector that is sent traces, by OTLP over HTTP; the SDK's "
+        "other settings are read from the environment, see docs/TRACES.md. Default: no traces.",
+    )
+    trace_callers_per_second: float = Field(
+        1,
+        ge=0,
+        le=1000,
+        description="Traces a second that are recorded only because a caller's `traceparent` says that its trace is.",
+    )
+    sentry_dsn: SecretStr | None = Field(
+        None,
+        description="Where unexpected exceptions are reported, by Sentry's protocol; see docs/TRACES.md. Default: "
+        "nowhere.",
     )
 
     @field_validator(
@@ -468,6 +504,39 @@ class Settings(BaseSettings):
             raise ValueError("has characters that no header may have")
         return value
 
+    @field_validator("otel_exporter_otlp_endpoint")
+    @classmethod
+    def _collector(cls, value: str | None) -> str | None:
+        if not value:
+            return None
+        try:
+            parsed = _URL.validate_python(value)
+        except ValidationError:
+            raise ValueError("is no address, as http://collector:4318 is") from None
+        if parsed.username or parsed.password or parsed.query or parsed.fragment:
+            raise ValueError(
+                "has no user, password, query or fragment: OTEL_EXPORTER_OTLP_HEADERS is for credentials"
+            )
+        spoken = {os.environ.get(name) for name in _PROTOCOLS} - {None, "", "http/protobuf"}
+        if spoken:
+            raise ValueError(
+                "traces are sent by http/protobuf alone; OTEL_EXPORTER_OTLP_PROTOCOL asks for another"
+            )
+        if not _installed(_OF_TRACES):
+            raise ValueError("needs packages that are absent: pip install 'comfy-api-service[tracing]'")
+        return value
+
+    @field_validator("sentry_dsn")
+    @classmethod
+    def _sentry(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None or not value.get_secret_value():
+            return None
+        if not _DSN.fullmatch(value.get_secret_value()):
+            raise ValueError("is no DSN, as https://key@sentry.example.com/1 is")
+        if not _installed(("sentry_sdk",)):
+            raise ValueError("needs a package that is absent: pip install 'comfy-api-service[sentry]'")
+        return value
+
     @field_validator("tiers_file")
     @classmethod
     def _tiers(cls, value: Path | None) -> Path | None:
@@ -481,6 +550,13 @@ class Settings(BaseSettings):
         if fault is not None:
             raise ValueError(f"{fault}; `openssl rand -hex 32` makes a good one")
         return value
+
+    @property
+    def traces_on(self) -> bool:
+        """Whether traces are sent; the SDK's own ways to switch it off are honoured."""
+        off = os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
+        off |= os.environ.get("OTEL_TRACES_EXPORTER", "").strip().lower() == "none"
+        return self.otel_exporter_otlp_endpoint is not None and not off
 
     @property
     def tiers(self) -> dict[str, Limits]:
@@ -619,7 +695,6 @@ def load(**overrides: Any) -> Settings:
                 given[name.lower()] = Path(path).read_text(encoding="utf-8").strip()
             except OSError as fault:
                 faults.append(f"{name}_FILE: cannot be read ({fault.strerror})")
-    faults += _not_yet(given)
     try:
         settings = Settings(**given)
     except ValidationError as error:
@@ -635,13 +710,8 @@ def _line(fault: Any) -> str:
     return f"{name}: {fault['msg'].removeprefix('Value error, ')}"
 
 
-def _not_yet(given: Mapping[str, Any]) -> list[str]:
-    """Settings whose capability this version does not have: refused, never silently ignored."""
-    told = {name.upper(): value for name, value in dotenv_values(".env").items() if value}
-    told |= {name.upper(): value for name, value in os.environ.items() if value}
-    told |= {name.upper(): str(value) for name, value in given.items()}
-    return [f"{name}: {why}" for name, why in NOT_YET.items() if _is_on(told.get(name))]
-
-
-def _is_on(value: str | None) -> bool:
-    return bool(value) and str(value).lower() not in ("0", "false", "no", "off", "f", "n")
+def _installed(modules: Sequence[str]) -> bool:
+    try:
+        return all(find_spec(module) is not None for module in modules)
+    except ModuleNotFoundError:
+        return False

@@ -1,6 +1,7 @@
 """What the documents name exists: files, headings, commands of make and of the shell."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,16 @@ from typer.core import TyperGroup
 from comfy_api_service.cli.main import app
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def _pages(folder: Path) -> Iterator[Path]:
+    """Those of the root itself, and all below any other folder."""
+    return folder.glob("*.md") if folder == ROOT else folder.rglob("*.md")
+
+
+PAGES = sorted(
+    page for folder in ("", "docs", "deploy", "benchmarks", "tests", "src") for page in _pages(ROOT / folder)
+)
 TARGETS = set(re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
 _FENCE = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
 _CODE = re.compile(r"^```[^\n]*\n(.*?)^```$|`([^`\n]+)`", re.DOTALL | re.MULTILINE)

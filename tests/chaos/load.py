@@ -109,8 +109,7 @@ class Callers:
 
     def _submit(self, client: _Spread, key: str, rng: random.Random) -> str | None:
         """Insist, with the same key, until it is acknowledged or the callers go home."""
-        body = {"prompt": "a lighthouse", "steps": 4, "width": 64, "height": 64,
-                "seed": rng.getrandbits(48), "batch_size": rng.choice((1, 1, 1, 2))}  # fmt: skip
+        body = self._body(client, rng)
         self.told.sent.add(key)
         while not self._stop.is_set():
             answer = self._ask(client, "POST", "/api/v1/jobs", json=body, headers={"Idempotency-Key": key})
@@ -129,6 +128,12 @@ class Callers:
             else:
                 self._stop.wait(0.3)
         return None
+
+    def _body(self, client: _Spread, rng: random.Random) -> dict[str, Any]:
+        """What is wished for."""
+        del client
+        return {"prompt": "a lighthouse", "steps": 4, "width": 64, "height": 64,
+                "seed": rng.getrandbits(48), "batch_size": rng.choice((1, 1, 1, 2))}  # fmt: skip
 
     def _cancel(self, client: _Spread, job_id: str) -> None:
         self.told.cancels.add(job_id)

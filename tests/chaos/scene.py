@@ -57,9 +57,10 @@ SHORT: Final = Form(stop_seconds=1.5, times=1, points=1, seeds=1)
 class Scene:
     """Everything that a fault may touch, by name."""
 
-    backends_started: ClassVar[int] = BACKENDS
+    backends_started: int = BACKENDS
     settings: ClassVar[Mapping[str, str]] = {}
     """Of the service, beside those that every scene has."""
+    launcher: ClassVar[str] = LAUNCHER
 
     def __init__(self, folder: Path, row: Row, form: Form, seed: int, rng: random.Random) -> None:
         self.folder = folder
@@ -190,21 +191,24 @@ class Scene:
     def _begin(self, command: Command) -> None:
         if command.name in self._processes:
             self._processes[command.name].close()
-        arguments = [LAUNCHER, *command.arguments]
-        environment = {
-            "PYTHONPATH": str(ROOT),
-            FOLDER: str(self.folder),
-            NAME: command.name,
-            "DATA_DIR": str(self.folder_of(command.name)),
-            "COMFYUI_URL": ",".join(f"http://127.0.0.1:{backend.line.port}" for backend in self.backends),
-            **({} if self._around is None else self._around.environment(command.name)),
-            **self.settings,
-        }
-        process = Process(arguments, folder=self.folder, environment=environment)
+        arguments = [self.launcher, *command.arguments]
+        process = Process(arguments, folder=self.folder, environment=self.environment(command.name))
         self._processes[command.name] = process
         self.until(partial(_begun, process))
         if not process.url and process.popen.poll() != -signal.SIGKILL:
             raise AssertionError(f"{command.name} does not start:\n" + "\n".join(process.output[-20:]))
+
+    def environment(self, name: str) -> dict[str, str]:
+        """What the process of this name is told."""
+        return {
+            "PYTHONPATH": str(ROOT),
+            FOLDER: str(self.folder),
+            NAME: name,
+            "DATA_DIR": str(self.folder_of(name)),
+            "COMFYUI_URL": ",".join(f"http://127.0.0.1:{backend.line.port}" for backend in self.backends),
+            **({} if self._around is None else self._around.environment(name)),
+            **self.settings,
+        }
 
     def _close(self) -> None:
         for process in self.processes():

@@ -10,12 +10,9 @@ from typing import Any
 
 import jsonschema_rs
 import pytest
-import typer.main
+from tests.support.commands import check_command, known_settings
 from tests.support.compose import DEPLOY, environment, load, own, variables_of
-from typer.core import TyperGroup
 
-from comfy_api_service.cli.main import app
-from comfy_api_service.settings import NOT_YET, SECRET_FILES, Settings
 from comfy_api_service.settings import load as load_settings
 
 SCHEMA = Path(__file__).parents[1] / "fixtures" / "compose" / "compose-spec.json"
@@ -56,7 +53,7 @@ def test_the_example_names_every_variable_and_no_other() -> None:
     example = (DEPLOY / "example.env").read_text(encoding="utf-8")
     named = set(re.findall(r"^#?([A-Z_]+)=", example, re.MULTILINE))
     read = {variable for name in FILES for variable in variables_of(name)}
-    assert named - {"COMPOSE_FILE"} == read
+    assert named - {"COMPOSE_FILE", "COMPOSE_PROFILES"} == read
 
 
 def test_only_the_proxy_is_published_and_on_loopback() -> None:
@@ -121,7 +118,41 @@ def test_mounted_files_are_there() -> None:
     for service in SERVICES.values():
         for volume in service.get("volumes", []):
             if isinstance(volume, str) and volume.startswith("./"):
-                assert (DEPLOY / volume.split(":")[0]).is_file()
+                path = DEPLOY / volume.split(":")[0]
+                absent = path.name == "models" or (
+                    "monitoring" in path.parts and not (DEPLOY / "monitoring").exists()
+                )
+                assert path.exists() or absent, path
+
+
+def test_comfyui_is_reached_by_workers_alone_and_reaches_nobody() -> None:
+    [network] = SERVICES["comfyui"]["networks"]
+    assert STACK["networks"][network]["internal"] is True
+    assert {name for name, service in SERVICES.items() if network in service["networks"]} == {
+        "comfyui",
+        "worker",
+    }
+
+
+def test_figures_are_read_from_every_process_and_by_nobody_outside() -> None:
+    read = {name for name, service in SERVICES.items() if "figures" in service["networks"]}
+    assert read == {"api", "worker", "prometheus", "grafana", "proxy"}
+    assert SERVICES["prometheus"]["networks"] == SERVICES["grafana"]["networks"] == ["figures"]
+    assert STACK["networks"]["figures"]["internal"] is True
+    tls = load("compose.tls.yaml", VARIABLES)["services"]["proxy"]["ports"]
+    assert {port for port in [*SERVICES["proxy"]["ports"], *tls] if ":3000" in port} == {
+        "127.0.0.1:3000:3000"
+    }
+
+
+def test_what_needs_more_is_a_profile() -> None:
+    profiles = {name: service["profiles"] for name, service in SERVICES.items() if "profiles" in service}
+    assert profiles == {
+        "simulator": ["demo"],
+        "comfyui": ["comfyui"],
+        "prometheus": ["monitoring"],
+        "grafana": ["monitoring"],
+    }
 
 
 def test_each_worker_has_a_folder_of_its_own() -> None:
@@ -143,17 +174,18 @@ def test_the_proxy_knows_its_upstreams() -> None:
     assert re.search(r"name api\n\s+port 8000", caddy)
     assert f"reverse_proxy {environment(SERVICES['api'])['S3_ENDPOINT'].removeprefix('http://')}" in caddy
     sites = {site.rpartition(":")[2] for site in environment(SERVICES["proxy"]).values()}
-    assert {port.rpartition(":")[2] for port in SERVICES["proxy"]["ports"]} == sites
+    assert re.search(r"http://:3000 \{\n\s+reverse_proxy grafana:3000", caddy)
+    assert {port.rpartition(":")[2] for port in SERVICES["proxy"]["ports"]} == {*sites, "3000"}
 
 
 @pytest.mark.parametrize("name", ["migrate", "api", "worker", "simulator"])
 def test_commands_exist(name: str) -> None:
-    _exists(name)
+    check_command(SERVICES[name]["command"])
 
 
 def test_settings_know_the_whole_environment() -> None:
     for name in ("api", "worker", "migrate"):
-        assert environment(OWN[name]).keys() <= _known(), name
+        assert environment(OWN[name]).keys() <= known_settings(), name
 
 
 def test_the_environment_makes_good_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,20 +235,3 @@ def _make_secrets(folder: Path) -> dict[str, str]:
     folder.mkdir(exist_ok=True)
     subprocess.run(["sh", DEPLOY / "secrets.sh", folder / "secrets"], check=True, stdout=subprocess.DEVNULL)
     return {file.name: file.read_text().strip() for file in (folder / "secrets").iterdir()}
-
-
-def _known() -> set[str]:
-    names = {name for name, field in Settings.model_fields.items() if field.validation_alias is None}
-    for field in Settings.model_fields.values():
-        names |= set(getattr(field.validation_alias, "choices", ()))
-    return {name.upper() for name in names} - NOT_YET.keys() | {f"{name}_FILE" for name in SECRET_FILES}
-
-
-def _exists(service: str) -> None:
-    """The command is one of the shell's, and takes the options that it is given."""
-    command, *words = SERVICES[service]["command"]
-    group = typer.main.get_command(app)
-    assert isinstance(group, TyperGroup)
-    assert command in group.commands
-    options = {option for parameter in group.commands[command].params for option in parameter.opts}
-    assert {word for word in words if word.startswith("--")} <= options

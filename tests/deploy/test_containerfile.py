@@ -11,6 +11,12 @@ from comfy_api_service import __version__
 FINAL = stages()[-1]
 
 
+def test_the_image_has_what_traces_and_reports_need() -> None:
+    locked = (ROOT / "requirements.lock").read_text()
+    for name in ("opentelemetry-sdk", "opentelemetry-exporter-otlp-proto-http", "sentry-sdk"):
+        assert f"\n{name}==" in locked
+
+
 def test_the_builder_is_given_the_sources_and_nothing_else() -> None:
     given = {str(path) for path in context()}
     tops = {path.partition("/")[0] for path in given}

@@ -129,14 +129,20 @@ def test_backends_are_shared_evenly_and_handed_over_without_losing_a_job(
 
 
 def test_several_api_processes_answer_on_one_port(tmp_path: Path, shared: dict[str, str]) -> None:
+    port = 31000 + os.getpid() % 1500
     with (
         simulator(tmp_path, *FAST) as sim,
         worker(tmp_path, "--comfyui-url", sim.url, **shared),
-        api(tmp_path, "--workers", "2", **shared) as door,
+        api(tmp_path, "--workers", "2", METRICS_PORT=str(port), **shared) as door,
         client(door) as http,
     ):
         until(lambda: _answers(http))
         until_online(http)
+        until(lambda: all(_figures(port + number) for number in range(2)))
+        asked = sum(_figures(port + number)[PINGS] for number in range(2))
+        for _ in range(10):
+            assert http.get("/ping").status_code == 200
+        assert sum(_figures(port + number)[PINGS] for number in range(2)) == asked + 10
         made = http.post("/api/v1/generate", json={"prompt": "a lighthouse", "width": 64, "height": 64})
         assert made.status_code == 201, made.text
         picture = httpx2.get(made.json()["image_url"], trust_env=False)
@@ -146,6 +152,7 @@ def test_several_api_processes_answer_on_one_port(tmp_path: Path, shared: dict[s
         os.kill(children[0], signal.SIGKILL)
         until(lambda: len(_children(door.popen.pid)) == 2 and children[0] not in _children(door.popen.pid))
         until(lambda: _answers(http))
+        until(lambda: all(_figures(port + number) for number in range(2)))
         assert door.terminate() == 0
         assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
 
@@ -178,6 +185,32 @@ def test_a_workers_figures(tmp_path: Path, shared: dict[str, str]) -> None:
             headers = {"Authorization": f"Bearer {'x' * 32}"}
             figures = httpx2.get(f"{url}/metrics", headers=headers, trust_env=False).text
             assert "comfyui_worker_leases 1.0" in figures
+
+
+def test_processes_without_a_port_for_their_figures_do_not_start(
+    tmp_path: Path, shared: dict[str, str]
+) -> None:
+    process = Process(
+        ["comfy_api_service", "api", "--port", "0", "--workers", "2"],
+        folder=tmp_path,
+        environment={**shared, "METRICS_PORT": "65535"},
+    )
+    assert process.popen.wait(LIMIT) == 2
+    process.close()
+    assert any("lower METRICS_PORT" in line for line in process.output)
+
+
+PINGS = 'comfyui_http_requests_total{code="200",endpoint="/ping",method="GET"}'
+
+
+def _figures(port: int) -> dict[str, float]:
+    """What a process tells on its own port; nothing while it starts."""
+    try:
+        text = httpx2.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text
+    except httpx2.TransportError:
+        return {}
+    lines = (line.rpartition(" ") for line in text.splitlines() if not line.startswith("#"))
+    return {name: float(value) for name, _, value in lines}
 
 
 def _answers(http: httpx2.Client) -> bool:

@@ -98,6 +98,8 @@ async def _copy(url: str) -> sqlite3.Connection:
                 rows = await server.fetch(f"SELECT {', '.join(columns)} FROM {table.name}")
                 places = ", ".join("?" * len(columns))
                 copy.executemany(f"INSERT INTO {table.name} VALUES ({places})", map(tuple, rows))
+                for column in {"id", "job_id"}.intersection(columns):  # a long history is asked by job
+                    copy.execute(f"CREATE INDEX {table.name}_{column} ON {table.name} ({column})")
     finally:
         await server.close()
     return copy

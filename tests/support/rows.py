@@ -7,7 +7,8 @@ from comfy_api_service.db.base import Database, Tx
 from comfy_api_service.db.claims import Busy, Claimant, Claimed
 from comfy_api_service.db.insertion import insert
 from comfy_api_service.db.postgres import PostgresDatabase
-from comfy_api_service.db.requirements import store_inventory
+from comfy_api_service.db.requirements import ensure_requirements, store_inventory
+from comfy_api_service.db.submissions import Submissions
 from comfy_api_service.domain.account import Account
 from comfy_api_service.domain.backend import BackendState
 from comfy_api_service.domain.graph import ModelRef, Requirement
@@ -52,6 +53,14 @@ def new_job(
         fingerprint=fingerprint,
         idempotency_key=key,
     )
+
+
+async def door(db: Database, *, far: bool) -> Submissions:
+    """Where jobs enter, with what `new_job` needs known already; `far`: from the queue's limit."""
+    submissions = Submissions(db, queue_limit=10_000, far_from_limit=lambda: far)
+    await db.write(lambda tx: ensure_requirements(tx, {need().id: need()}, 0.0))
+    submissions._known_needs.add(need().id)
+    return submissions
 
 
 async def put(db: Database, *jobs: NewJob) -> list[str]:

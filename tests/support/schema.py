@@ -61,11 +61,15 @@ def copied(server: PostgresServer) -> Iterator[str]:
 @contextmanager
 def bound(folder: Path, url: str) -> Iterator[None]:
     """What runs in this folder, or below it, uses the database at `url`."""
+    before = _bound.get(folder)
     _bound[folder] = url
     try:
         yield
     finally:
-        del _bound[folder]
+        if before is None:
+            del _bound[folder]
+        else:
+            _bound[folder] = before
 
 
 def url_of(folder: Path) -> str | None:

@@ -1,29 +1,111 @@
 """Logs tell no prompts: not even where a fault is logged with everything around it."""
 
+import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 PROGRAM = """
+import logging
 import structlog
 from comfy_api_service.telemetry import configure_logs
-configure_logs(level="INFO", as_json={as_json})
+configure_logs(level="INFO", as_json={as_json}, messages={messages})
 def submit(prompt):
-    raise RuntimeError("in the middle")
+    raise RuntimeError("in the middle of " + prompt)
 try:
     submit("a canary in the prompt")
 except RuntimeError:
     structlog.get_logger().exception("unhandled_error")
+try:
+    try:
+        {{}}["a canary as key"]
+    except KeyError:
+        raise ExceptionGroup("a canary of several", [OSError(13, "denied", "/a/canary"), ValueError("a canary")])
+except Exception:
+    logging.getLogger("some.library").exception("its own words")
 """
 
 
+def shown(*, as_json: bool, messages: bool, tmp_path: Path) -> str:
+    program = tmp_path / "program"
+    program.write_text(PROGRAM.format(as_json=as_json, messages=messages))
+    command = [sys.executable, "-c", f"exec(open({str(program)!r}).read())"]  # no source lines to be shown
+    return subprocess.run(command, capture_output=True, text=True, check=True).stderr
+
+
 @pytest.mark.parametrize("as_json", [True, False])
-def test_a_logged_fault_shows_no_local_variables(as_json: bool) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM.format(as_json=as_json)], capture_output=True, text=True, check=True
+def test_a_logged_fault_shows_neither_local_variables_nor_what_it_says(as_json: bool, tmp_path: Path) -> None:
+    text = shown(as_json=as_json, messages=False, tmp_path=tmp_path)
+    assert "canary" not in text
+    for word in (
+        "RuntimeError",
+        "in submit",
+        "KeyError",
+        "ExceptionGroup",
+        "Errno 13",
+        "ValueError",
+        "its own words",
+    ):
+        assert word in text, word
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_what_it_says_can_be_switched_on(as_json: bool, tmp_path: Path) -> None:
+    text = shown(as_json=as_json, messages=True, tmp_path=tmp_path)
+    assert "RuntimeError: in the middle of a canary in the prompt" in text
+    assert "prompt =" not in text
+
+
+TURNS = """
+import asyncio, os, sys, threading
+import structlog
+from comfy_api_service.telemetry import configure_logs
+configure_logs(level="INFO", as_json=True)
+log = structlog.get_logger()
+async def main():
+    for number in range(3):
+        log.info("held", number=number)
+    os.write(2, b"first\\n")
+    await asyncio.sleep(0)
+    os.write(2, b"second\\n")
+    log.info("before the warning")
+    log.warning("at once")
+    os.write(2, b"third\\n")
+    thread = threading.Thread(target=lambda: log.info("elsewhere"))
+    thread.start()
+    thread.join()
+    os.write(2, b"fourth\\n")
+    log.info("the last word")
+    raise SystemExit(0)
+asyncio.run(main())
+"""
+
+
+def test_lines_of_a_turn_leave_together_warnings_at_once_and_none_is_lost() -> None:
+    done = subprocess.run([sys.executable, "-c", TURNS], capture_output=True, text=True, check=True)
+    told = [json.loads(line)["event"] if line.startswith("{") else line for line in done.stderr.splitlines()]
+    assert told == [
+        "first", "held", "held", "held",
+        "second", "before the warning", "at once",
+        "third", "elsewhere",
+        "fourth", "the last word",
+    ]  # fmt: skip
+
+
+def test_a_log_that_nobody_reads_any_more_fails_nothing() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    program = PROGRAM.format(as_json=True, messages=False).replace(
+        "except RuntimeError:", "except RuntimeError:\n    print('on')"
     )
-    assert "in the middle" in done.stderr
-    assert "prompt)" in done.stderr or "RuntimeError" in done.stderr
-    shown = [line for line in done.stderr.splitlines() if "canary" in line]
-    assert all('submit("a canary' in line or "submit(\\" in line for line in shown), shown
+    done = subprocess.run(
+        [sys.executable, "-c", program + "\nprint('and on')"],
+        stdout=subprocess.PIPE,
+        stderr=writing,
+        check=True,
+    )
+    os.close(writing)
+    assert done.stdout.split() == [b"on", b"and", b"on"]

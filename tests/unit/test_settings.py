@@ -2,13 +2,14 @@
 
 import base64
 import random
+import sys
 from pathlib import Path
 
 import pytest
 
 from comfy_api_service.bootstrap import s3_bucket
 from comfy_api_service.domain.tiers import TIERS
-from comfy_api_service.settings import NOT_YET, SettingsError, load
+from comfy_api_service.settings import SettingsError, load
 from comfy_api_service.storage.s3 import Bucket
 
 
@@ -37,22 +38,20 @@ def test_every_fault_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert named == {"PORT", "COMFYUI_URL", "REDIS_URL", "SECRET_KEY"}
 
 
-@pytest.mark.parametrize("name", sorted(NOT_YET))
-def test_what_this_version_cannot_do_is_refused_by_name(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(name, "true")
-    assert any(fault.startswith(f"{name}:") for fault in faults_of())
-
-
 def test_what_is_switched_off_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AUTH_ENABLED", "false")
     monkeypatch.setenv("RATE_LIMIT_ENABLED", "0")
     monkeypatch.setenv("REDIS_URL", "")
-    load()
+    monkeypatch.setenv("SENTRY_DSN", "")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "")
+    settings = load()
+    assert settings.sentry_dsn is None
+    assert not settings.traces_on
 
 
 def test_an_env_file_is_read_and_checked_too(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("PORT=8123\nSENTRY_DSN=https://sentry\n")
-    assert faults_of() == ["SENTRY_DSN: this version does not report to Sentry yet"]
+    assert faults_of() == ["SENTRY_DSN: is no DSN, as https://key@sentry.example.com/1 is"]
     (tmp_path / ".env").write_text("PORT=8123\n")
     assert load().port == 8123
     assert load(port=9000).port == 9000
@@ -316,3 +315,38 @@ def test_addresses_of_databases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert load().postgres_url == "postgresql://u:p@h/n"
     monkeypatch.setenv("DATABASE_URL", "")
     assert load().postgres_url == "postgresql://u:p@h/n"
+
+
+COLLECTOR = "http://collector:4318"
+
+
+def test_where_traces_go_is_checked_without_telling_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load(otel_exporter_otlp_endpoint=COLLECTOR).traces_on
+    for wrong in ("collector:4318", "http://canary:canary@host", "http://host/?canary", "grpc://host"):
+        (fault,) = faults_of(otel_exporter_otlp_endpoint=wrong)
+        assert fault.startswith("OTEL_EXPORTER_OTLP_ENDPOINT: ")
+        assert "canary" not in fault
+    for name, value in (("OTEL_SDK_DISABLED", "true"), ("OTEL_TRACES_EXPORTER", "none")):
+        with monkeypatch.context() as patch:
+            patch.setenv(name, value)
+            assert not load(otel_exporter_otlp_endpoint=COLLECTOR).traces_on
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
+    (fault,) = faults_of(otel_exporter_otlp_endpoint=COLLECTOR)
+    assert "http/protobuf" in fault
+
+
+@pytest.mark.parametrize("dsn", ["https://sentry", "https://canary@host", "ftp://canary@host/1", "canary"])
+def test_a_dsn_is_checked_without_telling_it(dsn: str) -> None:
+    (fault,) = faults_of(sentry_dsn=dsn)
+    assert fault.startswith("SENTRY_DSN: ")
+    assert "canary" not in fault
+
+
+def test_what_is_not_installed_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sentry_sdk", None)
+    monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
+    faults = faults_of(otel_exporter_otlp_endpoint=COLLECTOR, sentry_dsn="https://key@sentry.example.com/1")
+    assert faults == [
+        "OTEL_EXPORTER_OTLP_ENDPOINT: needs packages that are absent: pip install 'comfy-api-service[tracing]'",
+        "SENTRY_DSN: needs a package that is absent: pip install 'comfy-api-service[sentry]'",
+    ]

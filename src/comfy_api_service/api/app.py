@@ -1,12 +1,13 @@
 """The ASGI application: routes inside, the gate around them. Nothing is built at import but the routes' table."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import orjson
 from fastapi import Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from fastapi.telemetry import TelemetryConfig
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -37,6 +38,7 @@ from comfy_api_service.api.routes import (
     streams,
     uploads,
     usage,
+    webhooks,
     workflows,
 )
 from comfy_api_service.api.services import ApiServices
@@ -55,6 +57,7 @@ OTHERS: Final = (
     uploads.router,
     auth.router,
     usage.router,
+    webhooks.router,
     admin_users.router,
     admin_backends.router,
     admin_overview.router,
@@ -85,7 +88,7 @@ class Api:
         self._state.draining.begin()
 
 
-def build_app(services: ApiServices, options: ApiOptions) -> Api:
+def build_app(services: ApiServices, options: ApiOptions, *, make_gate: Callable[..., Gate] = Gate) -> Api:
     app = _routed(options)
     sockets = Sockets(enabled=options.jobs_enabled)
     inner: ASGIApp = Shortcut(app, sockets=sockets, jobs_enabled=options.jobs_enabled)
@@ -95,7 +98,7 @@ def build_app(services: ApiServices, options: ApiOptions) -> Api:
         inner = AllowedHosts(inner, options.allowed_hosts)
     measures = Measures(services.metrics, _series())
     return Api(
-        Gate(
+        make_gate(
             inner,
             measures=measures,
             max_body_size=options.max_body_size,
@@ -115,7 +118,13 @@ def openapi_text(version: str) -> str:
 
 def _routed(options: ApiOptions) -> FastAPI:
     app = FastAPI(
-        title="comfy-api-service", version=options.version, openapi_url=None, docs_url=None, redoc_url=None
+        title="comfy-api-service",
+        version=options.version,
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        # The framework's own would tell paths, queries and messages of exceptions; ours is `api/traced.py`.
+        telemetry=TelemetryConfig(tracing=False, metrics=False, logs=False, auto_configure=False),
     )
     app.router.redirect_slashes = False
     for router in JOBS:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from comfy_api_service.domain.errors import FieldError, ValidationFailed
-from comfy_api_service.domain.ids import ACCOUNT_ID, JOB_ID
+from comfy_api_service.domain.ids import ACCOUNT_ID, DELIVERY_ID, JOB_ID
 
 JOBS: Final = "j"
 MODELS: Final = "m"
@@ -15,12 +15,14 @@ USERS: Final = "u"
 KEYS: Final = "k"
 AUDIT: Final = "a"
 WORKFLOWS: Final = "w"
+DELIVERIES: Final = "d"
 PLACES: Final[Mapping[str, re.Pattern[str]]] = {
     JOBS: JOB_ID,
     MODELS: re.compile(r".*/.*", re.DOTALL),
     USERS: ACCOUNT_ID,
     KEYS: re.compile(r"[0-9A-Za-z]{12}"),
     AUDIT: re.compile(r"[0-9]{1,18}"),
+    DELIVERIES: DELIVERY_ID,
     WORKFLOWS: re.compile(r"wfl_[0-9A-HJKMNP-TV-Z]{26}|[a-z][a-z0-9-]{1,62}"),
 }
 """What a place in each kind of list looks like."""

@@ -8,8 +8,6 @@ from typing import Any, Final
 
 from comfy_api_service.domain.errors import FieldError, ValidationFailed
 
-NOT_YET: Final = frozenset({"webhook_url"})
-"""Fields of the API that this version does not have: refused by name, never ignored."""
 _NEVER_SHOWN: Final = frozenset({"prompt", "negative_prompt", "password", "refresh_token", "image", "mask"})
 _KEY: Final = "[key]"
 """pydantic's last part of the location of an object's key."""
@@ -73,9 +71,6 @@ def fault_of(error: Mapping[str, Any], *, skip: int = 0) -> FieldError:
     if of_key:
         location = location[:-2]  # what is at fault has no name yet: the key stands as the value
     field = ".".join(str(part)[:_SHOWN_CHARACTERS] for part in location) or "body"
-    leaf = location[-1] if location else None
-    if kind == "extra_forbidden" and leaf in NOT_YET:
-        return FieldError(field, "is not supported by this version yet")
     private = location[:1] != ("labels",) and not _NEVER_SHOWN.isdisjoint(location)
     hidden = private or kind in ("missing", "extra_forbidden")
     message = _message(kind, context, str(error.get("msg", "")), private=private)

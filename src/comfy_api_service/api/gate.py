@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from comfy_api_service.api.errors import error_answer, internal_error, too_large
 from comfy_api_service.api.linger import linger
 from comfy_api_service.api.measures import Measures
-from comfy_api_service.domain.ids import new_request_id
+from comfy_api_service.domain.ids import JOB_ID, new_request_id
 
 _SANE: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 _DIGITS: Final = re.compile(rb"[0-9]{1,18}")
@@ -93,21 +93,21 @@ class Gate:
         except ClientDisconnect:
             exchange.status = exchange.status or 499
         except Exception:
-            log.exception("unhandled_error", path=_template(scope))
+            log.exception("unhandled_error", path=template_of(scope))
             if exchange.status == 0 and scope["type"] == "http":
                 await error_answer(internal_error(), scope)(scope, exchange.receive, exchange.send)
             elif not exchange.complete:
                 raise  # the server cuts the connection: half an answer must not look whole
 
     def _note(self, exchange: "Exchange", scope: Scope, seconds: float) -> None:
-        template = _template(scope)
+        template = template_of(scope)
         if scope["type"] == "websocket":
             log.info("websocket", path=template, code=exchange.status, seconds=round(seconds, 6))
             return
         method = exchange.method
         self._measures.answered(method, template, exchange.status, seconds)
         say = log.debug if template in QUIET else log.info
-        job_id = scope.get("comfy_job_id") or scope.get("path_params", {}).get("job_id")
+        job_id = job_of(scope)
         known: dict[str, Any] = {} if job_id is None else {"job_id": job_id}
         account_id = scope.get("comfy_account_id")
         if account_id is not None:
@@ -222,6 +222,13 @@ def _canonical(scope: Scope) -> Scope:
     return {**scope, **changed} if changed else scope
 
 
-def _template(scope: Scope) -> str:
+def job_of(scope: Scope) -> str | None:
+    """The job that a request made or names; what is no job's id may be anything."""
+    made = scope.get("comfy_job_id")
+    named = made or scope.get("path_params", {}).get("job_id")
+    return named if isinstance(named, str) and (made or JOB_ID.fullmatch(named)) else None
+
+
+def template_of(scope: Scope) -> str:
     path = scope.get("comfy_template") or getattr(scope.get("route"), "path", None)
     return path if isinstance(path, str) else "unmatched"

@@ -3,9 +3,8 @@
 from collections.abc import Iterable
 from typing import Final
 
-from prometheus_client import Counter, Histogram
-
 from comfy_api_service.telemetry import Metrics
+from comfy_api_service.telemetry.requests import Answered
 
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 UNMATCHED: Final = "unmatched"
@@ -17,10 +16,9 @@ class Measures:
     def __init__(self, metrics: Metrics, routes: Iterable[tuple[str, str, Iterable[int]]]) -> None:
         """`routes`: method, template and documented statuses; their series exist from the start."""
         self._requests = metrics.http_requests
-        self._duration = metrics.http_duration
         self._open = 0
         metrics.http_in_progress.set_function(lambda: self._open)  # read when asked for: no lock a request
-        self._series: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+        self._series: dict[tuple[str, str, int], Answered] = {}
         for method, template, statuses in routes:
             for status in statuses:
                 self._find(method, template, status)
@@ -36,14 +34,10 @@ class Measures:
         found = self._series.get((method, template, status))
         if found is None:
             found = self._find(method if method in METHODS else "OTHER", template, status)
-        found[0].inc()
-        found[1].observe(seconds)
+        found.add(seconds)
 
-    def _find(self, method: str, template: str, status: int) -> tuple[Counter, Histogram]:
+    def _find(self, method: str, template: str, status: int) -> Answered:
         key = (method, template, status)
         if key not in self._series:
-            self._series[key] = (
-                self._requests.labels(method, template, str(status)),
-                self._duration.labels(method, template),
-            )
+            self._series[key] = self._requests.labels(method, template, str(status))
         return self._series[key]

@@ -10,7 +10,7 @@ from fastapi.routing import APIRoute
 from pydantic.json_schema import models_json_schema
 
 from comfy_api_service.api import state
-from comfy_api_service.api.schemas import accounts, admin, events, workflows
+from comfy_api_service.api.schemas import accounts, admin, events, webhooks, workflows
 from comfy_api_service.api.schemas.generate import BatchRequest
 from comfy_api_service.api.schemas.submission import GraphJobRequest, JobRequest, TemplateJobRequest
 
@@ -22,6 +22,8 @@ _BODIES: Final = (
     workflows.InspectBody,
     workflows.ExecuteBody,
     BatchRequest,
+    webhooks.WebhookRequest,
+    webhooks.WebhookChange,
     accounts.Registration,
     accounts.Login,
     accounts.Refresh,
@@ -45,6 +47,7 @@ _EVENTS: Final = (
 ASKING: Final = (
     state.known,
     state.caller,
+    state.changer,
     state.listener,
     state.submitter,
     state.uploader,
@@ -77,6 +80,7 @@ TAGS: Final = [
     {"name": "models", "description": "What the backends have."},
     {"name": "auth", "description": "Accounts, sessions and API keys."},
     {"name": "usage", "description": "What was used, and what is left."},
+    {"name": "webhooks", "description": "Who is told of jobs, and what became of the telling."},
     {"name": "admin", "description": "For operators; the same answers below `/api/v1/admin`."},
     {"name": "artifacts", "description": "Files behind signed links."},
     {"name": "service", "description": "Name, health, figures."},
@@ -106,7 +110,7 @@ def _made(app: FastAPI) -> dict[str, Any]:
         separate_input_output_schemas=False,
     )
     schemas = made["components"]["schemas"]
-    for models, mode in ((_BODIES, "validation"), (_EVENTS, "serialization")):
+    for models, mode in ((_BODIES, "validation"), ((*_EVENTS, *webhooks.SENT), "serialization")):
         _, definitions = models_json_schema(
             [(model, mode) for model in models],  # type: ignore[misc]
             ref_template="#/components/schemas/{model}",
@@ -128,6 +132,7 @@ def _made(app: FastAPI) -> dict[str, Any]:
                         {"key": []},
                         {"bearer": []},
                     ]
+    made["webhooks"] = webhooks.described()
     made["components"]["schemas"] = dict(sorted(schemas.items()))
     return made
 

@@ -16,8 +16,21 @@ from comfy_api_service.api.schemas.base import (
     WORKFLOW_ID_PATTERN,
 )
 from comfy_api_service.api.schemas.uploads import EXAMPLE_UPLOAD, UPLOAD_ID_PATTERN
+from comfy_api_service.api.schemas.webhooks import (
+    DELIVERY_ID_PATTERN,
+    EXAMPLE_DELIVERY,
+    EXAMPLE_WEBHOOK,
+    WEBHOOK_ID_PATTERN,
+)
 from comfy_api_service.domain.errors import FieldError, NotFound, ValidationFailed
-from comfy_api_service.domain.ids import ACCOUNT_ID, BATCH_ID, JOB_ID, UPLOAD_ID
+from comfy_api_service.domain.ids import (
+    ACCOUNT_ID,
+    BATCH_ID,
+    DELIVERY_ID,
+    JOB_ID,
+    UPLOAD_ID,
+    WEBHOOK_ID,
+)
 from comfy_api_service.domain.times import seconds_of
 
 PAGE_MAX: Final = 100
@@ -64,6 +77,18 @@ def _known_key(value: str) -> str:
     return value
 
 
+def _known_webhook(value: str) -> str:
+    if not WEBHOOK_ID.fullmatch(value):
+        raise NotFound("webhook")
+    return value
+
+
+def _known_delivery(value: str) -> str:
+    if not DELIVERY_ID.fullmatch(value):
+        raise NotFound("delivery")
+    return value
+
+
 def _known_user(value: str) -> str:
     if not ACCOUNT_ID.fullmatch(value):
         raise NotFound("user")
@@ -93,6 +118,12 @@ BatchPath = Annotated[
 ]
 UploadPath = Annotated[
     str, Path(), BeforeValidator(_known_upload), WithJsonSchema(_id(UPLOAD_ID_PATTERN, EXAMPLE_UPLOAD))
+]
+WebhookPath = Annotated[
+    str, Path(), BeforeValidator(_known_webhook), WithJsonSchema(_id(WEBHOOK_ID_PATTERN, EXAMPLE_WEBHOOK))
+]
+DeliveryPath = Annotated[
+    str, Path(), BeforeValidator(_known_delivery), WithJsonSchema(_id(DELIVERY_ID_PATTERN, EXAMPLE_DELIVERY))
 ]
 KeyPath = Annotated[
     str, Path(), BeforeValidator(_known_key), WithJsonSchema(_id("^[0-9A-Za-z]{12}$", "4fK9s2LmQx7B"))

@@ -3,6 +3,7 @@
 from dataclasses import asdict
 from typing import Any
 
+from comfy_api_service.api import webhook_shapes
 from comfy_api_service.domain.keys import Key
 from comfy_api_service.domain.tiers import Limits
 from comfy_api_service.domain.times import iso, iso_or_none
@@ -60,6 +61,7 @@ def usage(found: Usage, tier: str, limits: Limits) -> dict[str, Any]:
         "waiting": found.waiting,
         "reset_at": iso(found.reset_at),
         "days": [asdict(day) for day in found.days],
+        "notices": [webhook_shapes.notice(one) for one in found.stopped],
     }
 
 

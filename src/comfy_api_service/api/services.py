@@ -20,6 +20,7 @@ from comfy_api_service.services.uploads import Uploads
 from comfy_api_service.services.usage import Usages
 from comfy_api_service.services.users import Users
 from comfy_api_service.services.watch import Watcher
+from comfy_api_service.services.webhooks import Webhooks
 from comfy_api_service.services.workflows import Workflows
 from comfy_api_service.telemetry import Metrics
 
@@ -43,6 +44,7 @@ class ApiServices:
     watcher: Watcher
     batches: Batches
     inputs: Inputs
+    webhooks: Webhooks
     workflows: Workflows
     models: Models
     health: Health

@@ -95,6 +95,14 @@ async def caller(request: Request) -> Account:
     return found.account
 
 
+async def changer(request: Request) -> Principal:
+    """Who changes something of its own, and is written down for it."""
+    found = await principal(request)
+    require(found, Allowed.WRITE)
+    grant(request, await services_of(request).throttle.reads(found.account))
+    return found
+
+
 async def listener(
     request: Request,
     ticket: Annotated[
@@ -135,6 +143,7 @@ async def administrator(request: Request) -> Principal:
 
 Known = Annotated[Principal, Depends(known)]
 Caller = Annotated[Account, Depends(caller)]
+Changing = Annotated[Principal, Depends(changer)]
 Listening = Annotated[Principal, Depends(listener)]
 Submitting = Annotated[Account, Depends(submitter)]
 Uploading = Annotated[Account, Depends(uploader)]

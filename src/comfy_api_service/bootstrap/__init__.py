@@ -3,8 +3,10 @@
 Nothing is built at import. Everything that is opened here is closed here, in the opposite order.
 """
 
+from comfy_api_service.bootstrap.backups import back_up, bring_back, inspect, verify
 from comfy_api_service.bootstrap.folder import DataFolderInUse, DataFolderUnusable
 from comfy_api_service.bootstrap.parts import People, backends, migrate, open_hook, people, s3_bucket
+from comfy_api_service.bootstrap.reporting import log_processors
 from comfy_api_service.bootstrap.service import Service, WorkerService, api, service, worker
 
 __all__ = [
@@ -14,11 +16,16 @@ __all__ = [
     "Service",
     "WorkerService",
     "api",
+    "back_up",
     "backends",
+    "bring_back",
+    "inspect",
+    "log_processors",
     "migrate",
     "open_hook",
     "people",
     "s3_bucket",
     "service",
+    "verify",
     "worker",
 ]

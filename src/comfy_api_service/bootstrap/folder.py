@@ -13,6 +13,9 @@ from typing import IO, Final
 PLACES: Final = 64
 """Most workers that share a data folder."""
 KEY_BYTES: Final = 32
+KEY: Final = "secret.key"
+LOCK: Final = "worker.lock"
+ARTIFACTS: Final = "artifacts"
 
 
 class DataFolderInUse(Exception):
@@ -68,7 +71,7 @@ def place(data_dir: Path, worker_id: str, *, alone: bool) -> Iterator[Place]:
         make(folder)
         with contextlib.ExitStack() as stack:
             try:
-                handle = stack.enter_context(only_worker(folder / "worker.lock"))
+                handle = stack.enter_context(only_worker(folder / LOCK))
             except DataFolderInUse:
                 if alone:
                     raise
@@ -85,7 +88,7 @@ def place(data_dir: Path, worker_id: str, *, alone: bool) -> Iterator[Place]:
 
 def own_key(data_dir: Path) -> bytes:
     """The service's own key, made at the first start and kept; processes that start together agree on one."""
-    path = data_dir / "secret.key"
+    path = data_dir / KEY
     with contextlib.suppress(FileNotFoundError):
         kept = path.read_bytes()
         if len(kept) >= KEY_BYTES:

@@ -8,7 +8,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from comfy_api_service import __version__
 from comfy_api_service.bootstrap import folder
+from comfy_api_service.bootstrap.reporting import reporting
 from comfy_api_service.db import accounts
 from comfy_api_service.db.base import Database
 from comfy_api_service.db.migrate import upgrade, upgrade_server
@@ -41,6 +43,7 @@ from comfy_api_service.telemetry import Metrics
 
 if TYPE_CHECKING:
     from comfy_api_service.redis_link.link import RedisLink
+    from comfy_api_service.telemetry.tracing import Tracing
 
 SHELL_CONNECTIONS: Final = 2
 
@@ -59,6 +62,8 @@ class Parts:
     pool: Pool
     announcer: Announcer
     jobs: Jobs
+    tracing: "Tracing | None"
+    """None: traces are off."""
 
     @property
     def embedded_storage(self) -> bool:
@@ -72,18 +77,23 @@ async def parts(settings: Settings, clock: Clock, *, role: str) -> AsyncIterator
     Raises `DataFolderUnusable`, `SchemaTooNew`, `DatabaseUnusable`.
     """
     async with contextlib.AsyncExitStack() as stack:
+        metrics = Metrics()
+        metrics.tell_process(role=role, version=__version__)
+        metrics.begin_tiers((LOCAL.tier, *settings.tiers))
+        tracing = await stack.enter_async_context(reporting(settings, metrics, role=role))
         folder.make(settings.data_dir)
         await migrate(settings)
         db = await open_database(settings, role=role, connections=settings.database_pool_size)
         stack.push_async_callback(db.close)
         await db.write(lambda tx: accounts.ensure(tx, LOCAL, clock.now()))
-        metrics = Metrics()
         link = await stack.enter_async_context(open_link(settings, metrics))
         signals = await stack.enter_async_context(open_signals(link, metrics))
         secret = _secret(settings)
         signer = LinkSigner(secret, settings.public_url or "")
-        storage = _storage(settings, signer, stack)
-        pool = Pool(db, signals, clock)
+        storage = open_storage(settings, signer, stack)
+        if tracing is not None:
+            storage = _traced(storage, tracing, remote=settings.s3_endpoint is not None)
+        pool = Pool(db, signals, clock, metrics)
         announcer = Announcer(signals, metrics)
         yield Parts(
             settings=settings,
@@ -98,6 +108,7 @@ async def parts(settings: Settings, clock: Clock, *, role: str) -> AsyncIterator
             pool=pool,
             announcer=announcer,
             jobs=Jobs(db, pool, signals, announcer, storage, clock),
+            tracing=tracing,
         )
 
 
@@ -220,15 +231,22 @@ async def people(settings: Settings) -> AsyncIterator[People]:
         await db.close()
 
 
-def _storage(settings: Settings, signer: LinkSigner, stack: contextlib.AsyncExitStack) -> Storage:
+def open_storage(settings: Settings, signer: LinkSigner, stack: contextlib.AsyncExitStack) -> Storage:
+    """Where results go; closed with `stack`."""
     bucket = s3_bucket(settings)
     if bucket is None:
-        local = LocalStorage(settings.data_dir / "artifacts", signer)
+        local = LocalStorage(settings.data_dir / folder.ARTIFACTS, signer)
         stack.callback(local.close)
         return local
     s3 = S3Storage(bucket)
     stack.push_async_callback(s3.close)
     return s3
+
+
+def _traced(storage: Storage, tracing: "Tracing", *, remote: bool) -> Storage:
+    from comfy_api_service.storage.traced import TracedStorage  # noqa: PLC0415
+
+    return TracedStorage(tracing, storage, remote=remote)
 
 
 def s3_bucket(settings: Settings) -> Bucket | None:

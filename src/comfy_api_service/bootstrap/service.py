@@ -16,6 +16,8 @@ from comfy_api_service.api.host_names import HostNames
 from comfy_api_service.api.options import ApiOptions
 from comfy_api_service.api.services import ApiServices
 from comfy_api_service.bootstrap import folder
+from comfy_api_service.bootstrap.delivering import deliverer, sealer_of
+from comfy_api_service.bootstrap.makers import makers
 from comfy_api_service.bootstrap.parts import Parts, open_database, open_hook, parts, stop
 from comfy_api_service.comfyui.transport import open_http
 from comfy_api_service.db.base import Database
@@ -33,6 +35,7 @@ from comfy_api_service.outbound.fetch import Fetcher
 from comfy_api_service.services.access import Access
 from comfy_api_service.services.backends import Backends
 from comfy_api_service.services.batches import Batches
+from comfy_api_service.services.deliverer import Deliverer
 from comfy_api_service.services.forever import forever
 from comfy_api_service.services.graphs import Graphs
 from comfy_api_service.services.health import Health
@@ -46,22 +49,19 @@ from comfy_api_service.services.pool import Pool
 from comfy_api_service.services.ready_made import ready_made
 from comfy_api_service.services.results import Results
 from comfy_api_service.services.rules import PromptRules
-from comfy_api_service.services.submit import Submitter
 from comfy_api_service.services.throttle import Throttle
 from comfy_api_service.services.tokens import AccessTokens
 from comfy_api_service.services.uploads import Uploads
 from comfy_api_service.services.usage import Usages
 from comfy_api_service.services.users import Users, apply_tiers
 from comfy_api_service.services.watch import Watcher
+from comfy_api_service.services.webhooks import Webhooks
 from comfy_api_service.services.workflows import Workflows
 from comfy_api_service.settings import Settings
 from comfy_api_service.storage.local import LocalStorage
 from comfy_api_service.telemetry import Metrics
-from comfy_api_service.worker.carrier import Carrier
-from comfy_api_service.worker.collect import Collector
 from comfy_api_service.worker.parking import Parking
 from comfy_api_service.worker.preparation import Preparation
-from comfy_api_service.worker.reporter import Reporter
 from comfy_api_service.worker.settle import Settler
 from comfy_api_service.worker.shelf import Shelf
 from comfy_api_service.worker.upkeep import Upkeep
@@ -127,7 +127,8 @@ async def service(settings: Settings, *, clock: Clock | None = None) -> AsyncIte
         contextlib.AsyncExitStack() as stack,
     ):
         driving = await _worker(on, worker_id, place, settings.comfyui_url, stack)
-        ready = await _api(on, hook, driving, stack)
+        delivering = await deliverer(on, stack)
+        ready = await _api(on, hook, driving, delivering, stack)
         _run(stack, "worker", driving.run)
         stack.push_async_callback(ready.drain)
         yield ready
@@ -144,7 +145,7 @@ async def api(settings: Settings, *, clock: Clock | None = None) -> AsyncIterato
         parts(settings, clock or SystemClock(), role="api") as on,
         contextlib.AsyncExitStack() as stack,
     ):
-        ready = await _api(on, hook, None, stack)
+        ready = await _api(on, hook, None, None, stack)
         stack.push_async_callback(ready.drain)
         yield ready
 
@@ -163,6 +164,7 @@ async def worker(settings: Settings, *, clock: Clock | None = None) -> AsyncIter
     ):
         driving = await _worker(on, worker_id, place, named, stack)
         await on.pool.refresh()
+        await deliverer(on, stack)
         _run(stack, "worker", driving.run)
         _run(stack, "pool", on.pool.run)
         ready = WorkerService(driving, on.metrics, settings.shutdown_grace)
@@ -189,7 +191,11 @@ def _run(stack: contextlib.AsyncExitStack, name: str, work: Callable[[], Any]) -
 
 
 async def _api(
-    on: Parts, hook: Hook | None, driving: Worker | None, stack: contextlib.AsyncExitStack
+    on: Parts,
+    hook: Hook | None,
+    driving: Worker | None,
+    delivering: Deliverer | None,
+    stack: contextlib.AsyncExitStack,
 ) -> Service:
     settings, db, signals, clock = on.settings, on.db, on.signals, on.clock
     graphs = Graphs(on.pool, Rules(policy=_policy(settings)), on.metrics)
@@ -208,7 +214,15 @@ async def _api(
     throttle = Throttle(on.buckets)
     inputs = Inputs(db, uploads, on.storage, fetcher, throttle, clock, on.metrics)
     workflows = Workflows(db, graphs, on.pool, clock, ready_made())
-    submitter = Submitter(
+    webhooks = Webhooks(
+        db,
+        clock,
+        sealer_of(on),
+        allow_private=settings.webhook_allow_private,
+        nudge=(lambda: None) if delivering is None else delivering.look,
+    )
+    make = makers(on.tracing)
+    submitter = make.submitter(
         db,
         Submissions(
             db,
@@ -226,6 +240,7 @@ async def _api(
         on.metrics,
         default_model=settings.default_model,
         rules=_prompt_rules(on, hook, graphs),
+        check_webhook=webhooks.check_url,
     )
     watcher = Watcher(db, on.jobs, signals)
     tokens = AccessTokens(on.secret, settings.access_token_expire_minutes * 60, clock)
@@ -267,6 +282,7 @@ async def _api(
         watcher=watcher,
         batches=Batches(db, submitter, on.jobs, clock, queue_limit=settings.queue_limit),
         inputs=inputs,
+        webhooks=webhooks,
         workflows=workflows,
         models=Models(on.pool),
         health=Health(
@@ -291,7 +307,12 @@ async def _api(
         stack.push_async_callback(access.note_uses)
     _run(stack, "pool", on.pool.run)
     return Service(
-        build_app(services, _api_options(settings)), services, on.pool, db, settings.shutdown_grace, driving
+        build_app(services, _api_options(settings), make_gate=make.gate),
+        services,
+        on.pool,
+        db,
+        settings.shutdown_grace,
+        driving,
     )
 
 
@@ -306,7 +327,8 @@ async def _worker(
     settings, clock, metrics = on.settings, on.clock, on.metrics
     shared = settings.postgres_url is not None
     pictures = stack.enter_context(ThreadPoolExecutor(2, thread_name_prefix="pictures"))
-    reporter = Reporter(on.db, on.signals, on.announcer, clock, metrics)
+    make = makers(on.tracing)
+    reporter = make.reporter(on.db, on.signals, on.announcer, clock, metrics)
     parking, carrier = None, None
     if not on.embedded_storage:
         parked = LocalStorage(place.folder / "parked", on.signer)
@@ -314,7 +336,7 @@ async def _worker(
         shelf = Shelf(parked, clock, metrics, limit_bytes=settings.parked_limit)
         await shelf.load()
         parking = Parking(on.storage, shelf)
-        carrier = Carrier(
+        carrier = make.carrier(
             on.storage,
             shelf,
             parking,
@@ -339,7 +361,9 @@ async def _worker(
         metrics=metrics,
         reporter=reporter,
         settler=Settler(
-            Collector(parking or on.storage, Intake(pictures), metrics, limit_bytes=settings.artifact_limit),
+            make.collector(
+                parking or on.storage, Intake(pictures), metrics, limit_bytes=settings.artifact_limit
+            ),
             reporter,
             clock,
             parking=parking,
@@ -366,6 +390,8 @@ async def _worker(
         concurrency=settings.worker_concurrency,
         job_timeout=settings.job_timeout,
         stall_timeout=settings.stall_timeout,
+        make_driver=make.driver,
+        make_transport=make.transport,
     )
     await driving.register(place.previous)
     return driving

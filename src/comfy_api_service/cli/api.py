@@ -38,6 +38,7 @@ def api(
     log_format: LogFormat = None,
     log_level: LogLevel = None,
     shared: Annotated[list[int] | None, typer.Option("--socket", hidden=True)] = None,
+    number: Annotated[int, typer.Option(hidden=True)] = 1,
 ) -> None:
     """Run the API alone, over PostgreSQL; `comfy-api worker` drives the ComfyUI servers.
 
@@ -49,15 +50,17 @@ def api(
     listening.refuse_exposure(settings.host, auth_enabled=settings.auth_enabled, insecure=insecure)
     tls = tls_of(settings)
     from comfy_api_service.cli.loop import run_fast  # noqa: PLC0415 - loads uvloop
+    from comfy_api_service.cli.pages import port_of  # noqa: PLC0415 - loads a web server
 
     if shared:
         sockets = [socket.socket(fileno=number) for number in shared]
-        run_fast(_serve(settings, sockets, tls, child=True))
+        run_fast(_serve(settings, sockets, tls, child=True, number=number))
         return
+    port_of(settings, workers)
     sockets = listening.listen(settings.host, settings.port)
     try:
         if workers == 1:
-            run_fast(_serve(settings, sockets, tls, child=False))
+            run_fast(_serve(settings, sockets, tls, child=False, number=1))
         else:
             from comfy_api_service.cli.processes import keep_running  # noqa: PLC0415
 
@@ -68,7 +71,12 @@ def api(
 
 
 async def _serve(
-    settings: "Settings", sockets: list[socket.socket], tls: ssl.SSLContext | None, *, child: bool
+    settings: "Settings",
+    sockets: list[socket.socket],
+    tls: ssl.SSLContext | None,
+    *,
+    child: bool,
+    number: int,
 ) -> None:
     from comfy_api_service.cli import server  # noqa: PLC0415 - loads the web server
     from comfy_api_service.cli.processes import parent_left  # noqa: PLC0415
@@ -82,6 +90,7 @@ async def _serve(
         role="api",
         tls=tls,
         stop_too=parent_left if child else None,
+        number=number,
     )
 
 
@@ -96,3 +105,7 @@ def announce(settings: "Settings", sockets: list[socket.socket], workers: int) -
     console.print(f"[bold]comfy-api-service[/bold] listens on [link={url}]{url}[/link]")
     console.print(f"  documentation  [link={url}/docs]{url}/docs[/link]")
     console.print(f"  role           api, {workers} process{'es' if workers > 1 else ''}")
+    first = settings.metrics_port
+    if first is not None:
+        ports = f"port {first}" if workers == 1 else f"ports {first} to {first + workers - 1}, one a process"
+        console.print(f"  metrics        {ports}")

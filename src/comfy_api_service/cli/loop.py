@@ -35,7 +35,17 @@ def settle_memory() -> None:
 def run_fast(work: Coroutine[Any, Any, None]) -> None:
     sys.setswitchinterval(SWITCH_SECONDS)
     with asyncio.Runner(loop_factory=FACTORY) as runner:
+        runner.get_loop().set_exception_handler(_tell)
         try:
             runner.run(work)
         except KeyboardInterrupt:
             raise SystemExit(ExitCode.INTERRUPTED) from None
+
+
+def _tell(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What nobody caught; asyncio's own line would have the exception's words in it."""
+    import structlog  # noqa: PLC0415 - rarely needed
+
+    structlog.get_logger().error(
+        "uncaught_fault", about=context["message"], exc_info=context.get("exception")
+    )

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from comfy_api_service.cli import admin, api, backends, demo, schema, serve, simulate, worker
+from comfy_api_service.cli import admin, api, backends, backup, demo, restore, schema, serve, simulate, worker
 from comfy_api_service.cli.client import generate, jobs, workflows
 from comfy_api_service.cli.doctor import command as doctor
 from comfy_api_service.cli.faults import Fault
@@ -45,6 +45,8 @@ app.add_typer(workflows.app, name="workflows", rich_help_panel=CLIENT)
 app.add_typer(admin.app, name="admin", rich_help_panel=CARE)
 app.add_typer(backends.app, name="backends", rich_help_panel=CARE)
 app.command(rich_help_panel=CARE, epilog=doctor.EXAMPLES)(doctor.doctor)
+app.command(rich_help_panel=CARE, epilog=backup.EXAMPLES)(backup.backup)
+app.command(rich_help_panel=CARE, epilog=restore.EXAMPLES)(restore.restore)
 app.command(rich_help_panel=CARE, epilog=schema.MIGRATE_EXAMPLES)(schema.migrate)
 app.command(rich_help_panel=CARE, epilog=schema.OPENAPI_EXAMPLES)(schema.openapi)
 app.command(rich_help_panel=CARE, epilog=schema.VERSION_EXAMPLES)(schema.version)

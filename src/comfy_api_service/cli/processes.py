@@ -15,7 +15,7 @@ from comfy_api_service.cli.supervisor import Backoff
 
 
 async def keep_running(count: int, arguments: Sequence[str], sockets: Sequence[socket.socket]) -> None:
-    """Until a stop signal. Each process is this command with the sockets handed to it."""
+    """Until a stop signal. Each process is this command with the sockets handed to it, and its number."""
     numbers = [one.fileno() for one in sockets]
     command = [sys.executable, "-m", "comfy_api_service", *arguments]
     command += [part for number in numbers for part in ("--socket", str(number))]
@@ -35,7 +35,9 @@ async def _keep(number: int, command: Sequence[str], sockets: Sequence[int]) -> 
     backoff = Backoff()
     while True:
         began = time.monotonic()
-        process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, pass_fds=sockets)
+        process = await asyncio.create_subprocess_exec(
+            *command, "--number", str(number), stdin=PIPE, pass_fds=sockets
+        )
         try:
             status = await process.wait()
         except asyncio.CancelledError:

@@ -19,6 +19,7 @@ from comfy_api_service.cli.http import JoiningProtocol
 from comfy_api_service.cli.listening import BACKLOG
 from comfy_api_service.cli.loop import settle_memory
 from comfy_api_service.cli.output import say
+from comfy_api_service.cli.pages import pages
 from comfy_api_service.cli.stalled import Stalled
 from comfy_api_service.cli.stopping import StopSignals
 from comfy_api_service.telemetry.logs import configure_logs
@@ -70,9 +71,10 @@ async def serve(
     role: Role = "service",
     tls: ssl.SSLContext | None = None,
     stop_too: Callable[[], Coroutine[Any, Any, None]] | None = None,
+    number: int = 1,
 ) -> None:
     """Serve until a stop signal, or until `stop_too` returns, then drain. `listening` is called once requests are
-    answered; with `tls` by https alone.
+    answered; with `tls` by https alone. `number`: which of several processes on the same sockets this is.
 
     `beside` runs along; a fault of it stops the service and is raised here. Raises `Fault` for what a start
     can meet.
@@ -80,7 +82,9 @@ async def serve(
     raise_file_limit()
     async with StopSignals() as stop:
         stopped = asyncio.create_task(_first(stop.wait, stop_too) if stop_too else stop.wait())
-        work = asyncio.create_task(_serve(settings, sockets, stopped, url, listening, beside, role, tls))
+        work = asyncio.create_task(
+            _serve(settings, sockets, stopped, url, listening, beside, role, tls, number)
+        )
         try:
             await asyncio.wait({work, stopped}, return_when=asyncio.FIRST_COMPLETED)
             await work
@@ -108,8 +112,9 @@ async def _serve(
     beside: Beside | None,
     role: Role,
     tls: ssl.SSLContext | None = None,
+    number: int = 1,
 ) -> None:
-    async with _started(settings, role) as service:
+    async with _started(settings, role) as service, pages(settings, service.services.metrics, number=number):
         if stopped.done():
             return
         settle_memory()
@@ -159,7 +164,12 @@ async def _end(along: "asyncio.Task[None] | None") -> None:
 async def _started(settings: "Settings", role: Role) -> "AsyncIterator[Service]":
     from comfy_api_service import bootstrap  # noqa: PLC0415 - loads the whole service
 
-    configure_logs(level=settings.log_level, as_json=logs_as_json(settings.log_format))
+    configure_logs(
+        level=settings.log_level,
+        as_json=logs_as_json(settings.log_format),
+        messages=settings.log_fault_messages,
+        processors=bootstrap.log_processors(settings),
+    )
     async with contextlib.AsyncExitStack() as stack:
         with start_faults(settings):
             service = await stack.enter_async_context(

@@ -88,15 +88,19 @@ async def _drive(settings: "Settings", stopped: "asyncio.Task[None]") -> None:
     from comfy_api_service.telemetry.logs import configure_logs  # noqa: PLC0415
 
     raise_file_limit()
-    configure_logs(level=settings.log_level, as_json=logs_as_json(settings.log_format))
+    configure_logs(
+        level=settings.log_level,
+        as_json=logs_as_json(settings.log_format),
+        messages=settings.log_fault_messages,
+        processors=bootstrap.log_processors(settings),
+    )
     async with contextlib.AsyncExitStack() as stack:
         with start_faults(settings):
             service = await stack.enter_async_context(bootstrap.worker(settings))
         if stopped.done():
             return
         settle_memory()
-        if settings.metrics_port is not None:
-            await stack.enter_async_context(pages(settings, service.metrics))
+        await stack.enter_async_context(pages(settings, service.metrics))
         announce(settings, service.worker.id)
         await asyncio.wait({stopped})
         say("stopping …")

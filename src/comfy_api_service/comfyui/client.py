@@ -48,12 +48,13 @@ class ComfyClient:
         before_change: Callable[[], Awaitable[None]] | None = None,
         connect_timeout: float = 3.0,
         read_timeout: float = 10.0,
+        make_transport: Callable[..., Transport] = Transport,
     ) -> None:
         """Times are seconds; `http` is the process's one session (`transport.open_http`), not closed here.
 
         `before_change` is awaited before each request that changes anything on the server.
         """
-        self._transport = Transport(
+        self._transport = make_transport(
             url, http, observer=observer, connect_timeout=connect_timeout, read_timeout=read_timeout
         )
         self._before_change = before_change

@@ -63,15 +63,15 @@ def limited_days(jobs: Sequence[NewJob]) -> set[DayOf]:
     return {_day_of(job) for job in jobs if job.limits.images_per_day is not None}
 
 
-def asking_used(dialect: Dialect, days: Collection[DayOf]) -> tuple[str, Params]:
-    """Asks what was used of the days, locked, so that what comes is the newest: to stand behind the lanes' lock.
+def asking_used(dialect: Dialect, days: Collection[DayOf], *, locked: bool = True) -> tuple[str, Params]:
+    """Asks what was used of the days; `locked`: so that what comes is the newest, to stand behind the lanes' lock.
 
     A day without a row may have got one while the lane was waited for: ask again.
     """
     return (
         f"""SELECT u.account_id, u.day, u.reserved + u.charged AS used FROM usage_days u
             WHERE {dialect.among("u.account_id", "accounts")} AND {dialect.among("u.day", "days")}
-            ORDER BY u.account_id, u.day{dialect.locking("u")}""",
+            ORDER BY u.account_id, u.day{dialect.locking("u") if locked else ""}""",
         {
             "accounts": dumps(sorted({account for account, _ in days})),
             "days": dumps(sorted({day for _, day in days})),

@@ -35,14 +35,14 @@ class Dialect:
     one_writer: bool
     """Whether writes run one after the other: what one of them has read stays as it is until its end."""
 
-    def locking(self, *tables: str) -> str:
+    def locking(self, *tables: str, skipping: bool = False) -> str:
         """Appended to a select: its rows of these tables are locked, in this order, until the transaction ends.
 
-        The lock leaves rows free to be referred to by others.
+        The lock leaves rows free to be referred to by others. `skipping`: rows that somebody else has are left out.
         """
         if self.one_writer:
             return ""
-        return f" FOR NO KEY UPDATE OF {', '.join(tables)}"
+        return f" FOR NO KEY UPDATE OF {', '.join(tables)}{' SKIP LOCKED' if skipping else ''}"
 
     def patience(self, most: str) -> str:
         """Appended to the columns of a select: from then on the transaction waits at most so long for a lock."""
@@ -111,11 +111,14 @@ class Database(Protocol):
     @property
     def dialect(self) -> Dialect: ...
 
-    async def write(self, function: Callable[[Tx], Awaitable[T]], *, followed: bool = False) -> T:
+    async def write(
+        self, function: Callable[[Tx], Awaitable[T]], *, followed: bool = False, single: bool = False
+    ) -> T:
         """Run it in a transaction; again from its begin after a conflict with another one, so it must have no
         effects of its own. A caller that leaves undoes nothing. Raises `CommitUnknown`.
 
-        `followed`: somebody was just told to write what belongs to this, and may share the commit.
+        `followed`: somebody was just told to write what belongs to this, and may share the commit. `single`: it
+        is one statement and no more, which is a transaction by itself where that spares round trips.
         """
         ...
 

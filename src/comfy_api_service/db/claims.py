@@ -54,7 +54,9 @@ class Claimed:
     timing_key: str
     images: int
     dispatched_at: float
+    queued_at: float
     inputs: tuple[JobInput, ...] = ()
+    trace_context: str | None = None
 
     @property
     def fence(self) -> Fence:
@@ -228,7 +230,7 @@ async def _take(tx: Tx, claimant: Claimant, choice: Choice, prompt_id: str, now:
     row = await tx.one(
         """UPDATE jobs SET state = 'dispatched', attempt = attempt + 1, backend_id = :backend
            WHERE id = :id AND state = 'ready'
-           RETURNING attempt, graph, params, output, timing_key, images, inputs""",
+           RETURNING attempt, graph, params, output, timing_key, images, inputs, queued_at, trace_context""",
         {"id": choice.job, "backend": claimant.backend_id},
     )
     if row is None:
@@ -279,5 +281,7 @@ async def _take(tx: Tx, claimant: Claimant, choice: Choice, prompt_id: str, now:
         timing_key=row["timing_key"],
         images=row["images"],
         dispatched_at=now,
+        queued_at=row["queued_at"],
         inputs=inputs_from(row["inputs"]),
+        trace_context=row["trace_context"],
     )

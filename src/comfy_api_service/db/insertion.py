@@ -17,7 +17,7 @@ from comfy_api_service.db.allowances import (
     limited_days,
     used_of,
 )
-from comfy_api_service.db.base import Part, Tx, dumps, packed
+from comfy_api_service.db.base import Part, Reader, Tx, dumps, packed
 from comfy_api_service.db.counters import OPEN_SECONDS, open_seconds
 from comfy_api_service.db.records import inputs_document, output_document
 from comfy_api_service.db.requirements import ensure_requirements
@@ -66,6 +66,7 @@ class InputsGone:
     upload_ids: tuple[str, ...]
 
 
+Refusal = QueueFull | WaitingFull | QuotaSpent
 Outcome = Written | Replay | KeyReused | QueueFull | WaitingFull | QuotaSpent | InputsGone
 
 
@@ -114,6 +115,48 @@ async def insert(
     await keys.keep(tx, known, fresh)
     written = iter(await _insert_fresh(tx, fresh, ground)) if fresh else iter(())
     return [outcome if outcome is not None else next(written) for outcome in outcomes]
+
+
+async def refusals(
+    tx: Reader, group: Sequence[NewJob], *, queue_limit: int, far_from_limit: bool
+) -> dict[str, Refusal]:
+    """Jobs that are refused for what is committed already, without a lock: who is told no, again and again, keeps
+    nobody waiting who claims or submits.
+
+    Others are left to `insert`: those that may be replays, and those for which more has to be looked at.
+    """
+    plain = [job for job in group if not (job.options.dedupe or job.inputs)]
+    if not plain:
+        return {}
+    brought = {(job.account_id, job.idempotency_key) for job in plain if job.idempotency_key is not None}
+    replayed = {*await keys.used(tx, sorted(brought), plain[0].queued_at)} if brought else set()
+    days = limited_days(plain)
+    rows, waits, *day_rows = await tx.several(
+        (
+            f"SELECT l.account_id, {lanes.COLUMNS} FROM lanes l WHERE {tx.dialect.among('l.account_id', 'accounts')}",
+            {"accounts": dumps(sorted({job.account_id for job in plain}))},
+        ),
+        (_WAITING, {}),
+        *([asking_used(tx.dialect, days, locked=False)] if days else []),
+    )
+    allowed = Allowances(
+        {row["account_id"]: lanes.Held.from_row(row) for row in rows}, used_of(day_rows[0]) if days else {}
+    )
+    waiting = 0 if far_from_limit else int(waits[0]["waiting"])
+    refused: dict[str, Refusal] = {}
+    for job in plain:
+        if job.idempotency_key is not None:
+            key = job.account_id, job.idempotency_key
+            if key in replayed:
+                continue
+            replayed.add(key)
+        refusal = allowed.refusal(job) or (QueueFull(waiting) if waiting >= queue_limit else None)
+        if refusal is None:
+            allowed.admitted(job)
+            waiting += 1
+        else:
+            refused[job.id] = refusal
+    return refused
 
 
 async def _already_written(tx: Tx, group: Sequence[NewJob]) -> dict[str, Outcome]:
@@ -237,15 +280,19 @@ def _gone(job: NewJob, held: Collection[tuple[str, str]]) -> Outcome | None:
     return InputsGone(tuple(sorted(gone))) if gone else None
 
 
+_WAITING = "SELECT coalesce(sum(queued), 0) AS waiting FROM lanes WHERE queued > 0"
+
+
 async def _count_waiting(tx: Tx) -> int:
     """Jobs that wait, over all accounts. Submissions elsewhere wait until this one is written, or not."""
     await tx.lock("queue limit")
-    row = await tx.one("SELECT coalesce(sum(queued), 0) AS waiting FROM lanes WHERE queued > 0")
+    row = await tx.one(_WAITING)
     return int(row["waiting"]) if row else 0
 
 
 async def _insert_fresh(tx: Tx, jobs: Sequence[NewJob], ground: _Ground) -> list[Written]:
-    placed = _places(jobs, ground.held, ground.open_seconds)
+    written = places(jobs, ground.held, ground.open_seconds)
+    placed = {job.id: one for job, one in zip(jobs, written, strict=True)}
     noted = [
         {
             "job": job.id,
@@ -268,29 +315,29 @@ async def _insert_fresh(tx: Tx, jobs: Sequence[NewJob], ground: _Ground) -> list
         (_INSERT_OUTBOX, noted),
         *_reserved(jobs),
     )  # fmt: skip
-    return [placed[job.id] for job in jobs]
+    return written
 
 
-def _places(
-    jobs: Sequence[NewJob], held: Mapping[str, lanes.Held], open_seconds: float
-) -> dict[str, Written]:
-    """Each job's place in its lane, by job."""
+def places(jobs: Sequence[NewJob], held: Mapping[str, lanes.Held], open_seconds: float) -> list[Written]:
+    """Each job's place in its lane; `held` are the lanes before these jobs enter."""
     ahead: dict[str, tuple[int, float]] = {}
-    places: dict[str, Written] = {}
+    found: list[Written] = []
     for job in jobs:
         lane = held.get(job.account_id)
         if lane is None:
             raise LookupError("an account without a lane")
         count, cost = ahead.get(job.account_id, (0, 0.0))
-        places[job.id] = Written(
-            lane.entered + count + 1,
-            lane.entered_cost + cost + job.cost,
-            lane.queued + count,
-            lane.queued_cost + cost,
-            open_seconds,
+        found.append(
+            Written(
+                lane.entered + count + 1,
+                lane.entered_cost + cost + job.cost,
+                lane.queued + count,
+                lane.queued_cost + cost,
+                open_seconds,
+            )
         )
         ahead[job.account_id] = (count + 1, cost + job.cost)
-    return places
+    return found
 
 
 async def _entered(tx: Tx, jobs: Sequence[NewJob], ground: _Ground) -> tuple[Part, Part]:
@@ -369,15 +416,16 @@ def _job_row(job: NewJob, place: Written) -> dict[str, object]:
         "workflow": None if job.workflow is None else job.workflow[0],
         "version": None if job.workflow is None else job.workflow[1],
         "inputs": dumps(inputs_document(job.inputs)) if job.inputs else None,
+        "trace": job.trace_context,
     }
 
 
 _INSERT_JOB = """INSERT INTO jobs (id, account_id, state, seq, max_attempts, priority, requirement_id, cost, ordinal,
   ordinal_cost, images, timing_key, params, labels, output, graph, fingerprint, webhook_url, batch_id, batch_index,
-  queued_at, deadline_at, retention, inputs, workflow_id, workflow_version)
+  queued_at, deadline_at, retention, inputs, workflow_id, workflow_version, trace_context)
 VALUES (:id, :account, :state, 1, :max_attempts, :priority, :requirement, :cost, :ordinal,
   :ordinal_cost, :images, :timing_key, :params, :labels, :output, :graph, :print, :webhook, :batch, :batch_index,
-  :at, :deadline, :retention, :inputs, :workflow, :version)"""
+  :at, :deadline, :retention, :inputs, :workflow, :version, :trace)"""
 
 _INSERT_EVENT = (
     "INSERT INTO events (job_id, seq, type, status, at, data) VALUES (:job, 1, :type, :status, :at, '{}')"

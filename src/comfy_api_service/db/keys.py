@@ -51,14 +51,14 @@ async def look_up(tx: Tx, group: Sequence[NewJob]) -> Keys:
         return Keys()
     now = group[0].queued_at
     if tx.dialect.one_writer:
-        return Keys(await _used(tx, list(first), now))
+        return Keys(await used(tx, list(first), now))
     rows = await tx.all(
         _LOCK,
         {"rows": dumps([_row(job) for job in first.values()]), "at": now, "since": now - KEY_SECONDS},
     )
     locked = {(row["account_id"], row["key"]) for row in rows}
-    used = sorted(first.keys() - locked)
-    return Keys(await _used(tx, used, now) if used else {}, {key: first[key].id for key in locked})
+    taken = sorted(first.keys() - locked)
+    return Keys(await used(tx, taken, now) if taken else {}, {key: first[key].id for key in locked})
 
 
 async def find(tx: Reader, account_id: str, key: str, now: float) -> tuple[str, str] | None:
@@ -71,7 +71,8 @@ async def find(tx: Reader, account_id: str, key: str, now: float) -> tuple[str, 
     return None if row is None else (row["fingerprint"], row["job_id"])
 
 
-async def _used(tx: Tx, keys: Sequence[KeyOf], now: float) -> dict[KeyOf, tuple[str, str]]:
+async def used(tx: Reader, keys: Sequence[KeyOf], now: float) -> dict[KeyOf, tuple[str, str]]:
+    """Fingerprint and job of those that were used within `KEY_SECONDS`."""
     rows = await tx.all(
         _USED.format(
             keys=tx.dialect.among("key", "keys"), accounts=tx.dialect.among("account_id", "accounts")

@@ -180,9 +180,11 @@ class PostgresDatabase:
             await _pool(options(url, application=application, read_only=True), readers),
         )
 
-    async def write(self, function: Callable[[Tx], Awaitable[T]], *, followed: bool = False) -> T:
+    async def write(
+        self, function: Callable[[Tx], Awaitable[T]], *, followed: bool = False, single: bool = False
+    ) -> T:
         del followed  # writes stand in no line here
-        return await self._to_its_end(self._write(function))
+        return await self._to_its_end(self._write(function, single=single))
 
     async def read(self, function: Callable[[Reader], Awaitable[T]]) -> T:
         return await self._to_its_end(self._read(function))
@@ -197,8 +199,9 @@ class PostgresDatabase:
         task.add_done_callback(self._under_way.discard)
         return await asyncio.shield(task)
 
-    async def _write(self, function: Callable[[Tx], Awaitable[T]]) -> T:
-        return await self._again(lambda: self._transaction(function))
+    async def _write(self, function: Callable[[Tx], Awaitable[T]], *, single: bool) -> T:
+        run = self._statement if single else self._transaction
+        return await self._again(lambda: run(function))
 
     async def _read(self, function: Callable[[Reader], Awaitable[T]]) -> T:
         return await self._again(lambda: self._statements(function))
@@ -235,6 +238,21 @@ class PostgresDatabase:
         finally:
             await self._writers.release(connection)
         return result
+
+    async def _statement(self, function: Callable[[Tx], Awaitable[T]]) -> T:
+        """It commits itself: whatever becomes of the connection meanwhile, its commit may have been."""
+        connection = await self._acquired(self._writers)
+        try:
+            return await function(PostgresTx(connection, self._for_many))
+        except asyncpg.QueryCanceledError:
+            raise  # the server says so: it was rolled back
+        except BaseException as fault:
+            if not is_lost(fault):
+                raise
+            _drop(connection)
+            raise CommitUnknown("The database was lost while it committed.") from fault
+        finally:
+            await self._writers.release(connection)
 
     async def _statements(self, function: Callable[[Reader], Awaitable[T]]) -> T:
         connection = await self._acquired(self._readers)

@@ -303,7 +303,10 @@ class SqliteDatabase:
         ]
         self._closed = False
 
-    async def write(self, function: Callable[[Tx], Awaitable[T]], *, followed: bool = False) -> T:
+    async def write(
+        self, function: Callable[[Tx], Awaitable[T]], *, followed: bool = False, single: bool = False
+    ) -> T:
+        del single  # a transaction costs no round trips here
         return await self._submit(self._writes, function, followed=followed)
 
     async def read(self, function: Callable[[Reader], Awaitable[T]]) -> T:

@@ -222,6 +222,7 @@ jobs = Table(
     _text("inputs", null=True),  # files of callers, by node and input
     _text("workflow_id", null=True),
     Column("workflow_version", Integer, nullable=True),
+    _text("trace_context", null=True),  # as in a `traceparent`
 )
 _READY = text("state = 'ready'")
 _OPEN = text("state IN ('dispatched', 'executing', 'storing')")
@@ -427,6 +428,92 @@ workflow_versions = Table(
     _time("created_at"),
     PrimaryKeyConstraint("workflow_id", "number"),
 )
+
+webhooks = Table(
+    "webhooks",
+    metadata,
+    Column("id", TEXT, primary_key=True),
+    Column("account_id", TEXT, ForeignKey("accounts.id"), nullable=False),
+    _text("url"),
+    _text("events"),
+    Column("secret", LargeBinary, nullable=False),  # sealed, as the old one, which is good for a while longer
+    Column("old_secret", LargeBinary, nullable=True),
+    _time("old_secret_until", null=True),
+    _time("created_at"),
+    _time("updated_at"),
+    _time("disabled_at", null=True),
+    _text("disabled_reason", null=True),
+    _time("failing_since", null=True),  # nothing was delivered since then
+)
+Index("ix_webhooks_account_id", webhooks.c.account_id, webhooks.c.id)
+
+webhook_secrets = Table(  # what deliveries to a job's own URL are signed with
+    "webhook_secrets",
+    metadata,
+    Column("account_id", TEXT, ForeignKey("accounts.id"), primary_key=True),
+    Column("secret", LargeBinary, nullable=False),
+    Column("old_secret", LargeBinary, nullable=True),
+    _time("old_secret_until", null=True),
+    _time("created_at"),
+    _time("shown_at", null=True),
+)
+
+webhook_lanes = Table(  # a receiver: a webhook, or the origin of URLs that an account's jobs name
+    "webhook_lanes",
+    metadata,
+    Column("receiver", TEXT, primary_key=True),
+    _text("account_id"),
+    Column("webhook_id", TEXT, ForeignKey("webhooks.id", ondelete="CASCADE"), nullable=True),
+    _time("due_at", null=True),  # while it is held: when the hold ends unless it is renewed
+    _text("holder", null=True),
+    _count("failures"),
+    _real("paused_until"),
+    _time("used_at"),
+)
+_LANE_DUE = text("due_at IS NOT NULL AND failures < 3")
+Index("ix_webhook_lanes_due", webhook_lanes.c.due_at, sqlite_where=_LANE_DUE, postgresql_where=_LANE_DUE)
+_LANE_FAILING = text("due_at IS NOT NULL AND failures >= 3")
+Index("ix_webhook_lanes_failing", webhook_lanes.c.due_at,
+      sqlite_where=_LANE_FAILING, postgresql_where=_LANE_FAILING)  # fmt: skip
+_LANE_HELD = text("holder IS NOT NULL")
+Index("ix_webhook_lanes_held", webhook_lanes.c.holder, sqlite_where=_LANE_HELD, postgresql_where=_LANE_HELD)
+Index(None, webhook_lanes.c.webhook_id)
+Index(None, webhook_lanes.c.used_at)
+
+webhook_deliveries = Table(
+    "webhook_deliveries",
+    metadata,
+    Column("id", TEXT, primary_key=True),
+    Column("account_id", TEXT, ForeignKey("accounts.id"), nullable=False),
+    Column("webhook_id", TEXT, ForeignKey("webhooks.id", ondelete="CASCADE"), nullable=True),
+    _text("receiver"),
+    _text("url", null=True),  # of the job; a webhook's is the webhook's
+    _text("job_id", null=True),
+    _text("type"),
+    Column("seq", Integer, nullable=True),
+    _time("event_at"),
+    _text("state"),
+    _count("attempts"),
+    _time("next_at"),
+    _time("expires_at"),
+    _time("created_at"),
+    _time("ended_at", null=True),
+    Column("last_status", Integer, nullable=True),
+    _text("last_error", null=True),
+    _text("log"),
+    UniqueConstraint("job_id", "seq", "receiver"),
+)
+_UNDELIVERED = text("state = 'waiting'")
+Index("ix_webhook_deliveries_waiting", webhook_deliveries.c.receiver, webhook_deliveries.c.next_at,
+      sqlite_where=_UNDELIVERED, postgresql_where=_UNDELIVERED)  # fmt: skip
+Index("ix_webhook_deliveries_ending", webhook_deliveries.c.expires_at,
+      sqlite_where=_UNDELIVERED, postgresql_where=_UNDELIVERED)  # fmt: skip
+_UNDELIVERABLE = text("state = 'failed'")
+Index("ix_webhook_deliveries_failed", webhook_deliveries.c.account_id, webhook_deliveries.c.id,
+      sqlite_where=_UNDELIVERABLE, postgresql_where=_UNDELIVERABLE)  # fmt: skip
+Index("ix_webhook_deliveries_account_id", webhook_deliveries.c.account_id, webhook_deliveries.c.id)
+Index("ix_webhook_deliveries_webhook_id", webhook_deliveries.c.webhook_id, webhook_deliveries.c.id)
+Index(None, webhook_deliveries.c.created_at)
 
 backends = Table(
     "backends",

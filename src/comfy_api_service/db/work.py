@@ -29,7 +29,9 @@ class OpenAttempt:
     timing_key: str
     images: int
     dispatched_at: float
+    queued_at: float
     inputs: tuple[JobInput, ...] = ()
+    trace_context: str | None = None
 
     @property
     def fence(self) -> Fence:
@@ -40,7 +42,7 @@ async def open_attempts(tx: Reader, backend_id: str, worker_id: str) -> list[Ope
     """Those that the worker answers for."""
     rows = await tx.all(
         """SELECT j.id, j.account_id, j.attempt, a.prompt_id, a.worker_id, a.client_id, j.state, j.graph, j.params,
-             j.output, r.primary_model, j.timing_key, j.images, a.dispatched_at, j.inputs
+             j.output, r.primary_model, j.timing_key, j.images, a.dispatched_at, j.inputs, j.queued_at, j.trace_context
            FROM attempts a JOIN jobs j ON j.id = a.job_id AND j.attempt = a.number
            LEFT JOIN requirements r ON r.id = j.requirement_id
            WHERE a.backend_id = :backend AND a.worker_id = :worker AND a.closed_at IS NULL
@@ -63,7 +65,9 @@ async def open_attempts(tx: Reader, backend_id: str, worker_id: str) -> list[Ope
             timing_key=row["timing_key"],
             images=row["images"],
             dispatched_at=row["dispatched_at"],
+            queued_at=row["queued_at"],
             inputs=inputs_from(row["inputs"]),
+            trace_context=row["trace_context"],
         )
         for row in rows
     ]
@@ -97,6 +101,18 @@ async def adopt(tx: Tx, backend_id: str, worker_id: str) -> list[OpenAttempt]:
         {"worker": worker_id, "backend": backend_id},
     )
     return await open_attempts(tx, backend_id, worker_id)
+
+
+async def ready_since(tx: Reader, job_id: str) -> float | None:
+    """When the last closed attempt of a job ended; None if it has none."""
+    row = await tx.one("SELECT max(closed_at) AS at FROM attempts WHERE job_id = :job", {"job": job_id})
+    return None if row is None or row["at"] is None else float(row["at"])
+
+
+async def waited(tx: Reader, job_id: str) -> tuple[str | None, float] | None:
+    """A job's place in a trace, and when it was accepted."""
+    row = await tx.one("SELECT trace_context, queued_at FROM jobs WHERE id = :job", {"job": job_id})
+    return None if row is None else (row["trace_context"], float(row["queued_at"]))
 
 
 async def closed_among(tx: Reader, prompt_ids: Sequence[str]) -> dict[str, bool]:

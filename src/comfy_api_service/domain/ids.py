@@ -10,6 +10,8 @@ CROCKFORD: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 JOB_ID: Final = re.compile(r"job_[0-9A-HJKMNP-TV-Z]{26}")
 BATCH_ID: Final = re.compile(r"batch_[0-9A-HJKMNP-TV-Z]{26}")
 UPLOAD_ID: Final = re.compile(r"upl_[0-9A-HJKMNP-TV-Z]{26}")
+WEBHOOK_ID: Final = re.compile(r"whk_[0-9A-HJKMNP-TV-Z]{26}")
+DELIVERY_ID: Final = re.compile(r"msg_[0-9A-HJKMNP-TV-Z]{26}")
 ACCOUNT_ID: Final = re.compile(r"acc_(?:local|[0-9A-HJKMNP-TV-Z]{26})")
 
 LOCAL_ACCOUNT: Final = "acc_local"
@@ -65,3 +67,16 @@ def new_upload_id() -> str:
 
 def new_workflow_id() -> str:
     return f"wfl_{_sortable()}"
+
+
+def new_webhook_id() -> str:
+    return f"whk_{_sortable()}"
+
+
+def new_delivery_id() -> str:
+    """Receivers see it as `webhook-id`, the same however often the delivery is tried."""
+    return f"msg_{_sortable()}"
+
+
+def new_deliverer_id() -> str:
+    return f"dlv_{_sortable()}"

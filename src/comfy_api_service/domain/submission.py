@@ -92,6 +92,8 @@ class NewJob:
     pixel_steps: float = 0.0
     inputs: tuple[JobInput, ...] = ()
     """Uploads of the account; they are kept until the job ends."""
+    trace_context: str | None = None
+    """Its place in a trace, as in a `traceparent`; None: traces are off."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -129,9 +129,9 @@ def target(text: str, *, allow_private: bool = False, base: URL | None = None) -
     except ValueError:
         raise AddressRefused("The URL is not well-formed.") from None
     if url.scheme not in ({"https", "http"} if allow_private else {"https"}):
-        raise AddressRefused("Only https URLs are fetched.")
+        raise AddressRefused("Only https URLs are asked.")
     if named or url.raw_user is not None or url.raw_password is not None:
-        raise AddressRefused("A URL with a user name in it is not fetched.")
+        raise AddressRefused("A URL with a user name in it is not asked.")
     if port is None or not (allow_private or port == 443):
         raise AddressRefused("Only port 443 is asked.")
     if not host:

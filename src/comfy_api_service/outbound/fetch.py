@@ -6,17 +6,12 @@ given. Neither proxies of the environment nor cookies, credentials or compressio
 """
 
 import asyncio
-import socket
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import partial
-from ipaddress import ip_address
 from ssl import SSLContext
 from typing import Final
 
 import aiohttp
-from aiohttp.abc import AbstractResolver, ResolveResult
 
 from comfy_api_service.outbound.addresses import (
     AddressRefused,
@@ -24,9 +19,9 @@ from comfy_api_service.outbound.addresses import (
     FetchTimeout,
     FetchTooLarge,
     Target,
-    is_public,
     target,
 )
+from comfy_api_service.outbound.names import Checked, Inside, LookUp, Names
 
 SECONDS: Final = 10.0
 """For all of it: names, connections, redirects, the file."""
@@ -38,8 +33,6 @@ REDIRECTS: Final = 3
 _REDIRECTING: Final = frozenset({301, 302, 303, 307, 308})
 _HEADERS: Final = {"Accept": "image/*", "Accept-Encoding": "identity", "User-Agent": "comfy-api-service"}
 _PIECE: Final = 1 << 16
-LookUp = Callable[[str, int], Awaitable[Sequence[str]]]
-"""The addresses of a name; raises OSError."""
 
 
 class Fetcher:
@@ -63,14 +56,14 @@ class Fetcher:
         self._max_bytes = max_bytes
         self._allow_private = allow_private
         self._seconds = seconds
-        self._threads = ThreadPoolExecutor(LOOK_UPS, thread_name_prefix="names")
-        self._resolver = _Checked(look_up or self._look_up, allow_private=allow_private)
+        self._names = Names(LOOK_UPS)
+        self._resolver = Checked(look_up or self._names.look_up, allow_private=allow_private)
         self._tls = tls
         self._gate = asyncio.Semaphore(AT_ONCE)
 
     def close(self) -> None:
         """End its threads, as soon as what they look up is told."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._names.close()
 
     async def chunks(self, url: str) -> AsyncGenerator[bytes]:
         """The file's bytes. Raises `FetchError`: `AddressRefused`, `FetchTooLarge`, `FetchTimeout`."""
@@ -94,14 +87,9 @@ class Fetcher:
             except TimeoutError:
                 raise FetchTimeout("The file did not come in time.") from None
             except (aiohttp.ClientError, OSError, ValueError) as fault:
-                if isinstance(fault.__cause__, _Inside) or isinstance(fault, _Inside):
+                if isinstance(fault.__cause__, Inside) or isinstance(fault, Inside):
                     raise AddressRefused("This address is not allowed.") from None
                 raise FetchError("The file cannot be fetched.") from None
-
-    async def _look_up(self, host: str, port: int) -> list[str]:
-        asked = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
-        found = await asyncio.get_running_loop().run_in_executor(self._threads, asked)
-        return list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
 
     async def _answer(
         self, http: aiohttp.ClientSession, asked: Target, stack: AsyncExitStack
@@ -144,42 +132,3 @@ class Fetcher:
             max_field_size=8190,
         ) as http:
             yield http
-
-
-class _Inside(OSError):
-    """A name that resolves to an address inside."""
-
-
-class _Checked(AbstractResolver):
-    """What connections are made to: all that the name resolves to, if all of it is public."""
-
-    def __init__(self, look_up: LookUp, *, allow_private: bool) -> None:
-        self._look_up = look_up
-        self._allow_private = allow_private
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
-        del family  # all that it has is checked
-        found = await self._look_up(host, port)
-        if not found:
-            raise OSError("no address")
-        results: list[ResolveResult] = []
-        for text in found:
-            address = ip_address(text)
-            if not (self._allow_private or is_public(address)):
-                raise _Inside("an address inside")
-            results.append(
-                ResolveResult(
-                    hostname=host,
-                    host=str(address),
-                    port=port,
-                    family=socket.AF_INET if address.version == 4 else socket.AF_INET6,
-                    proto=socket.IPPROTO_TCP,
-                    flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
-                )
-            )
-        return results
-
-    async def close(self) -> None:
-        """Nothing is held."""

@@ -1,5 +1,7 @@
 """Tell what was committed: to listeners, to the metrics, to the log. Never before the commit."""
 
+from collections.abc import Callable
+
 import structlog
 
 from comfy_api_service.db.endings import Change
@@ -14,6 +16,11 @@ class Announcer:
     def __init__(self, signals: Signals, metrics: Metrics) -> None:
         self._signals = signals
         self._metrics = metrics
+        self._told: list[Callable[[], None]] = []
+
+    def on_change(self, act: Callable[[], None]) -> None:
+        """Call `act` after each transition that this process has committed."""
+        self._told.append(act)
 
     def announce(self, job_id: str, change: Change) -> None:
         """The durable events of a transition, in their order."""
@@ -21,6 +28,8 @@ class Announcer:
             job = change.job if event.type is EventType.DONE else None
             self._signals.publish(Note(job_id, change.account_id, change.attempt, event, job))
             self._note(event, change)
+        for act in self._told:
+            act()
 
     def _note(self, event: Event, change: Change) -> None:
         """Count and log; never the error's message, which may quote a node's own words."""

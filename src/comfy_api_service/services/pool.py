@@ -18,6 +18,7 @@ from comfy_api_service.domain.clock import Clock
 from comfy_api_service.domain.errors import ServiceError
 from comfy_api_service.domain.inventory import Catalogue, Inventory
 from comfy_api_service.signals.base import Signals
+from comfy_api_service.telemetry import Metrics
 
 REFRESH_SECONDS = 1.0
 FAR_JOBS = 50_000
@@ -49,10 +50,11 @@ class PoolView:
 
 
 class Pool:
-    def __init__(self, db: Database, signals: Signals, clock: Clock) -> None:
+    def __init__(self, db: Database, signals: Signals, clock: Clock, metrics: Metrics) -> None:
         self._db = db
         self._signals = signals
         self._clock = clock
+        self._metrics = metrics
         self._view = PoolView()
         self._changed = asyncio.Event()
         self._refreshing = asyncio.Lock()
@@ -70,7 +72,12 @@ class Pool:
     async def refresh(self) -> PoolView:
         """Read what is true now. One at a time: one that began earlier must not replace a newer picture."""
         async with self._refreshing:
-            self._view = await self._db.read(self._read)
+            try:
+                self._view = await self._db.read(self._read)
+            except ServiceError:
+                self._metrics.database_up.set(0)
+                raise
+            self._metrics.database_up.set(1)
             return self._view
 
     async def run(self) -> None:

@@ -68,9 +68,10 @@ class Submitter:
         *,
         default_model: str | None = None,
         rules: PromptRules | None = None,
+        check_webhook: Callable[[str], None] = lambda _: None,
         seed_source: Callable[[], int] = lambda: secrets.randbits(64),
     ) -> None:
-        """`rules`: the operator's, for texts; None if there are none."""
+        """`rules`: the operator's, for texts; None if there are none. `check_webhook` raises `ValidationFailed`."""
         self._db = db
         self._submissions = submissions
         self._pool = pool
@@ -83,6 +84,7 @@ class Submitter:
         self._metrics = metrics
         self._default_model = default_model
         self._rules = rules
+        self._check_webhook = check_webhook
         self._seed_source = seed_source
 
     async def submit(self, account: Account, order: Order) -> Accepted:
@@ -153,6 +155,8 @@ class Submitter:
     async def prepare(self, account: Account, order: Order) -> NewJob:
         """The order as a job to be written. Raises `Refused` (MODEL_NOT_FOUND, NODE_NOT_AVAILABLE, INVALID_GRAPH …)."""
         asked = order.asked
+        if order.options.webhook_url is not None:
+            self._check_webhook(order.options.webhook_url)
         if isinstance(asked, TemplateRequest):
             asked = await self._workflows.filled(account, asked)
         compiled = await self._compiled(account, asked)

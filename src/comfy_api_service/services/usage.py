@@ -4,12 +4,13 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Final
 
-from comfy_api_service.db import usage
+from comfy_api_service.db import usage, webhooks
 from comfy_api_service.db.base import Database, Reader
 from comfy_api_service.db.usage import Day, Line
 from comfy_api_service.domain.account import Account
 from comfy_api_service.domain.clock import Clock
 from comfy_api_service.domain.times import next_utc_day, utc_day
+from comfy_api_service.domain.webhook import Webhook
 
 PAGE: Final = 1000
 """Lines of an export that are read at once."""
@@ -17,13 +18,16 @@ PAGE: Final = 1000
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Days newest first; `used_today` in images, with those that are reserved; `reset_at`: when the day is over."""
+    """Days newest first; `used_today` in images, with those that are reserved; `reset_at`: when the day is over;
+    `stopped`: webhooks that the service disabled.
+    """
 
     days: tuple[Day, ...]
     used_today: int
     running: int
     waiting: int
     reset_at: float
+    stopped: tuple[Webhook, ...] = ()
 
 
 class Usages:
@@ -39,7 +43,8 @@ class Usages:
             found = await usage.days_of(tx, account.id, first, today)
             running, waiting = await usage.open_jobs(tx, account.id)
             used = next((day.images + day.reserved for day in found if day.day == today), 0)
-            return Usage(tuple(found), used, running, waiting, next_utc_day(now))
+            stopped = tuple(await webhooks.notices(tx, account.id))
+            return Usage(tuple(found), used, running, waiting, next_utc_day(now), stopped)
 
         return await self._db.read(read)
 

@@ -3,35 +3,50 @@
 import logging
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
 import structlog
 
 from comfy_api_service.domain.times import iso
+from comfy_api_service.telemetry.exceptions import Told
+from comfy_api_service.telemetry.lines import Lines
 
 
-def configure_logs(*, level: str, as_json: bool) -> None:
-    """Set up structlog, and the standard library's loggers through it. Call once, in the composition root."""
+def configure_logs(
+    *,
+    level: str,
+    as_json: bool,
+    messages: bool = False,
+    processors: Sequence[structlog.types.Processor] = (),
+) -> None:
+    """Set up structlog, and the standard library's loggers through it. Call once, in the composition root.
+
+    `messages`: what unexpected exceptions say is logged too. `processors` see each line before its exception is put
+    into words.
+    """
+    told = Told(messages=messages)
     shared: list[structlog.types.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         _stamped,
-        structlog.processors.format_exc_info,
+        *processors,
+        told.processor,
     ]
     number = logging.getLevelNamesMapping()[level.upper()]
     if as_json:
         structlog.configure(
             processors=[*shared, structlog.processors.JSONRenderer(serializer=_serialize)],
             wrapper_class=structlog.make_filtering_bound_logger(number),
-            logger_factory=structlog.BytesLoggerFactory(file=sys.stderr.buffer),
+            logger_factory=Lines(sys.stderr.buffer),
             cache_logger_on_first_use=True,
         )
         renderer: structlog.types.Processor = structlog.processors.JSONRenderer(serializer=_serialize_text)
     else:
         renderer = structlog.dev.ConsoleRenderer(
             colors=sys.stderr.isatty(),
-            exception_formatter=structlog.dev.plain_traceback,  # the other one prints local variables
+            exception_formatter=told.print,  # structlog's own print local variables, or messages
         )
         structlog.configure(
             processors=[*shared[:-1], renderer],

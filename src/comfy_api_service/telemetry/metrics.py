@@ -1,6 +1,6 @@
 """The metrics: every name, help and label in one place, every label set present from the start at zero."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from prometheus_client import (
     CollectorRegistry,
@@ -18,9 +18,11 @@ from prometheus_client.registry import Collector
 
 from comfy_api_service.domain.errors import TABLE
 from comfy_api_service.domain.job import Status
+from comfy_api_service.telemetry.backends import OTHER, SECONDS, BackendFigures, BackendSeries
+from comfy_api_service.telemetry.requests import Requests
 
 JOB_SECONDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600, 1800)
-REQUEST_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 120, 300)
+REQUEST_SECONDS = SECONDS
 REDIS_STATES = ("embedded", "connected", "disconnected")
 REDIS_QUESTIONS = ("publish", "read", "buckets", "ping")
 REDIS_USES = ("wake", "event", "progress", "preview", "cancel", "pool", "publish", "read", "buckets")
@@ -49,13 +51,21 @@ class _JobsCreated(Collector):
 
 
 class Metrics:
-    """One registry a process; label values are bounded by the code or by the number of backends."""
+    """One registry a process. Label values are bounded by the code, but for tiers and backends, which are bounded in
+    `begin_tiers` and in `telemetry/backends.py`.
+    """
 
     def __init__(self) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # their names clash with `comfyui_jobs_created`
         self.registry = registry = CollectorRegistry()
         for standard in (ProcessCollector, PlatformCollector, GCCollector):
             standard(registry=registry)
+        self.build = Gauge(
+            "comfyui_build_info",
+            "1; which process this is.",
+            ["version", "role"],
+            registry=registry,
+        )
         self.jobs_created = _JobsCreated()
         registry.register(self.jobs_created)
         self.jobs = Counter("comfyui_jobs", "Jobs that ended, by status.", ["status"], registry=registry)
@@ -71,6 +81,8 @@ class Metrics:
             ["tier"],
             registry=registry,
         )
+        self._tiers = {OTHER}
+        self.queue_depth.labels(OTHER)
         self.queue_oldest = Gauge(
             "comfyui_queue_oldest_seconds", "Age of the job that has waited longest.", registry=registry
         )
@@ -86,19 +98,8 @@ class Metrics:
             registry=registry,
             buckets=JOB_SECONDS,
         )
-        self.http_requests = Counter(
-            "comfyui_http_requests",
-            "HTTP requests answered.",
-            ["method", "endpoint", "code"],
-            registry=registry,
-        )
-        self.http_duration = Histogram(
-            "comfyui_http_request_duration_seconds",
-            "Time to answer an HTTP request.",
-            ["method", "endpoint"],
-            registry=registry,
-            buckets=REQUEST_SECONDS,
-        )
+        self.http_requests = Requests()
+        registry.register(self.http_requests)
         self.http_in_progress = Gauge(
             "comfyui_http_requests_in_progress", "HTTP requests being answered.", registry=registry
         )
@@ -125,53 +126,8 @@ class Metrics:
             ["outcome"],
             registry=registry,
         )
-        self.backend_requests = Counter(
-            "comfyui_backend_requests",
-            "HTTP requests to backends.",
-            ["backend", "status"],
-            registry=registry,
-        )
-        self.backend_duration = Histogram(
-            "comfyui_backend_request_duration_seconds",
-            "Time of an HTTP request to a backend.",
-            ["backend"],
-            registry=registry,
-            buckets=REQUEST_SECONDS,
-        )
-        self.backend_up = Gauge(
-            "comfyui_backend_up", "1 while the backend can take work.", ["backend"], registry=registry
-        )
-        self.backend_busy = Gauge(
-            "comfyui_backend_busy_ratio",
-            "Share of the last minute in which a prompt executed on the backend.",
-            ["backend"],
-            registry=registry,
-        )
-        self.model_loads = Counter(
-            "comfyui_backend_model_loads",
-            "Jobs that made a backend load another model.",
-            ["backend"],
-            registry=registry,
-        )
-        self.backend_memory = Gauge(
-            "comfyui_backend_memory_bytes",
-            "Memory as the backend tells it.",
-            ["backend", "kind"],
-            registry=registry,
-        )
-        self.breaker = Gauge(
-            "comfyui_circuit_breaker_state",
-            "0 closed, 1 half open, 2 open.",
-            ["backend"],
-            registry=registry,
-        )
+        self.backends = BackendSeries(registry)
         self.leases = Gauge("comfyui_worker_leases", "Backends that this worker drives.", registry=registry)
-        self.suspected = Counter(
-            "comfyui_backend_suspected",
-            "How often a backend answered and did not work.",
-            ["backend"],
-            registry=registry,
-        )
         self.replaced = Counter(
             "comfyui_worker_replaced",
             "How often this worker was taken for dead and found itself alive.",
@@ -179,6 +135,11 @@ class Metrics:
         )
         self.counter_drift = Counter(
             "comfyui_counter_drift", "Counters found to differ from what they count.", registry=registry
+        )
+        self.database_up = Gauge(
+            "comfyui_database_up",
+            "1 while the database answers this process.",
+            registry=registry,
         )
         self.redis_state = Gauge(
             "comfyui_redis_state", "1 for the state that Redis is in.", ["state"], registry=registry
@@ -216,9 +177,15 @@ class Metrics:
             ["outcome"],
             registry=registry,
         )
+        self.trace_spans = Counter(
+            "comfyui_trace_spans", "Spans of traces, by what became of them.", ["outcome"], registry=registry
+        )
+        for outcome in ("recorded", "sent", "lost"):
+            self.trace_spans.labels(outcome)
         self._begin_redis()
         self._count_inputs(registry)
         self._count_rules(registry)
+        self._count_webhooks(registry)
         for status in (Status.SUCCEEDED, Status.FAILED, Status.CANCELED):
             self.jobs.labels(status.value)
         for code, info in TABLE.items():
@@ -241,9 +208,6 @@ class Metrics:
             "Pictures fetched from addresses that callers gave, by what came of it.",
             ["outcome"],
             registry=registry,
-        )
-        self.inputs_sent = Counter(
-            "comfyui_inputs_sent", "Input files sent to a backend.", ["backend"], registry=registry
         )
         self.graphs = Counter(
             "comfyui_graphs_checked",
@@ -273,6 +237,38 @@ class Metrics:
         for outcome in ("allowed", "refused", "rewritten", "failed"):
             self.prompt_rules.labels(outcome)
 
+    def _count_webhooks(self, registry: CollectorRegistry) -> None:
+        self.webhook_deliveries = Counter(
+            "comfyui_webhook_deliveries",
+            "Attempts to deliver webhooks, by what came of them.",
+            ["status"],
+            registry=registry,
+        )
+        self.webhook_waiting = Gauge(
+            "comfyui_webhook_waiting",
+            "Deliveries that wait, for the first attempt or the next; counted up to 100000.",
+            registry=registry,
+        )
+        self.webhook_oldest = Gauge(
+            "comfyui_webhook_oldest_seconds",
+            "How long the receiver that is due longest, and does not keep failing, waits for this service.",
+            registry=registry,
+        )
+        self.webhook_delay = Histogram(
+            "comfyui_webhook_delay_seconds",
+            "From the event to the first attempt to deliver it.",
+            registry=registry,
+            buckets=REQUEST_SECONDS,
+        )
+        self.webhook_duration = Histogram(
+            "comfyui_webhook_delivery_duration_seconds",
+            "Time of one attempt to deliver a webhook.",
+            registry=registry,
+            buckets=REQUEST_SECONDS,
+        )
+        for status in ("delivered", "retried", "failed"):
+            self.webhook_deliveries.labels(status)
+
     def _begin_redis(self) -> None:
         self.set_redis("embedded")
         for use in REDIS_QUESTIONS:
@@ -293,22 +289,29 @@ class Metrics:
         for one in REDIS_STATES:
             self.redis_state.labels(one).set(one == state)
 
-    def add_backend(self, name: str) -> None:
-        """Make every series of a backend appear, at zero."""
-        for status in ("ok", "error", "unreachable", "no_answer", "bad_answer"):
-            self.backend_requests.labels(name, status)
-        self.backend_duration.labels(name)
-        for gauge in (self.backend_up, self.backend_busy, self.breaker):
-            gauge.labels(name).set(0)
-        self.model_loads.labels(name)
-        self.suspected.labels(name)
-        self.inputs_sent.labels(name)
-        for kind in ("ram_total", "ram_free", "vram_total", "vram_free"):
-            self.backend_memory.labels(name, kind)
+    def add_backend(self, name: str) -> BackendFigures:
+        """Every series of a backend that this process drives from now on, at zero."""
+        return self.backends.add(name)
 
     def remove_backend(self, name: str) -> None:
-        """Of a backend that another process drives from now on, this one tells nothing any more."""
-        for gauge in (self.backend_up, self.backend_busy, self.breaker):
-            gauge.remove(name)
-        for kind in ("ram_total", "ram_free", "vram_total", "vram_free"):
-            self.backend_memory.remove(name, kind)
+        self.backends.remove(name)
+
+    def tell_process(self, *, role: str, version: str) -> None:
+        """Which process these figures are of."""
+        self.build.labels(version, role).set(1)
+
+    def begin_tiers(self, tiers: Iterable[str]) -> None:
+        """The tiers there are; accounts of others, which were removed, wait as `other`."""
+        for tier in (*tiers, OTHER):
+            self.queue_depth.labels(tier)
+            self._tiers.add(tier)
+
+    def tell_queue(self, by_tier: Mapping[str, int], *, running: int, oldest: float) -> None:
+        """`by_tier`: waiting jobs; `oldest`: seconds that the first of them has waited."""
+        depths = dict.fromkeys(self._tiers, 0)
+        for tier, queued in by_tier.items():
+            depths[tier if tier in self._tiers else OTHER] += queued
+        for tier, queued in depths.items():
+            self.queue_depth.labels(tier).set(queued)
+        self.in_progress.set(running)
+        self.queue_oldest.set(oldest)

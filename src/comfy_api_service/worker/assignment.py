@@ -18,6 +18,15 @@ class Attempted(Protocol):
     def job_id(self) -> str: ...
 
     @property
+    def attempt(self) -> int: ...
+
+    @property
+    def dispatched_at(self) -> float: ...
+
+    @property
+    def trace_context(self) -> str | None: ...
+
+    @property
     def fence(self) -> Fence: ...
 
 
@@ -37,7 +46,9 @@ class Assignment:
     timing_key: str
     images: int
     dispatched_at: float
+    queued_at: float
     inputs: tuple[JobInput, ...] = ()
+    trace_context: str | None = None
 
     @property
     def fence(self) -> Fence:
@@ -69,5 +80,7 @@ def assigned(found: Claimed | OpenAttempt) -> Assignment:
         timing_key=found.timing_key,
         images=found.images,
         dispatched_at=found.dispatched_at,
+        queued_at=found.queued_at,
         inputs=found.inputs,
+        trace_context=found.trace_context,
     )

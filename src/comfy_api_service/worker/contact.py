@@ -24,7 +24,7 @@ from comfy_api_service.domain.clock import Clock
 from comfy_api_service.domain.errors import Unavailable
 from comfy_api_service.domain.inventory import Inventory
 from comfy_api_service.signals.base import Signals
-from comfy_api_service.telemetry import Metrics
+from comfy_api_service.telemetry import BackendFigures
 from comfy_api_service.telemetry.metrics import BREAKER_STATES
 from comfy_api_service.worker.canary import Canary
 
@@ -50,7 +50,7 @@ class Contact:
         db: Database,
         signals: Signals,
         clock: Clock,
-        metrics: Metrics,
+        figures: BackendFigures,
         *,
         changed: Callable[[], None],
     ) -> None:
@@ -68,7 +68,7 @@ class Contact:
         self._db = db
         self._signals = signals
         self._clock = clock
-        self._metrics = metrics
+        self._figures = figures
         self._changed = changed
         self._inventory_at: float | None = None
         self._written: tuple[Any, ...] | None = None
@@ -120,7 +120,7 @@ class Contact:
         """It answers but does not work: no more work until a canary came back."""
         if self._suspect_since is None:
             log.warning("backend_suspect", backend=self.name, reason=why)
-            self._metrics.suspected.labels(self.name).inc()
+            self._figures.suspected.inc()
         self._suspect_since = self._clock.monotonic()
         self._ask_now.set()
 
@@ -197,7 +197,7 @@ class Contact:
         memory = _memory(stats) if stats else None
         if memory is not None:
             for kind, size in memory.items():
-                self._metrics.backend_memory.labels(self.name, kind).set(size)
+                self._figures.memory[kind].set(size)
         if told == self._written:
             return True
 
@@ -234,15 +234,13 @@ class Contact:
     def _set_state(self, state: BackendState) -> None:
         if state is not self.state:
             self.state = state
-            self._metrics.backend_up.labels(self.name).set(
-                state in (BackendState.ONLINE, BackendState.DRAINING)
-            )
+            self._figures.up.set(state in (BackendState.ONLINE, BackendState.DRAINING))
             self._changed()
 
     def _set_breaker(self, breaker: Breaker) -> None:
         if breaker.state is not self.breaker.state:
             log.info("breaker", backend=self.name, state=breaker.state)
-            self._metrics.breaker.labels(self.name).set(BREAKER_STATES[breaker.state])
+            self._figures.breaker.set(BREAKER_STATES[breaker.state])
         self.breaker = breaker
 
     def probing(self) -> None:

@@ -25,7 +25,7 @@ from comfy_api_service.domain.ids import new_client_id, new_prompt_id
 from comfy_api_service.services.forever import forever
 from comfy_api_service.signals.base import Signals
 from comfy_api_service.storage.base import Storage
-from comfy_api_service.telemetry import Metrics
+from comfy_api_service.telemetry import BackendFigures
 from comfy_api_service.worker.assignment import Assignment, assigned
 from comfy_api_service.worker.busy import BusyMeter
 from comfy_api_service.worker.contact import Contact
@@ -64,7 +64,7 @@ class Driver:
         db: Database,
         signals: Signals,
         clock: Clock,
-        metrics: Metrics,
+        figures: BackendFigures,
         reporter: Reporter,
         settler: Settler,
         room: Room,
@@ -81,7 +81,7 @@ class Driver:
         self._db = db
         self._signals = signals
         self._clock = clock
-        self._metrics = metrics
+        self._figures = figures
         self._reporter = reporter
         self._settler = settler
         self._room = room
@@ -92,9 +92,9 @@ class Driver:
         self._settled = asyncio.Event()
         self._settled.set()
         self.contact = Contact(
-            backend_id, name, worker_id, client, db, signals, clock, metrics, changed=self._changed.set
+            backend_id, name, worker_id, client, db, signals, clock, figures, changed=self._changed.set
         )
-        self._inputs = InputFiles(client, self.contact, db, storage, metrics)
+        self._inputs = InputFiles(client, self.contact, db, storage, figures)
         self._session = Session(
             client,
             backend=name,
@@ -117,6 +117,9 @@ class Driver:
             job_timeout=job_timeout,
             stall_timeout=stall_timeout,
         )
+
+    def tell_busy(self) -> None:
+        self._figures.busy.set(self.busy.ratio())
 
     # --- life ------------------------------------------------------------------------------------------
 
@@ -215,7 +218,7 @@ class Driver:
         if claimed is None:
             return False
         if claimed.model is not None and claimed.model != self._resident:
-            self._metrics.model_loads.labels(self.name).inc()
+            self._figures.model_loads.inc()
             self._resident = claimed.model
         assignment = assigned(claimed)
         self._room.take()

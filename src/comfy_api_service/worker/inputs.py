@@ -23,7 +23,7 @@ from comfy_api_service.domain.graph import OWN_FOLDER, Graph
 from comfy_api_service.domain.job import JobError
 from comfy_api_service.domain.upload import JobInput, Upload
 from comfy_api_service.storage.base import ObjectMissing, ObjectReader, Storage, StorageError
-from comfy_api_service.telemetry import Metrics
+from comfy_api_service.telemetry import BackendFigures
 from comfy_api_service.worker.assignment import Assignment
 from comfy_api_service.worker.contact import Contact
 from comfy_api_service.worker.preparation import Prepared
@@ -46,13 +46,13 @@ class InputFiles:
     """What one backend has of input files."""
 
     def __init__(
-        self, client: ComfyClient, contact: Contact, db: Database, storage: Storage, metrics: Metrics
+        self, client: ComfyClient, contact: Contact, db: Database, storage: Storage, figures: BackendFigures
     ) -> None:
         self._client = client
         self._contact = contact
         self._db = db
         self._storage = storage
-        self._sent = metrics.inputs_sent.labels(contact.name)
+        self._sent = figures.inputs_sent
         self._names: dict[str, asyncio.Task[str]] = {}
         """By content: the name in the backend's words, or the sending that will tell it."""
         self._again: dict[str, None] = {}

@@ -36,6 +36,8 @@ class Parcel:
     """What a cancel is charged with."""
     made_at: float
     """Seconds since the epoch."""
+    dispatched_at: float = 0.0
+    trace_context: str | None = None
 
     @property
     def key(self) -> AttemptKey:

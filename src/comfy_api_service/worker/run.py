@@ -148,7 +148,7 @@ class Run:
         self._client = client
         self._reporter = reporter
         self._clock = clock
-        self._graph = graph
+        self.graph = graph
         self._promised = promised
         self._outputs: list[Output] = []
         self._meter = ProgressMeter(graph)
@@ -200,7 +200,7 @@ class Run:
             await self._client.submit(
                 prompt_id=self.prompt_id,
                 client_id=self.assignment.client_id,
-                graph=self._graph,
+                graph=self.graph,
                 body=body,
             )
         except PromptRefused as refused:
@@ -260,7 +260,7 @@ class Run:
                 pass
 
     def _given(self, output: Output, now: float) -> None:
-        if self._graph and output.node not in self._graph:
+        if self.graph and output.node not in self.graph:
             self.end(
                 Untrue("The backend gave outputs of a node that the graph does not have.", self._seconds(now))
             )
@@ -356,7 +356,7 @@ class Run:
         if entry is not None:
             if entry.outcome is Outcome.SUCCESS or entry.started_at is not None:
                 self._started(now)
-            self.end(from_history(entry, self._promised, self._graph, self._free))
+            self.end(from_history(entry, self._promised, self.graph, self._free))
             return
         self._missing(now)
 

@@ -209,6 +209,8 @@ class Settler:
             measured=learned(assignment, produced, graph, loading=sum(run.load_seconds.values())),
             images=assignment.images,
             made_at=self._clock.now(),
+            dispatched_at=assignment.dispatched_at,
+            trace_context=assignment.trace_context,
         )
 
     async def _succeed(self, assignment: Assignment, parcel: Parcel) -> bool:

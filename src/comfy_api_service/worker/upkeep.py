@@ -6,7 +6,7 @@ from typing import Final
 
 import structlog
 
-from comfy_api_service.db import counters, jobs, sessions, timings, uploads, work
+from comfy_api_service.db import counters, dispatch, jobs, sessions, timings, uploads, work
 from comfy_api_service.db.base import Database, Tx
 from comfy_api_service.db.endings import Ending, deadline_error
 from comfy_api_service.db.keys import KEY_SECONDS
@@ -14,6 +14,7 @@ from comfy_api_service.db.requirements import forget_unused
 from comfy_api_service.domain.clock import Clock
 from comfy_api_service.domain.errors import Code, ServiceError
 from comfy_api_service.domain.job import JobError, State
+from comfy_api_service.domain.redelivery import KEPT_SECONDS
 from comfy_api_service.storage.base import Storage, StorageError
 from comfy_api_service.telemetry import Metrics
 from comfy_api_service.worker.reporter import Reporter
@@ -56,6 +57,7 @@ class Upkeep:
                 (5.0, self.fail_unservable),
                 (60.0, self.delete_expired),
                 (60.0, self.delete_expired_uploads),
+                (60.0, self.give_up_deliveries),
                 (60.0, self.reconcile),
                 (600.0, self.forget_old),
                 (3600.0, self.sweep_orphans),
@@ -123,6 +125,16 @@ class Upkeep:
                 break
         return gone
 
+    async def give_up_deliveries(self) -> int:
+        """Webhooks' deliveries that were tried for long enough."""
+        now = self._clock.now()
+        gone = 0
+        while True:
+            chunk = await self._db.write(lambda tx: dispatch.expire(tx, now, limit=CHUNK))
+            gone += chunk
+            if chunk < CHUNK:
+                return gone
+
     async def reconcile(self) -> int:
         """Counters against counts; a difference is a bug, told loudly and mended."""
         found = await self._db.read(counters.drift)
@@ -147,6 +159,11 @@ class Upkeep:
         await self._db.write(lambda tx: forget_unused(tx, now - 3600))
         await self._db.write(timings.forget)
         await self._db.write(lambda tx: sessions.sweep(tx, now))
+        while (
+            await self._db.write(lambda tx: dispatch.forget(tx, before=now - KEPT_SECONDS, limit=CHUNK))
+            == CHUNK
+        ):
+            pass
         return gone
 
     async def sweep_orphans(self) -> int:

@@ -9,6 +9,7 @@ import aiohttp
 import structlog
 
 from comfy_api_service.comfyui.client import ComfyClient
+from comfy_api_service.comfyui.transport import Transport
 from comfy_api_service.db import backends, counters, work, workers
 from comfy_api_service.db.base import Database, Tx
 from comfy_api_service.domain.backend import Backend, backend_id
@@ -17,7 +18,7 @@ from comfy_api_service.domain.errors import ServiceError
 from comfy_api_service.services.forever import forever
 from comfy_api_service.signals.base import Signals
 from comfy_api_service.storage.base import Storage
-from comfy_api_service.telemetry import Metrics
+from comfy_api_service.telemetry import BackendFigures, Metrics
 from comfy_api_service.worker.carrier import Carrier
 from comfy_api_service.worker.driver import Driver
 from comfy_api_service.worker.fleet import Fleet
@@ -33,6 +34,8 @@ log = structlog.get_logger()
 
 MARKS_SECONDS: Final = 1.0
 AGAIN_SECONDS: Final = 0.5
+MEASURE_SECONDS: Final = 2.0
+"""Between two readings of gauges."""
 HANDOVER_SECONDS: Final = 60.0
 """Beyond `JOB_TIMEOUT`, for what is stored after it."""
 
@@ -59,6 +62,8 @@ class Worker:
         concurrency: int | None,
         job_timeout: float,
         stall_timeout: float,
+        make_driver: Callable[..., Driver] = Driver,
+        make_transport: Callable[..., Transport] = Transport,
     ) -> None:
         """`urls`: the backends that it may drive; None: any that is registered and can be reached from here.
 
@@ -77,6 +82,8 @@ class Worker:
         self._upkeep = upkeep
         self._http = http
         self._room = Room(concurrency)
+        self._driver = make_driver
+        self._transport = make_transport
         self._preparation = preparation
         self._storage = storage
         self._job_timeout = job_timeout
@@ -103,21 +110,22 @@ class Worker:
         )
 
     def _make_driver(self, backend: Backend) -> Driver:
-        self._metrics.add_backend(backend.name)
-        return Driver(
+        figures = self._metrics.add_backend(backend.name)
+        return self._driver(
             backend_id=backend.id,
             name=backend.name,
             worker_id=self.id,
             client=ComfyClient(
                 backend.url,
                 self._http,
-                observer=_observer(self._metrics, backend.name),
+                observer=_observer(figures),
                 before_change=self._lease.proven,
+                make_transport=self._transport,
             ),
             db=self._db,
             signals=self._signals,
             clock=self._clock,
-            metrics=self._metrics,
+            figures=figures,
             reporter=self._reporter,
             settler=self._settler,
             room=self._room,
@@ -253,15 +261,12 @@ class Worker:
             except ServiceError:
                 log.warning("gauges_stale")
             else:
-                self._metrics.in_progress.set(load.running)
-                for tier, queued in load.by_tier.items():
-                    self._metrics.queue_depth.labels(tier).set(queued)
                 oldest = load.oldest_queued_at
                 age = 0.0 if oldest is None else max(self._clock.now() - oldest, 0.0)
-                self._metrics.queue_oldest.set(age)
+                self._metrics.tell_queue(load.by_tier, running=load.running, oldest=age)
             for driver in self.fleet.drivers:
-                self._metrics.backend_busy.labels(driver.name).set(driver.busy.ratio())
-            await asyncio.sleep(2.0)
+                driver.tell_busy()
+            await asyncio.sleep(MEASURE_SECONDS)
 
 
 def backend_names(urls: Sequence[str]) -> list[str]:
@@ -269,14 +274,12 @@ def backend_names(urls: Sequence[str]) -> list[str]:
     return [f"comfyui-{number}" for number in range(1, len(urls) + 1)]
 
 
-def _observer(metrics: Metrics, name: str) -> Callable[[str, str, float], None]:
-    duration = metrics.backend_duration.labels(name)
-
+def _observer(figures: BackendFigures) -> Callable[[str, str, float], None]:
     def observe(route: str, status: str, seconds: float) -> None:
         del route
         if status.isdigit():
             status = "ok" if int(status) < 400 else "error"
-        metrics.backend_requests.labels(name, status).inc()
-        duration.observe(seconds)
+        figures.requests.get(status, figures.requests["bad_answer"]).inc()
+        figures.duration.observe(seconds)
 
     return observe

@@ -30,6 +30,8 @@ ABSENT: Final = {
     "key_id": "000000000000",
     "upload_id": "upl_00000000000000000000000000",
     "workflow_id": "wfl_00000000000000000000000000",
+    "webhook_id": "whk_00000000000000000000000000",
+    "delivery_id": "msg_00000000000000000000000000",
 }
 
 
@@ -99,6 +101,18 @@ CALLS: Final[Mapping[str, Call]] = {
     "get_workflow_version": Call(),
     "get_workflow_schema": Call(),
     "execute_workflow": Call((202,), {"inputs": {}}, WRITE),
+    "list_webhooks": Call(),
+    "create_webhook": Call((201,), {"url": "https://example.com/a"}, WRITE),
+    "get_webhook": Call(),
+    "change_webhook": Call((200,), {"events": ["job.failed"]}, WRITE),
+    "delete_webhook": Call((204,), scope=WRITE),
+    "rotate_webhook": Call(scope=WRITE),
+    "test_webhook": Call((202,), scope=WRITE),
+    "list_deliveries": Call(),
+    "list_all_deliveries": Call(),
+    "replay_delivery": Call((202,), scope=WRITE),
+    "get_webhook_secret": Call(),
+    "rotate_webhook_secret": Call((201,), scope=WRITE),
     "list_models": Call(),
     "list_models_short": Call(),
     **{
@@ -238,7 +252,14 @@ async def _world(service: Service) -> World:
         workflow = await client.post(
             "/api/v1/workflows", json={"name": "w", "workflow": GRAPH}, headers=owner.headers
         )
+        webhook = await client.post(
+            "/api/v1/webhooks", json={"url": "https://hooks.invalid/x"}, headers=owner.headers
+        )
+        webhook_id = webhook.json()["webhook_id"]
+        tried = await client.post(f"/api/v1/webhooks/{webhook_id}/test", headers=owner.headers)
     things = {
+        "webhook_id": webhook_id,
+        "delivery_id": tried.json()["delivery_id"],
         "job_id": body["jobs"][0]["job_id"],
         "batch_id": body["batch_id"],
         "key_id": owner.key_id,
@@ -301,6 +322,8 @@ async def test_lists_show_ones_own_alone(world: World) -> None:
             ("/api/v1/jobs", "jobs", "job_id"),
             ("/api/v1/auth/keys", "keys", "id"),
             ("/api/v1/workflows", "workflows", "workflow_id"),
+            ("/api/v1/webhooks", "webhooks", "webhook_id"),
+            ("/api/v1/webhooks/deliveries", "deliveries", "delivery_id"),
         ):
             mine = (await client.get(path, headers=world.owner.headers)).json()[name]
             theirs = (await client.get(path, headers=world.other.headers)).json()[name]
@@ -312,8 +335,8 @@ async def test_lists_show_ones_own_alone(world: World) -> None:
 
 
 async def test_the_owner_may_do_all_of_it(world: World) -> None:
-    last = {"delete_job", "delete_upload", "delete_workflow", "revoke_key"}
-    for operation in sorted(OPERATIONS, key=lambda one: one.name in last):
+    last = {"delete_job", "delete_upload", "delete_workflow", "delete_webhook", "revoke_key"}
+    for operation in sorted(OPERATIONS, key=lambda one: (one.name in last, one.name == "revoke_key")):
         answer = await ask(world, operation, world.owner.headers, world.things)
         assert answer.status_code in operation.call.own, (operation.name, answer.text[:200])
 

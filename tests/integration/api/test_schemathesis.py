@@ -13,7 +13,7 @@ from typing import Any, Final
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, settings
-from schemathesis.specs.openapi.checks import positive_data_acceptance
+from schemathesis.specs.openapi.checks import positive_data_acceptance, unsupported_method
 from tests.support.processes import client, serve, simulator, until_online
 from tests.support.schema import DIALECTS, copied
 
@@ -37,6 +37,7 @@ FORESEEN: Final = {
     "overrides",
     "expires_at",
     "url",
+    "webhook_url",
     "from",
     "to",
     "tier",
@@ -48,6 +49,8 @@ FORESEEN: Final = {
     "parameters",
 }
 """Fields whose rules a schema cannot tell whole."""
+READ_AS_AN_ID: Final = {"/api/v1/webhooks/secret", "/api/v1/webhooks/deliveries"}
+"""With a method that these do not have, they ask for a webhook of that name, and there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +112,8 @@ def test_no_answer_outside_the_document(case: schemathesis.Case[Any], door: Door
     response = case.call(base_url=door.url, headers={"X-API-Key": door.key})
     unforeseeable = response.status_code in (415, 422) and beyond_the_document(response.json()["error"])
     excluded: list[Any] = [positive_data_acceptance] if unforeseeable else []
+    if case.path in READ_AS_AN_ID:
+        excluded.append(unsupported_method)
     case.validate_response(response, excluded_checks=excluded)
 
 

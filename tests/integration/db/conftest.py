@@ -23,6 +23,14 @@ async def db(tmp_path: Path, dialect: str) -> AsyncIterator[Database]:
     await database.close()
 
 
+@pytest.fixture(params=[False, True], ids=["by steps", "by call"])
+def far(request: pytest.FixtureRequest) -> bool:
+    """Whether submissions are far from the queue's limit: then common groups are written by one call, where the
+    server can, to the same effect.
+    """
+    return bool(request.param)
+
+
 @pytest.fixture
 async def both(postgres: PostgresServer, tmp_path: Path) -> AsyncIterator[Pair]:
     """Two engines, as two processes would have them; the checker finds their database by the folder."""

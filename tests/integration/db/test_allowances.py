@@ -7,13 +7,21 @@ from typing import Any
 
 import pytest
 from tests.support.checker import check
-from tests.support.rows import Pair, add_accounts, add_backend, claim, new_job, put, until_somebody_waits
+from tests.support.rows import (
+    Pair,
+    add_accounts,
+    add_backend,
+    claim,
+    door,
+    new_job,
+    put,
+    until_somebody_waits,
+)
 
 from comfy_api_service.db.allowances import QuotaSpent, WaitingFull
 from comfy_api_service.db.base import Database, Tx
 from comfy_api_service.db.endings import Ending
 from comfy_api_service.db.insertion import Outcome, Replay, Written, insert
-from comfy_api_service.db.submissions import Submissions
 from comfy_api_service.db.transitions import finish, started
 from comfy_api_service.domain.job import State
 from comfy_api_service.domain.submission import NewJob
@@ -27,14 +35,57 @@ def limited(limits: Limits, *, images: int = 1, **given: Any) -> NewJob:
     return replace(new_job(**given), limits=limits, images=images)
 
 
-async def test_no_more_than_the_day_allows_whoever_writes_at_once(both: Pair, tmp_path: Path) -> None:
-    doors = [Submissions(db, queue_limit=10_000) for db in both]
+async def test_no_more_than_the_day_allows_whoever_writes_at_once(
+    both: Pair, far: bool, tmp_path: Path
+) -> None:
+    doors = [await door(db, far=far) for db in both]
     sent = [limited(TEN, fingerprint=str(n)) for n in range(500)]
     outcomes = await asyncio.gather(*(doors[n % 2].add(job) for n, job in enumerate(sent)))
     taken = [job.id for job, one in zip(sent, outcomes, strict=True) if isinstance(one, Written)]
     assert len(taken) == 10
     assert {type(one) for one in outcomes} == {Written, QuotaSpent}
     check(tmp_path, taken, all_ended=False)
+
+
+@pytest.mark.parametrize("limits", [Limits(waiting=1), Limits(images_per_day=1)], ids=["waiting", "day"])
+async def test_who_is_refused_again_waits_for_nobody(both: Pair, limits: Limits) -> None:
+    """As long as somebody has the lane, who is refused would else hold up all who claim, and wait himself."""
+    one, two = both
+    entry = await door(one, far=True)
+    assert isinstance(await entry.add(limited(limits, fingerprint="1")), Written)
+    refused = await entry.add(limited(limits, fingerprint="2"))
+    assert isinstance(refused, WaitingFull | QuotaSpent)
+    has_it, lets_go = asyncio.Event(), asyncio.Event()
+
+    async def keep_the_lane(tx: Tx) -> None:
+        await tx.run("UPDATE lanes SET cap = cap")
+        has_it.set()
+        await lets_go.wait()
+
+    keeper = asyncio.create_task(two.write(keep_the_lane))
+    await has_it.wait()
+    try:
+        again = [await entry.add(limited(limits, fingerprint=str(n))) for n in range(3, 9)]
+    finally:
+        lets_go.set()
+        await keeper
+    assert again == [refused] * 6
+
+
+async def test_who_is_not_refused_any_more_enters_and_replays_are_told(both: Pair) -> None:
+    """After a refusal what is committed is looked at first: it must say what the lanes' lock would."""
+    entry = await door(both[0], far=True)
+    one = Limits(waiting=1)
+    first = limited(one, fingerprint="1", key="first")
+    assert isinstance(await entry.add(first), Written)
+    for _ in range(2):
+        assert isinstance(await entry.add(limited(one, fingerprint="2", key="second")), WaitingFull)
+        assert await entry.add(limited(one, fingerprint="1", key="first")) == Replay(first.id, by_key=True)
+    assert isinstance(await entry.add(limited(one, fingerprint="3")), WaitingFull)
+    wider = Limits(waiting=3)
+    group = [limited(wider, fingerprint=str(n), key="same" if n < 6 else None) for n in (5, 5, 6, 7)]
+    outcomes = await asyncio.gather(*(entry.add(job) for job in group))
+    assert [type(one) for one in outcomes] == [Written, Replay, Written, WaitingFull]
 
 
 @pytest.mark.parametrize("before", [0, 3], ids=["first of the day", "later"])

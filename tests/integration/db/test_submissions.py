@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
-from tests.support.rows import new_job
+from tests.support.rows import door, new_job
 
 from comfy_api_service.db import submissions as submissions_module
 from comfy_api_service.db.base import Database, Tx
@@ -22,8 +22,8 @@ async def count(db: Database) -> int:
     return int(row["n"])
 
 
-async def test_what_arrives_together_is_one_transaction(db: Database) -> None:
-    submissions = Submissions(db, queue_limit=1000)
+async def test_what_arrives_together_is_one_transaction(db: Database, far: bool) -> None:
+    submissions = await door(db, far=far)
     outcomes = await asyncio.gather(*(submissions.add(new_job()) for _ in range(50)))
     places = [outcome.ordinal for outcome in outcomes if isinstance(outcome, Written)]
     assert places == list(range(1, 51))
@@ -82,8 +82,8 @@ async def test_a_few_who_come_early_wait_for_the_others(
     assert min(groups[1:]) >= 4
 
 
-async def test_a_row_that_breaks_its_group_fails_alone(db: Database) -> None:
-    submissions = Submissions(db, queue_limit=1000)
+async def test_a_row_that_breaks_its_group_fails_alone(db: Database, far: bool) -> None:
+    submissions = await door(db, far=far)
     broken = new_job(account="nobody")
     answers = await asyncio.gather(
         *(submissions.add(job) for job in (new_job(), broken, new_job())), return_exceptions=True
@@ -92,8 +92,8 @@ async def test_a_row_that_breaks_its_group_fails_alone(db: Database) -> None:
     assert await count(db) == 2
 
 
-async def test_a_caller_that_leaves_cancels_nothing(db: Database) -> None:
-    submissions = Submissions(db, queue_limit=1000)
+async def test_a_caller_that_leaves_cancels_nothing(db: Database, far: bool) -> None:
+    submissions = await door(db, far=far)
     task = asyncio.create_task(submissions.add(new_job()))
     await asyncio.sleep(0)
     task.cancel()
@@ -131,8 +131,8 @@ async def test_nobody_waits_for_ever_and_what_was_not_begun_is_not_written(
     assert await count(db) == 1
 
 
-async def test_the_same_key_twice_in_a_group_is_one_job(db: Database) -> None:
-    submissions = Submissions(db, queue_limit=1000)
+async def test_the_same_key_twice_in_a_group_is_one_job(db: Database, far: bool) -> None:
+    submissions = await door(db, far=far)
     first, again, other = await asyncio.gather(
         submissions.add(new_job(key="k")),
         submissions.add(new_job(key="k")),
@@ -144,8 +144,8 @@ async def test_the_same_key_twice_in_a_group_is_one_job(db: Database) -> None:
     assert await count(db) == 1
 
 
-async def test_a_key_is_forgotten_after_a_day(db: Database) -> None:
-    submissions = Submissions(db, queue_limit=1000)
+async def test_a_key_is_forgotten_after_a_day(db: Database, far: bool) -> None:
+    submissions = await door(db, far=far)
     job = new_job(key="k", at=1_000.0)
     await submissions.add(job)
     late = replace(new_job(key="k", fingerprint="another", at=1_000.0 + 86_401))
@@ -158,8 +158,8 @@ async def test_the_queue_limit_counts_within_a_group(db: Database) -> None:
     assert [type(outcome) for outcome in outcomes] == [Written] * 3 + [QueueFull] * 2
 
 
-async def test_dedupe_within_a_group(db: Database) -> None:
-    submissions = Submissions(db, queue_limit=10)
+async def test_dedupe_within_a_group(db: Database, far: bool) -> None:
+    submissions = await door(db, far=far)
     merged = JobOptions(dedupe=True)
     first, again = await asyncio.gather(
         submissions.add(new_job(options=merged)), submissions.add(new_job(options=merged))
@@ -174,8 +174,8 @@ async def _only(db: Database) -> str:
     return str(row["id"])
 
 
-async def test_a_need_that_was_forgotten_is_written_again(db: Database) -> None:
-    submissions = Submissions(db, queue_limit=100)
+async def test_a_need_that_was_forgotten_is_written_again(db: Database, far: bool) -> None:
+    submissions = await door(db, far=far)
     assert isinstance(await submissions.add(new_job()), Written)
     await db.write(lambda tx: tx.run("DELETE FROM lane_needs"))
     await db.write(lambda tx: tx.run("DELETE FROM requirements"))

@@ -9,7 +9,7 @@ import pytest
 from tests.support.checker import check
 from tests.support.cutting_proxy import Cut, proxied
 from tests.support.postgres import PostgresServer
-from tests.support.rows import Pair, add_accounts, need, new_job
+from tests.support.rows import Pair, add_accounts, door, need, new_job
 from tests.support.schema import url_of
 
 from comfy_api_service.db import requirements
@@ -20,8 +20,8 @@ from comfy_api_service.domain.inventory import Inventory, NodeClass
 from comfy_api_service.domain.submission import JobOptions
 
 
-async def test_one_key_from_many_senders_is_one_job(both: Pair, tmp_path: Path) -> None:
-    doors = [Submissions(db, queue_limit=10_000) for db in both]
+async def test_one_key_from_many_senders_is_one_job(both: Pair, far: bool, tmp_path: Path) -> None:
+    doors = [await door(db, far=far) for db in both]
     sent = [new_job(key=f"key {n % 25}", fingerprint=f"body {n % 25}") for n in range(200)]
     outcomes = await asyncio.gather(*(doors[n % 7 % 2].add(job) for n, job in enumerate(sent)))
     by_key: dict[str, set[str]] = {}
@@ -34,8 +34,8 @@ async def test_one_key_from_many_senders_is_one_job(both: Pair, tmp_path: Path) 
     check(tmp_path, (made for one in by_key.values() for made in one), all_ended=False)
 
 
-async def test_one_key_with_two_bodies_at_once_is_one_job_and_one_refusal(both: Pair) -> None:
-    doors = [Submissions(db, queue_limit=10_000) for db in both]
+async def test_one_key_with_two_bodies_at_once_is_one_job_and_one_refusal(both: Pair, far: bool) -> None:
+    doors = [await door(db, far=far) for db in both]
     for n in range(20):
         gave = await asyncio.gather(
             *(
@@ -70,8 +70,8 @@ async def test_a_key_goes_to_the_first_of_a_group_that_is_taken(both: Pair) -> N
     assert await door.add(new_job(fingerprint="same", key="k")) == Replay(plain.id, by_key=True)
 
 
-async def test_a_key_is_free_again_after_a_day_for_one_of_several(both: Pair) -> None:
-    doors = [Submissions(db, queue_limit=10_000) for db in both]
+async def test_a_key_is_free_again_after_a_day_for_one_of_several(both: Pair, far: bool) -> None:
+    doors = [await door(db, far=far) for db in both]
     await doors[0].add(new_job(key="k", at=1_000.0))
     late = [new_job(key="k", fingerprint="another", at=90_000.0) for _ in range(10)]
     outcomes = await asyncio.gather(*(doors[n % 2].add(job) for n, job in enumerate(late)))

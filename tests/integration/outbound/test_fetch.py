@@ -2,16 +2,15 @@
 
 import asyncio
 import socket
-import ssl
 import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
-import trustme
+from tests.support.public_names import Names, certificates, count_as_public
 from tests.support.sites import PICTURE, Site, site
 
-from comfy_api_service.outbound import addresses
+from comfy_api_service.outbound import fetch
 from comfy_api_service.outbound.addresses import AddressRefused, FetchError, FetchTimeout, FetchTooLarge
 from comfy_api_service.outbound.fetch import AT_ONCE, Fetcher
 
@@ -111,22 +110,6 @@ async def test_so_many_are_fetched_at_once_and_the_others_after_them() -> None:
 # --- names: https on port 443 as the rules want it, led to this machine's server by the test's resolver ------------
 
 
-class Names:
-    """A name server: each look-up of a name takes its next answer, the last one again and again."""
-
-    def __init__(self, **answers: Sequence[Sequence[str]]) -> None:
-        self._answers = {name.replace("_", "."): list(found) for name, found in answers.items()}
-        self.asked: list[str] = []
-
-    async def __call__(self, host: str, port: int) -> Sequence[str]:
-        assert port
-        self.asked.append(host)
-        found = self._answers.get(host)
-        if found is None:
-            raise OSError("no such name")
-        return found.pop(0) if len(found) > 1 else found[0]
-
-
 @pytest.mark.parametrize(
     "found",
     [
@@ -149,27 +132,11 @@ async def test_a_name_that_leads_inside_is_refused_whatever_else_it_has(found: l
 
 @asynccontextmanager
 async def public(monkeypatch: pytest.MonkeyPatch, names: Names) -> AsyncIterator[tuple[Site, Fetcher]]:
-    """This machine's address counts as public, as 127.0.0.1 alone; the server has a certificate for the names."""
-    authority = trustme.CA()
-    served = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("a.example", "b.example").configure_cert(served)
-    trusting = ssl.create_default_context()
-    authority.configure_trust(trusting)
-    from comfy_api_service.outbound import fetch  # noqa: PLC0415
-
-    real = addresses.is_public
-    monkeypatch.setattr(fetch, "is_public", lambda address: str(address) == "127.0.0.1" or real(address))
+    """This machine's address counts as public; the server has a certificate for the names."""
+    served, trusting = certificates("a.example", "b.example")
     async with site(served) as server:
-        fetcher = Fetcher(max_bytes=200_000, look_up=names, tls=trusting)
-        monkeypatch.setattr(
-            fetch, "target", lambda url, **known: moved(addresses.target(url, **known), server.port)
-        )
-        yield server, fetcher
-
-
-def moved(found: addresses.Target, port: int) -> addresses.Target:
-    """The same target on the port that the server got."""
-    return addresses.Target(found.url.with_port(port), found.host, found.address)
+        count_as_public(monkeypatch, fetch, server.port)
+        yield server, Fetcher(max_bytes=200_000, look_up=names, tls=trusting)
 
 
 async def test_a_name_is_looked_up_once_for_each_connection_and_that_is_connected_to(

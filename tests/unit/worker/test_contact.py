@@ -61,7 +61,7 @@ def _contact() -> tuple[Contact, Client, Clock]:
         cast("Database", Rows()),
         MemorySignals(),
         clock,
-        Metrics(),
+        Metrics().add_backend("comfyui-1"),
         changed=lambda: None,
     )
     return contact, client, clock

@@ -23,6 +23,7 @@ ASSIGNMENT = Assignment(
     model="m.safetensors",
     timing_key="kind",
     images=1,
+    queued_at=0.0,
     dispatched_at=0.0,
 )
 BY_PICTURE: dict[str, Any] = {

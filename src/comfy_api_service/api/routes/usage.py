@@ -23,6 +23,7 @@ _EXAMPLE: Final = {
     "waiting": 1,
     "reset_at": EXAMPLE_TIME,
     "days": [{"day": "2026-01-31", "images": 10, "reserved": 2, "gpu_seconds": 41.5}],
+    "notices": [],
 }
 Days = Annotated[
     int, Field(ge=1, le=366), BeforeValidator(whole_number), Query(description="How many days back.")

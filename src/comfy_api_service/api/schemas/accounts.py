@@ -5,6 +5,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, Field
 
 from comfy_api_service.api.schemas.base import EXAMPLE_TIME, Answer, Document, Request, Time
+from comfy_api_service.api.schemas.webhooks import NoticeAnswer
 from comfy_api_service.domain.account import Role
 from comfy_api_service.domain.credentials import Scope
 from comfy_api_service.domain.users import EMAIL_MOST, email_of, username_of
@@ -143,6 +144,7 @@ class UsageAnswer(Answer):
     waiting: int
     reset_at: Time
     days: list[DayAnswer]
+    notices: list[NoticeAnswer] = Field(description="What asks for the owner's attention.")
 
 
 def example_limits() -> dict[str, Any]:

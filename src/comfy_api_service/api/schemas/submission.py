@@ -77,6 +77,13 @@ class OptionFields(Request):
         description="The caller's own notes.",
     )
     output: OutputRequest = OutputRequest()
+    webhook_url: str | None = Field(
+        None,
+        min_length=1,
+        max_length=2048,
+        description="Told of the job's events, signed with the account's own secret "
+        "(`POST /api/v1/webhooks/secret`). https and public, as for `POST /api/v1/webhooks`.",
+    )
     dedupe: bool = Field(
         False,
         description="An identical request of the last 24 hours that did not fail answers with its job.",
@@ -90,6 +97,7 @@ class OptionFields(Request):
             max_attempts=self.max_attempts,
             labels=self.labels,
             output=OutputOptions(output.format, output.quality, output.metadata),
+            webhook_url=self.webhook_url,
             dedupe=self.dedupe,
         )
 

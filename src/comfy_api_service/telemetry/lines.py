@@ -1,0 +1,66 @@
+"""Lines of the log on their way out: those of one turn of the event loop leave together, for each write costs a
+request more than its line does.
+"""
+
+import asyncio
+import atexit
+import contextlib
+import threading
+from typing import IO, Any, Final
+
+MOST_BYTES: Final = 65_536
+"""Held back at most."""
+
+
+class Lines:
+    """What structlog writes to. A line waits for the end of this turn of the loop; a warning or worse, and what comes
+    from other threads, for nothing.
+    """
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self._lock = threading.Lock()
+        self._waiting: list[bytes] = []
+        self._bytes = 0
+        atexit.register(self.flush)
+
+    def __call__(self, *_: Any) -> "Lines":
+        """As the factory of loggers: all are this one."""
+        return self
+
+    def msg(self, line: bytes) -> None:
+        with self._lock:
+            self._waiting.append(line)
+            self._bytes += len(line)
+            first, full = len(self._waiting) == 1, self._bytes > MOST_BYTES
+        if full:
+            self.flush()
+        elif first:
+            try:
+                loop = asyncio.get_running_loop()
+            except RuntimeError:
+                self.flush()
+            else:
+                loop.call_soon(self.flush)
+
+    log = debug = info = msg
+
+    def at_once(self, line: bytes) -> None:
+        with self._lock:
+            self._waiting.append(line)
+        self.flush()
+
+    warn = warning = error = exception = critical = fatal = failure = err = at_once
+
+    def flush(self) -> None:
+        """Whoever reads the log may have gone: that is no reason to fail a request."""
+        with self._lock:
+            if not self._waiting:
+                return
+            self._waiting.append(b"")
+            text = b"\n".join(self._waiting)
+            self._waiting.clear()
+            self._bytes = 0
+            with contextlib.suppress(OSError, ValueError):
+                self._stream.write(text)
+                self._stream.flush()

@@ -1,0 +1,131 @@
+"""The shell scripts: sound, and the two for Compose against a real server whose tools stand in for its container's."""
+
+import os
+import stat
+import subprocess
+from pathlib import Path
+
+import asyncpg
+import pytest
+from tests.support.image import ROOT
+from tests.support.postgres import PostgresServer, blocking
+from tests.support.tools import postgres_tools
+
+SCRIPTS = ROOT / "deploy" / "scripts"
+DOCKER = """#!/bin/sh
+# docker compose --file F exec -T postgres TOOL …: the tool itself, told where the server is
+echo "$@" >>"$STATE/docker"
+case "$*" in
+run*"tar -C /from"*) exec tar -C "$STATE/volume" -cf - . ;;
+run*"tar -C /to"*) exec tar -C "$STATE/volume" -xf - ;;
+esac
+shift 3
+case $1 in
+exec) shift 3; tool=$1; shift; exec "$tool" --host=127.0.0.1 --port="$PGPORT" "$@" ;;
+config) echo postgres:18-alpine ;;
+esac
+"""
+
+
+def run(
+    folder: Path, server: PostgresServer, script: str, *arguments: str, **more: str
+) -> "subprocess.CompletedProcess[str]":
+    tools = folder / "tools"
+    tools.mkdir(exist_ok=True)
+    (tools / "docker").write_text(DOCKER)
+    (tools / "docker").chmod(0o755)
+    environment = {
+        "PATH": f"{tools}:{postgres_tools()}:{os.environ['PATH']}",
+        "STATE": str(folder),
+        "PGPORT": str(server.port),
+        **more,
+    }
+    return subprocess.run(
+        ["sh", SCRIPTS / script, *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def accounts(server: PostgresServer, database: str) -> list[str]:
+    async def read() -> list[str]:
+        connection = await asyncpg.connect(server.url(database))
+        try:
+            return [str(row[0]) for row in await connection.fetch("SELECT id FROM accounts ORDER BY id")]
+        finally:
+            await connection.close()
+
+    return blocking(read)
+
+
+@pytest.fixture
+def stack(tmp_path: Path, postgres: PostgresServer) -> PostgresServer:
+    """The database and the volume of the stack of Compose."""
+    postgres.execute("DROP ROLE IF EXISTS comfy; CREATE ROLE comfy SUPERUSER LOGIN")
+    postgres.execute("CREATE DATABASE comfy TEMPLATE template_of_tests")
+    postgres.execute(
+        "INSERT INTO accounts (id, name, tier, created_at) VALUES ('acc_a', 'a', 'free', 0)", "comfy"
+    )
+    (tmp_path / "volume").mkdir()
+    (tmp_path / "volume" / "block").write_text("a result")
+    return postgres
+
+
+def test_the_stack_of_compose_is_backed_up_and_restored(tmp_path: Path, stack: PostgresServer) -> None:
+    try:
+        for day in range(3):
+            (tmp_path / "backups").mkdir(exist_ok=True)
+            (tmp_path / "backups" / f"comfy-2020010{day}T000000Z.dump").touch()
+        made = run(tmp_path, stack, "backup.sh", "--results", KEEP="2")
+        assert made.returncode == 0, made.stderr
+        names = sorted(path.name for path in (tmp_path / "backups").iterdir())
+        assert len(names) == 3, "two dumps and one of the volume"
+        artifacts, _, dump = ((tmp_path / "backups") / name for name in names)
+        assert stat.S_IMODE(dump.stat().st_mode) == 0o600
+        stack.execute(
+            "INSERT INTO accounts (id, name, tier, created_at) VALUES ('acc_b', 'b', 'free', 0)", "comfy"
+        )
+        (tmp_path / "volume" / "block").unlink()
+
+        refused = run(tmp_path, stack, "restore.sh", str(dump))
+        assert (refused.returncode, "already" in refused.stderr) == (1, True)
+        (tmp_path / "bad.dump").write_bytes(dump.read_bytes()[:1000])
+        assert "damaged" in run(tmp_path, stack, "restore.sh", "--force", "bad.dump").stderr
+        assert accounts(stack, "comfy") == ["acc_a", "acc_b"]
+
+        done = run(tmp_path, stack, "restore.sh", "--force", str(dump), str(artifacts))
+        assert done.returncode == 0, done.stderr
+        assert accounts(stack, "comfy") == ["acc_a"]
+        assert (tmp_path / "volume" / "block").read_text() == "a result"
+        aside = done.stdout.split("the database ")[1].split(":")[0]
+        assert accounts(stack, aside) == ["acc_a", "acc_b"]
+        stack.execute(f"DROP DATABASE {aside}")
+        ran = (tmp_path / "docker").read_text()
+        assert ran.index("stop api worker") < ran.index("--single-transaction")
+    finally:
+        stack.execute("DROP DATABASE comfy WITH (FORCE); DROP ROLE comfy")
+
+
+def test_a_backup_that_fails_leaves_nothing(tmp_path: Path, postgres: PostgresServer) -> None:
+    failed = run(tmp_path, postgres, "backup.sh", "kept")
+    assert failed.returncode != 0
+    assert list((tmp_path / "kept").iterdir()) == []
+
+
+@pytest.mark.parametrize("script", ["restore.sh", "upgrade.sh"])
+def test_without_arguments_they_say_how_they_are_called(script: str, tmp_path: Path) -> None:
+    told = subprocess.run(["sh", SCRIPTS / script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert told.returncode == 2
+    assert f"deploy/scripts/{script}" in told.stderr
+
+
+def test_they_can_be_run_and_end_their_lines_as_a_shell_wants() -> None:
+    for script in [*SCRIPTS.iterdir(), *(ROOT / "deploy").glob("*.sh")]:
+        content = script.read_bytes()
+        assert content.startswith(b"#!/bin/sh\n")
+        assert b"\r" not in content
+        if script.parent == SCRIPTS:
+            assert script.stat().st_mode & 0o111 == 0o111

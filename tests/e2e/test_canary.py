@@ -1,0 +1,361 @@
+"""Words that callers and the operator brought, each of its own kind, searched in all that the service says and leaves.
+
+`MAY_BE` is the table of where each kind may be found; it stands in docs/TRACES.md too. What is searched is told
+by one service that was asked in every way, rightly and wrongly, and failed in several.
+"""
+
+import base64
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import httpx2
+import psutil
+import pytest
+from tests.support.collector import Collector, collector
+from tests.support.pictures import png
+from tests.support.processes import Process, client, simulator, until_online
+from tests.support.s3 import S3Server, s3_server, s3_settings
+
+ROOT: Final = Path(__file__).parents[2]
+QUICK: Final = ("--seconds-per-step", "0.01", "--seconds-per-load", "0")
+LIMIT: Final = 60.0
+JSON: Final = {"Content-Type": "application/json"}
+WORD: Final = re.compile(rb"zq((?:(?!zq)[a-z])+?)canary", re.IGNORECASE)
+_OF_JOB: Final = frozenset({"database", "/admin/jobs"})
+MAY_BE: Final[Mapping[str, frozenset[str]]] = {
+    "prompt": _OF_JOB,
+    "negative": _OF_JOB,
+    "embedded": _OF_JOB | {"store"},
+    "labelkey": _OF_JOB,
+    "labelvalue": _OF_JOB,
+    "idempotency": frozenset({"database"}),
+    "graphtext": _OF_JOB,
+    "graphtitle": _OF_JOB,
+    "prefix": _OF_JOB,
+    "template": _OF_JOB,
+    "input": _OF_JOB,
+    "explode": _OF_JOB,
+    "nodeerror": _OF_JOB,
+    "keyname": frozenset({"database", "/admin/api-keys"}),
+    "backend": frozenset({"database"}),
+}
+"""Kinds that are not named may be nowhere at all: not in the database either. The owner's own answers are not
+searched: there they belong.
+"""
+
+
+def word(kind: str) -> str:
+    return f"zq{kind}canary"
+
+
+@dataclass
+class Searched:
+    """What was found where. `texts` are searched for words, and for the secrets that the service itself made."""
+
+    texts: dict[str, list[bytes]] = field(default_factory=dict)
+    secrets: dict[str, str] = field(default_factory=dict)
+
+    def add(self, place: str, *found: bytes | str) -> None:
+        self.texts.setdefault(place, []).extend(
+            one.encode("utf-8", "replace") if isinstance(one, str) else one for one in found
+        )
+
+    def found(self) -> dict[str, set[str]]:
+        """Places by kind."""
+        places: dict[str, set[str]] = {}
+        for place, texts in self.texts.items():
+            for text in texts:
+                for kind in WORD.findall(text):
+                    places.setdefault(kind.decode().lower(), set()).add(place)
+                for name, secret in self.secrets.items():
+                    if any(form in text for form in _forms(secret)):
+                        places.setdefault(name, set()).add(place)
+        return places
+
+
+def _forms(secret: str) -> tuple[bytes, ...]:
+    raw = secret.encode()
+    return raw, base64.b64encode(raw).rstrip(b"=")
+
+
+@pytest.fixture
+def collected() -> Iterator[Collector]:
+    with collector() as found:
+        yield found
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[S3Server]:
+    with s3_server(tmp_path / "s3") as server:
+        yield server
+
+
+HOOK = """
+def look(request):
+    if "refuse" in str(request):
+        raise ValueError(str(request))
+    return {"action": "allow"}
+"""
+
+
+def environment(folder: Path, sim: Process, store: S3Server, collected: Collector) -> dict[str, str]:
+    (folder / "tmp").mkdir()
+    (folder / "operators.py").write_text(HOOK)
+    settings = s3_settings(store.bucket("results"))
+    return {
+        **{name.upper(): value for name, value in settings.items()},
+        "NO_PROXY": "127.0.0.1",
+        "PYTHONPATH": f"{ROOT}{os.pathsep}{folder}",
+        "TMPDIR": str(folder / "tmp"),
+        "LOG_LEVEL": "DEBUG",
+        "AUTH_ENABLED": "true",
+        "REGISTRATION_ENABLED": "true",
+        "RATE_LIMIT_ENABLED": "false",
+        "NODE_POLICY": "open",
+        "COMFYUI_URL": sim.url.replace("://", f"://user:{word('backend')}@"),
+        "SECRET_KEY": f"{word('setting')}5d0c7a1e94b83f26d75e0a9c41f8b3672",
+        "METRICS_TOKEN": word("metricstoken"),
+        "PROMPT_HOOK": "python:operators:look",
+        "PROMPT_HOOK_ON_FAILURE": "refuse",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": collected.url,
+        "OTEL_EXPORTER_OTLP_HEADERS": f"authorization={word('otelheader')}",
+        "OTEL_BSP_SCHEDULE_DELAY": "50",
+        "SENTRY_DSN": collected.dsn.replace("0123456789abcdef", word("dsn")),
+        "MAX_BODY_SIZE": "65536",
+    }
+
+
+def administrator(folder: Path, given: dict[str, str]) -> str:
+    """Made in the shell; the key."""
+    made = subprocess.run(
+        [sys.executable, "-m", "comfy_api_service", "admin", "create", "--email", "root@example.com",
+         "--username", "root", "--password-file", "-"],
+        input=word("password") + "-of-root\n", capture_output=True, text=True, check=True, cwd=folder,
+        env={**os.environ, **given},
+    )  # fmt: skip
+    found = re.search(r"cui_sk_\w+", made.stdout)
+    assert found is not None, made.stdout
+    return found[0]
+
+
+def until_status(http: httpx2.Client, job_id: str, *wanted: str) -> dict[str, Any]:
+    end = time.monotonic() + LIMIT
+    while (job := http.get(f"/api/v1/jobs/{job_id}").json())["status"] not in wanted:
+        assert time.monotonic() < end, job
+        time.sleep(0.1)
+    return dict(job)
+
+
+def body(prompt: str, **more: Any) -> dict[str, Any]:
+    return {"prompt": prompt, "steps": 2, "width": 64, "height": 64, **more}
+
+
+def graph() -> dict[str, Any]:
+    return {
+        "1": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "v1-5-pruned-emaonly.safetensors"}},
+        "2": {"class_type": "CLIPTextEncode", "inputs": {"text": word("graphtext"), "clip": ["1", 1]},
+              "_meta": {"title": word("graphtitle")}},
+        "3": {"class_type": "EmptyLatentImage", "inputs": {"width": 64, "height": 64, "batch_size": 1}},
+        "4": {"class_type": "KSampler", "inputs": {
+            "seed": 1, "steps": 2, "cfg": 7.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0,
+            "model": ["1", 0], "positive": ["2", 0], "negative": ["2", 0], "latent_image": ["3", 0]}},
+        "5": {"class_type": "VAEDecode", "inputs": {"samples": ["4", 0], "vae": ["1", 2]}},
+        "6": {"class_type": "SaveImage", "inputs": {"images": ["5", 0], "filename_prefix": word("prefix")}},
+    }  # fmt: skip
+
+
+class Caller:
+    """Asks in every way; keeps what a stranger is answered."""
+
+    def __init__(self, http: httpx2.Client, key: str, searched: Searched) -> None:
+        self.http = http
+        self.searched = searched
+        self.http.headers["X-API-Key"] = key
+
+    def job(self, document: dict[str, Any], *wanted: str, **headers: str) -> str:
+        answer = self.http.post("/api/v1/jobs", json=document, headers=headers)
+        assert answer.status_code == 202, answer.text
+        job_id = str(answer.json()["job_id"])
+        job = until_status(self.http, job_id, *wanted)
+        assert job["status"] == wanted[0], job
+        return job_id
+
+    def refused(self, method: str, path: str, status: int, **content: Any) -> str:
+        answer = self.http.request(method, path, **content)
+        assert answer.status_code == status, (path, answer.status_code, answer.text)
+        return answer.text
+
+    def stranger(self, method: str, path: str, **content: Any) -> None:
+        """Somebody who has no business with it; what he is told is searched."""
+        headers = {"X-API-Key": "", **content.pop("headers", {})}
+        answer = httpx2.request(
+            method, f"{self.http.base_url}{path}", headers=headers, trust_env=False, **content
+        )
+        told = "\n".join(f"{name}: {value}" for name, value in answer.headers.items())
+        self.searched.add("strangers", told, answer.text)
+
+
+def succeed(caller: Caller) -> str:
+    labels = {word("labelkey"): word("labelvalue")}
+    plain = body(word("prompt"), negative_prompt=word("negative"), labels=labels)
+    job_id = caller.job(plain, "succeeded", **{"Idempotency-Key": word("idempotency"), "Cookie": word("cookie"),
+                        "User-Agent": word("agent"), "Referer": f"https://host/{word('referer')}"})  # fmt: skip
+    caller.job(body(word("embedded"), output={"metadata": "embed"}), "succeeded")
+    caller.job({"workflow": graph()}, "succeeded")
+    http = caller.http
+    name = f"{word('filename')}.png"
+    upload = http.post("/api/v1/upload", files={"file": (name, png(), "image/png")}).json()["upload_id"]
+    caller.job(body(word("prompt"), image=upload, strength=0.5), "succeeded")
+    made = http.post("/api/v1/workflows", json={
+        "name": word("template"), "description": word("template"), "workflow": graph(),
+        "parameters": [{"name": "text", "type": "string", "targets": [{"node": "2", "input": "text"}]}],
+    })  # fmt: skip
+    assert made.status_code == 201, made.text
+    place = f"/api/v1/workflows/{made.json()['workflow_id']}/execute"
+    answer = http.post(place, json={"inputs": {"text": word("input")}})
+    assert answer.status_code == 202, answer.text
+    until_status(http, answer.json()["job_id"], "succeeded")
+    return job_id
+
+
+def be_refused(caller: Caller, job_id: str) -> None:
+    """What the caller asks wrongly; he may be told his own words, nobody else is."""
+    jobs = "/api/v1/jobs"
+    caller.refused("POST", jobs, 400, content=b'{"prompt": "' + word("badjson").encode(), headers=JSON)
+    caller.refused("POST", jobs, 422, json=body(word("invalid") * 900))
+    caller.refused("POST", jobs, 422, json={**body("x"), word("unknownfield"): word("unknownvalue")})
+    caller.refused("POST", jobs, 422, json=body("x", model=f"{word('model')}.safetensors"))
+    caller.refused("POST", jobs, 422, json=body("x", loras=[{"name": word("lora"), "weight": 1}]))
+    caller.refused("POST", jobs, 422, json={"workflow": {"1": {"class_type": word("class"), "inputs": {}}}})
+    caller.refused("POST", jobs, 413, content=word("large").encode() * 9000, headers=JSON)
+    caller.refused(
+        "POST", jobs, 422, json=body("x", image=f"https://u:{word('urlpassword')}@127.0.0.1/{word('url')}")
+    )
+    caller.refused("POST", jobs, 422, json=body("x", image=f"https://{word('host')}.invalid/a.png"))
+    caller.refused("POST", jobs, 503, json=body(f"refuse {word('hooked')}"))
+    caller.refused(
+        "POST", "/api/v1/upload", 415, files={"file": (f"{word('filename')}.exe", word("content").encode())}
+    )
+    caller.refused("GET", f"/{word('path')}?{word('query')}=1", 404)
+    caller.refused("GET", f"{jobs}/job_{word('jobid')}", 404)
+    caller.refused("GET", f"{jobs}?label={word('filter')}&cursor={word('cursor')}", 422)
+    caller.refused("POST", f"{jobs}/{job_id}/retry", 500)
+    for headers in ({"X-API-Key": word("wrongkey")}, {"Authorization": f"Bearer {word('wrongtoken')}"}):
+        caller.stranger("GET", f"{jobs}/{job_id}", headers=headers)
+    caller.stranger("GET", f"/ws/jobs?ticket={word('ticket')}")
+    caller.stranger("GET", f"/artifacts/jobs/{word('artifact')}/1/a.png?signature={word('signature')}")
+
+
+def log_in(caller: Caller, searched: Searched) -> None:
+    login, who = "/api/v1/auth/login", {"username": "root", "password": word("password") + "-of-root"}
+    session = caller.http.post(login, json=who)
+    assert session.status_code == 200, session.text
+    searched.secrets["access token"] = session.json()["access_token"]
+    searched.secrets["refresh token"] = session.json()["refresh_token"]
+    ticket = caller.http.post("/api/v1/auth/ticket")
+    assert ticket.status_code in (200, 201), ticket.text
+    searched.secrets["ticket"] = ticket.json()["ticket"]
+    caller.stranger("POST", login, json={**who, "password": word("wrongpassword")})
+    caller.stranger("POST", login, json={"username": word("wronguser"), "password": word("wrongpassword")})
+    new = {"email": "ada@example.com", "username": "ada", "password": word("password") + "-of-ada"}
+    other = caller.http.post("/api/v1/auth/register", json=new)
+    assert other.status_code == 201, other.text
+    made = caller.http.post("/api/v1/auth/keys", json={"name": word("keyname")})
+    assert made.status_code == 201, made.text
+    searched.secrets["second key"] = made.json()["api_key"]
+
+
+def fail(caller: Caller, sim: Process, store: S3Server) -> None:
+    """Jobs that end badly: a node, a mistake of the worker's, the backend, and at last the store."""
+    faults = f"{sim.url}/_simulator/faults"
+    message = {
+        "node_class": "KSampler",
+        "message": f"{word('nodeerror')} /home/{word('nodepath')}/x.py",
+        "times": 1,
+    }
+    httpx2.post(f"{faults}/fail_node", json=message, trust_env=False).raise_for_status()
+    caller.job(body(word("prompt")), "failed")
+    caller.job(body(f"{word('explode')} explode", max_attempts=1), "failed")
+    httpx2.post(f"{faults}/answer_errors", json={"n": 1, "status": 500}, trust_env=False).raise_for_status()
+    caller.job(body(word("prompt")), "succeeded", "failed")
+    store.kill()
+    caller.http.post("/api/v1/jobs", json=body(word("prompt")))
+
+
+def search(searched: Searched, service: Process, http: httpx2.Client) -> None:
+    for process in (
+        psutil.Process(service.popen.pid),
+        *psutil.Process(service.popen.pid).children(recursive=True),
+    ):
+        searched.add("titles", " ".join(process.cmdline()), process.name())
+    metrics = http.get("/metrics", headers={"Authorization": f"Bearer {word('metricstoken')}"})
+    assert "comfyui_jobs_total" in metrics.text
+    searched.add("metrics", metrics.text)
+    for path in ("/admin/audit", "/admin/backends", "/admin/stats", "/admin/api-keys", "/admin/jobs"):
+        answer = http.get(path)
+        assert answer.status_code == 200, (path, answer.text)
+        searched.add(path, answer.text)
+    for path in ("/health", "/openapi.json", "/"):
+        searched.add("strangers", http.get(path).text)
+
+
+def search_files(searched: Searched, folder: Path, store: S3Server) -> None:
+    """After the end; names and contents. What is in the database may be in no other file."""
+    for place, top in (
+        ("temporary files", folder / "tmp"),
+        ("files", folder / "data"),
+        ("store", store.root),
+    ):
+        for path in top.rglob("*"):
+            in_database = path.name.startswith("comfy-api.sqlite3")
+            searched.add("database" if in_database else place, str(path.relative_to(top)))
+            if path.is_file():
+                searched.add("database" if in_database else place, path.read_bytes())
+
+
+def test_words_are_found_where_they_belong_and_nowhere_else(
+    tmp_path: Path, collected: Collector, store: S3Server
+) -> None:
+    searched = Searched()
+    with simulator(tmp_path, *QUICK) as sim:
+        given = environment(tmp_path, sim, store, collected)
+        key = administrator(tmp_path, given)
+        searched.secrets = {"api key": key.removeprefix("cui_sk_"), "store": given["S3_SECRET_KEY"]}
+        service = Process(
+            ["tests.support.faulty", "serve", "--port", "0"], folder=tmp_path, environment=given
+        )
+        try:
+            service.wait_listening()
+            with client(service) as http:
+                until_online(http)
+                caller = Caller(http, key, searched)
+                job_id = succeed(caller)
+                be_refused(caller, job_id)
+                log_in(caller, searched)
+                fail(caller, sim, store)
+                collected.until(lambda got: len(got.events) >= 3)
+                search(searched, service, http)
+            service.terminate()
+        finally:
+            service.close()
+    searched.add("log", *service.output)
+    searched.add("traces and reports", *collected.raw)
+    search_files(searched, tmp_path, store)
+    told = {line for line in service.output if "RuntimeError" in line or "LookupError" in line}
+    assert len(told) >= 3
+    assert {"uncaught_fault", "unhandled_error", "settling_failed"} <= {
+        event["tags"].get("event") for event in collected.events
+    }
+    found = searched.found()
+    for kind in ("prompt", "negative", "labelkey", "idempotency", "nodeerror", "backend"):
+        assert "database" in found[kind], kind  # the search finds what is there
+    assert "store" in found["embedded"]
+    wrong = {kind: sorted(places - MAY_BE.get(kind, frozenset())) for kind, places in found.items()}
+    assert {kind: places for kind, places in wrong.items() if places} == {}
