@@ -430,9 +430,11 @@ VALUES (:id, :account, :state, 1, :max_attempts, :priority, :requirement, :cost,
 _INSERT_EVENT = (
     "INSERT INTO events (job_id, seq, type, status, at, data) VALUES (:job, 1, :type, :status, :at, '{}')"
 )
-_INSERT_OUTBOX = (
-    "INSERT INTO outbox (job_id, account_id, seq, type, at) VALUES (:job, :account, 1, :type, :at)"
-)
+_INSERT_OUTBOX = """INSERT INTO outbox (job_id, account_id, seq, type, at, handled_at)
+VALUES (:job, :account, 1, :type, :at, :at)"""
+"""No webhook is told that a job was queued: the entry is written as handled, so that a submission makes no work for
+those who deliver.
+"""
 _INSERT_LABEL = (
     "INSERT INTO job_labels (job_id, account_id, key, value) VALUES (:job, :account, :key, :value)"
 )

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from tests.support.rows import door, new_job
 
+from comfy_api_service.db import dispatch
 from comfy_api_service.db import submissions as submissions_module
 from comfy_api_service.db.base import Database, Tx
 from comfy_api_service.db.insertion import KeyReused, Outcome, QueueFull, Replay, Written
@@ -28,6 +29,14 @@ async def test_what_arrives_together_is_one_transaction(db: Database, far: bool)
     places = [outcome.ordinal for outcome in outcomes if isinstance(outcome, Written)]
     assert places == list(range(1, 51))
     assert await count(db) == 50
+
+
+async def test_a_submission_makes_no_work_for_those_who_deliver(db: Database, far: bool) -> None:
+    """No webhook is told that a job was queued, even one that its job brought."""
+    submissions = await door(db, far=far)
+    told = JobOptions(webhook_url="https://example.com/hook")
+    await asyncio.gather(*(submissions.add(new_job(options=told)) for _ in range(5)))
+    assert not (await db.read(dispatch.look)).outbox
 
 
 def noted(submissions: Submissions, patch: pytest.MonkeyPatch) -> tuple[list[int], asyncio.Event]:

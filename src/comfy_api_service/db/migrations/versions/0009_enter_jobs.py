@@ -149,8 +149,9 @@ BEGIN
   INSERT INTO events (job_id, seq, type, status, at, data)
   SELECT r.id, 1, 'queued', 'queued', r.at, '{}' FROM unnest(_ids, _queued_at) AS r(id, at);
 
-  INSERT INTO outbox (job_id, account_id, seq, type, at)
-  SELECT r.id, r.account, 1, 'queued', r.at FROM unnest(_ids, _accounts, _queued_at) AS r(id, account, at);
+  -- no webhook is told of it, so there is nothing left to be handled
+  INSERT INTO outbox (job_id, account_id, seq, type, at, handled_at)
+  SELECT r.id, r.account, 1, 'queued', r.at, r.at FROM unnest(_ids, _accounts, _queued_at) AS r(id, account, at);
 
   INSERT INTO ledger (job_id, account_id, day, reserved)
   SELECT r.id, r.account, _day, r.images FROM unnest(_ids, _accounts, _images) AS r(id, account, images);
