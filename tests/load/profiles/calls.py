@@ -10,6 +10,7 @@ import random
 import time
 from typing import Any, Final, cast
 
+import gevent
 from locust import HttpUser, constant_pacing
 from locust.clients import ResponseContextManager
 
@@ -87,7 +88,7 @@ class Caller(HttpUser):
 
     def _count(self) -> None:
         if next(_ended) == int(os.environ.get(JOBS, "0")) and self.environment.runner is not None:
-            self.environment.runner.quit()
+            gevent.spawn(self.environment.runner.quit)  # it stops all callers: this one would wait for itself
 
     def _job(self, job_id: str) -> dict[str, Any]:
         with self.client.get(f"/api/v1/jobs/{job_id}", name="look", catch_response=True) as answer:
