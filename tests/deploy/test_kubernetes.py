@@ -14,6 +14,7 @@ from typing import Any
 import jsonschema_rs
 import pytest
 import yaml
+from tests.support.comfyui_image import started
 from tests.support.commands import check_command, known_settings
 from tests.support.image import argument, only, pairs
 from tests.support.kustomize import KUBERNETES, Object, _build, build, containers, documents, pod_of
@@ -328,6 +329,15 @@ def test_a_comfyui_beside_the_service_is_the_one_that_it_drives(component: str) 
         assert sidecar["args"][sidecar["args"].index("--port") + 1] == str(COMFYUI_PORT)
         if component == "simulator":
             check_command(sidecar["args"])
+
+
+def test_comfyui_starts_on_an_empty_volume_beside_its_own_nodes_and_models(tmp_path: Path) -> None:
+    sidecar, _ = containers(_with("production", "comfyui"))
+    told = started([*sidecar["command"], *sidecar["args"]], tmp_path)
+    assert told["--port"] == str(COMFYUI_PORT)
+    mounted = {mount["name"]: mount["mountPath"] for mount in sidecar["volumeMounts"]}
+    assert mounted["models"] == f"{sidecar['workingDir']}/models"
+    assert mounted["comfyui"] == "/comfyui"
 
 
 def _with(overlay: str, component: str) -> Object:

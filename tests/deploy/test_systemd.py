@@ -1,5 +1,6 @@
 """The systemd units: known to systemd, confined, and in step with commands and settings."""
 
+import os
 import re
 import shlex
 import shutil
@@ -7,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from prometheus_client import ProcessCollector
 from tests.support.commands import check_command, known_settings
 from tests.support.image import ROOT
 
@@ -118,6 +120,20 @@ def test_it_runs_a_command_with_settings_of_the_service(
     assert int(read(unit)["TimeoutStopSec"][0]) >= settings.shutdown_grace + 15
     assert read(unit)["Restart"] == ["always"]
     assert int(read(unit)["LimitNOFILE"][0]) >= 65_536
+
+
+def test_none_hides_what_figures_and_comfyui_read_of_the_machine(tmp_path: Path) -> None:
+    """Of a /proc with processes alone (`ProcSubset=pid`) there are no figures of the process at all."""
+    (tmp_path / "self").symlink_to(f"/proc/{os.getpid()}")
+
+    def figures() -> set[str]:
+        return {one.name for one in ProcessCollector(proc=str(tmp_path), registry=None).collect()}
+
+    assert "process_start_time_seconds" not in figures()
+    (tmp_path / "stat").symlink_to("/proc/stat")
+    assert {"process_start_time_seconds", "process_open_fds", "process_cpu_seconds"} <= figures()
+    for unit in [*SERVICES, *UNITS.glob("*.conf")]:
+        assert read(unit).get("ProcSubset", ["all"]) == ["all"], unit.name
 
 
 def test_a_supervised_comfyui_is_not_stopped_with_the_service_but_by_it() -> None:
