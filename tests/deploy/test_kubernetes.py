@@ -232,12 +232,17 @@ def test_what_serves_is_probed_and_what_answers_callers_leaves_before_it_stops(o
             if one["kind"] not in ("Deployment", "StatefulSet"):
                 continue
             ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+            start = container["startupProbe"]
+            assert start["periodSeconds"] * start["failureThreshold"] >= 3600, "it may have to migrate"
             for probe in ("startupProbe", "livenessProbe"):
                 assert container[probe]["httpGet"]["path"] == "/health/live"
                 assert container[probe]["httpGet"]["port"] in ports
             if "http" in ports:
                 assert ports["http"] == int(pairs("ENV")["PORT"])
-                assert container["readinessProbe"]["httpGet"] == {"path": "/health/ready", "port": "http"}
+                assert container["readinessProbe"]["httpGet"] == {
+                    "path": "/health/ready?local=true",  # not of what all pods share: all would be taken out
+                    "port": "http",
+                }
                 assert container["lifecycle"]["preStop"]["sleep"]["seconds"] > 0, name
             assert (
                 one["spec"]["template"]["metadata"]["labels"].items()
@@ -252,6 +257,7 @@ def test_services_budgets_and_scalers_mean_something_that_is_there(overlay: str)
         assert any(service["spec"]["selector"].items() <= one for one in labels)
     for budget in of(overlay, "PodDisruptionBudget").values():
         assert any(budget["spec"]["selector"]["matchLabels"].items() <= one for one in labels)
+        assert budget["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
     for one in of(overlay, "StatefulSet").values():
         assert one["spec"]["serviceName"] in of(overlay, "Service")
     for ingress in of(overlay, "Ingress").values():
@@ -263,6 +269,25 @@ def test_services_budgets_and_scalers_mean_something_that_is_there(overlay: str)
         assert "replicas" not in of(overlay, target["kind"])[target["name"]]["spec"], "two would set it"
     if overlay != "one-node":
         assert {"api", "worker"} <= of(overlay, "PodDisruptionBudget").keys()
+
+
+def test_an_upgrade_by_the_documents_commands_is_in_order() -> None:
+    """The schema alone, then all but the API, then the rest."""
+    page = (KUBERNETES.parents[1] / "docs" / "DEPLOYMENT.md").read_text(encoding="utf-8")
+    steps = re.findall(r"^kubectl apply -k \. *(?:--selector ([\w./]+)(!?=)(\w+))?", page, re.MULTILINE)
+    taken = []
+    for label, is_, value in [step for step in steps if step[0]] + steps[-1:]:
+        taken.append(
+            {
+                (one["kind"], one["metadata"]["name"])
+                for one in built("production")
+                if not label or (one["metadata"].get("labels", {}).get(label) == value) is (is_ == "=")
+            }
+        )
+    schema, workers, rest = taken
+    assert schema == {("Job", "migrate")}
+    assert {("StatefulSet", "worker"), ("ConfigMap", "comfy-api"), ("Service", "worker")} <= workers
+    assert rest - workers == {("Deployment", "api")}
 
 
 def test_workers_are_scaled_by_metrics_that_exist() -> None:
