@@ -18,6 +18,7 @@ from tests.support.comfyui_image import started
 from tests.support.commands import check_command, known_settings
 from tests.support.image import argument, only, pairs
 from tests.support.kustomize import KUBERNETES, Object, _build, build, containers, documents, pod_of
+from tests.support.monitoring import MONITORING
 from tests.support.postgres import PostgresServer
 from tests.support.tools import postgres_tools
 
@@ -298,6 +299,49 @@ def test_workers_are_scaled_by_metrics_that_exist() -> None:
     assert "comfyui_queue_depth" in named
     assert named <= families
     assert scaler["minReplicaCount"] >= 1, "nobody would tell how many wait"
+
+
+def test_workers_whose_figures_are_away_are_not_taken_away() -> None:
+    scaler = of("production-gpu", "ScaledObject")["worker"]["spec"]
+    assert scaler["triggers"][0]["metadata"]["ignoreNullValues"] == "false", "nothing would be an empty queue"
+    assert scaler["fallback"]["behavior"] == "currentReplicasIfHigher"
+
+
+def _monitors() -> Iterator[tuple[str, Object]]:
+    """Overlay and monitor; those of `production` are its component's."""
+    for monitor in of("production-gpu", "PodMonitor").values():
+        yield "production", monitor
+    yield from (("one-node", one) for one in documents(KUBERNETES / "overlays" / "one-node" / "monitor.yaml"))
+
+
+def test_figures_are_asked_for_with_their_token_in_the_jobs_that_rules_ask_for() -> None:
+    jobs = {}
+    for overlay, monitor in _monitors():
+        assert faults(monitor) == []
+        wanted = monitor["spec"]["selector"]["matchLabels"].items()
+        [pod] = [pod for _, _, pod in pods(overlay) if wanted <= pod["metadata"]["labels"].items()]
+        [endpoint] = monitor["spec"]["podMetricsEndpoints"]
+        [container] = pod["spec"]["containers"]
+        assert endpoint["port"] in {port["name"] for port in container["ports"]}
+        told = {entry["name"]: entry.get("value", "") for entry in container["env"]}
+        token = Path(told["METRICS_TOKEN_FILE"]).name if "METRICS_TOKEN_FILE" in told else None
+        assert endpoint.get("authorization", {}).get("credentials", {}).get("key") == token
+        [relabeled] = endpoint["relabelings"]
+        assert relabeled["targetLabel"] == "job"
+        jobs[overlay, monitor["metadata"]["name"]] = relabeled["replacement"], endpoint["port"]
+    assert jobs == {
+        ("production", "api"): ("comfy-api", "http"),
+        ("production", "worker"): ("comfy-worker", "metrics"),
+        ("one-node", "serve"): ("comfy-api", "http"),
+    }
+    plain = yaml.safe_load((MONITORING / "prometheus.kubernetes.yml").read_text(encoding="utf-8"))
+    for job in plain["scrape_configs"]:
+        meant = job["relabel_configs"][0]["regex"]
+        found = {name for (_, name), where in jobs.items() if re.fullmatch(meant, f"{name};{where[1]}")}
+        assert found == {name for (_, name), where in jobs.items() if where[0] == job["job_name"]}
+        assert job["kubernetes_sd_configs"][0]["namespaces"]["names"] == list(of("production", "Namespace"))
+    for overlay in OVERLAYS:
+        assert "prometheus.io" not in json.dumps(built(overlay)), "they are scraped without the token"
 
 
 def reaches(policy: Object, port: int) -> bool:

@@ -34,7 +34,7 @@ def known() -> dict[str, frozenset[str]]:
     return {**told(), **recorded(), **OF_PROMETHEUS}
 
 
-@pytest.mark.parametrize("name", ["rules/objectives.yml", "grafana/dashboards/comfy-api.json"])
+@pytest.mark.parametrize("name", module("generate").FILES)
 def test_generated_files_are_current(name: str) -> None:
     written = module("generate").FILES[name]()
     assert (MONITORING / name).read_text(encoding="utf-8") == written, "run `make docs`"
