@@ -7,8 +7,11 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+from tests.deploy.test_systemd import UNITS as UNITS_OF_SYSTEMD
+from tests.deploy.test_systemd import read
 from tests.support.image import ROOT
 from tests.support.postgres import PostgresServer, blocking
+from tests.support.systemd_run import SYSTEMD_RUN
 from tests.support.tools import postgres_tools
 
 SCRIPTS = ROOT / "deploy" / "scripts"
@@ -113,6 +116,88 @@ def test_a_backup_that_fails_leaves_nothing(tmp_path: Path, postgres: PostgresSe
     failed = run(tmp_path, postgres, "backup.sh", "kept")
     assert failed.returncode != 0
     assert list((tmp_path / "kept").iterdir()) == []
+
+
+UNITS = """comfy-api-api.service loaded active running API
+comfy-api-worker@1.service loaded active running worker
+"""
+SYSTEMCTL = """#!/bin/sh
+echo "$@" >>"$MACHINE/systemctl"
+case $1 in
+list-units) cat "$MACHINE/units" ;;
+show) [ "$4" != "$DIES" ] || echo again >>"$MACHINE/died"; wc -l <"$MACHINE/died" ;;
+esac
+"""
+PROGRAM = """#!/bin/sh
+echo "$@" >>"$MACHINE/commands"
+env >"$MACHINE/environment"
+[ "$1" != backup ] || echo "$MACHINE/some.tar"
+"""
+
+
+def upgrade(folder: Path, units: str = UNITS, **more: str) -> "subprocess.CompletedProcess[str]":
+    """With a file of settings whose values a shell would take apart, and tools that only say what they were told."""
+    tools = folder / "tools"
+    tools.mkdir()
+    (folder / "v1/.venv/bin").mkdir(parents=True)
+    (folder / "comfy-api-service-v2/.venv/bin").mkdir(parents=True)
+    for path, text in {
+        tools / "systemctl": SYSTEMCTL,
+        tools / "systemd-run": SYSTEMD_RUN,
+        tools / "curl": "#!/bin/sh\n",
+        tools / "make": "#!/bin/sh\n",
+        folder / "v1/.venv/bin/comfy-api": PROGRAM,
+        folder / "comfy-api-service-v2/.venv/bin/comfy-api": PROGRAM,
+        folder / "units": units,
+        folder / "died": "",
+        folder / "settings": "# of the units\nSECRET_KEY=abc$def`x`\n"
+        "DATABASE_URL=postgresql://a:b@c/d?sslmode=require&application_name=x\n",
+    }.items():
+        path.write_text(text)
+        path.chmod(0o755)
+    (folder / "comfy-api-service").symlink_to(folder / "v1")
+    return subprocess.run(
+        ["sh", SCRIPTS / "upgrade.sh", "v2"],
+        env={
+            "PATH": f"{tools}:{os.environ['PATH']}",
+            "MACHINE": str(folder),
+            "ROOT": str(folder / "comfy-api-service"),
+            "SETTINGS": str(folder / "settings"),
+            "SETTLE": "1",
+            "DIES": "",
+            **more,
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_an_upgrade_has_the_settings_of_the_units_as_systemd_reads_them(tmp_path: Path) -> None:
+    done = upgrade(tmp_path)
+    assert done.returncode == 0, done.stderr
+    told = dict(line.split("=", 1) for line in (tmp_path / "environment").read_text().splitlines())
+    assert told["DATABASE_URL"] == "postgresql://a:b@c/d?sslmode=require&application_name=x"
+    assert told["SECRET_KEY"] == "abc$def`x`"
+    assert told["DATA_DIR"] == "/var/lib/comfy-api/api", "comfy-api.service does not run here"
+    assert "doctor --no-backends" in (tmp_path / "commands").read_text().splitlines()
+    unit = read(UNITS_OF_SYSTEMD / "comfy-api-api.service")
+    for line in (tmp_path / "systemd-run").read_text().splitlines():
+        assert f"--uid={unit['User'][0]} --gid={unit['Group'][0]}" in line
+        assert f"--working-directory={unit['WorkingDirectory'][0]}" in line
+    restarted = [
+        line for line in (tmp_path / "systemctl").read_text().splitlines() if line.startswith("restart")
+    ]
+    assert restarted == ["restart comfy-api-worker@1.service", "restart comfy-api-api.service"]
+
+
+def test_an_upgrade_stops_at_a_worker_that_dies_again_and_again(tmp_path: Path) -> None:
+    """Its unit is active and the API ready all the while."""
+    failed = upgrade(tmp_path, DIES="comfy-api-worker@1.service")
+    assert failed.returncode == 1
+    assert "comfy-api-worker@1.service does not go on running" in failed.stderr
+    assert "To go back to the release before" in failed.stderr
+    assert "restart comfy-api-api.service" not in (tmp_path / "systemctl").read_text()
 
 
 @pytest.mark.parametrize("script", ["restore.sh", "upgrade.sh"])
