@@ -1,4 +1,4 @@
-"""deploy/scripts/upgrade.sh on a running service. systemctl, systemd-run, git and make are stand-ins: what they would do
+"""deploy/scripts/upgrade.sh on a running service. Tools of the system are stand-ins: what they would do
 to units, sources and environments is done to real processes.
 """
 
