@@ -11,6 +11,7 @@ import pytest
 from prometheus_client import ProcessCollector
 from tests.support.commands import check_command, known_settings
 from tests.support.image import ROOT
+from tests.support.monitoring import MONITORING
 
 from comfy_api_service.settings import load as load_settings
 
@@ -139,6 +140,19 @@ def test_none_hides_what_figures_and_comfyui_read_of_the_machine(tmp_path: Path)
 def test_a_supervised_comfyui_is_not_stopped_with_the_service_but_by_it() -> None:
     for name in ("comfy-api.service", "comfy-api-worker@.service"):
         assert read(UNITS / name)["KillMode"] == ["mixed"]
+
+
+def test_each_process_has_a_port_of_its_own_for_its_figures() -> None:
+    api = UNITS / "comfy-api-api.service"
+    [_, _, option, number] = shlex.split(read(api)["ExecStart"][0])
+    assert option == "--workers"
+    first = int(environment(api)["METRICS_PORT"])
+    ports = set(range(first, first + int(number)))
+    template = re.search(r"METRICS_PORT=(\w*)%i", read(UNITS / "comfy-api-worker@.service")["Environment"][0])
+    assert template is not None
+    assert not ports & {int(f"{template[1]}{instance}") for instance in range(1, 10)}
+    targets = (MONITORING / "targets" / "api.yml").read_text(encoding="utf-8")
+    assert {int(port) for port in re.findall(r'"127\.0\.0\.1:(92\d\d)"', targets)} == ports
 
 
 def test_the_timer_is_of_the_backup() -> None:
