@@ -1,7 +1,7 @@
 """Telemetry: what metrics and logs add to the CPU of a submission.
 
-Both sides are `comfy-api serve` on SQLite with the backend gone, so that nothing but submissions is done. One
-counts, and writes a JSON line a request at LOG_LEVEL=INFO, as in production; in the other one there is neither.
+`comfy-api serve` on SQLite with the backend gone, so that nothing but submissions is done. In turns it counts, and
+writes a JSON line a request at LOG_LEVEL=INFO, as in production, and does neither.
 """
 
 import itertools
@@ -9,29 +9,25 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
+from benchmarks.bare.silent import SILENT, TELLING
 from benchmarks.harness import Check, Options, in_turns, median, ms, say
 from benchmarks.servers import SETTINGS, Server, free_port, inventory_known, serve_command, simulator, started
 from benchmarks.submissions import CONNECTIONS, WARM_UP, accepted, sending
 
-ON = {"QUEUE_LIMIT": "10000000", "LOG_LEVEL": "INFO"}
-OFF = {**ON, "LOG_LEVEL": "ERROR"}
-
 
 async def run(options: Options) -> list[Check]:
-    rounds, seconds = options.choose(9, 3), options.choose(4, 2)
+    rounds, seconds = options.choose(60, 15), 1
     folder = options.folder / "telemetry"
     prefixes = itertools.count()
     async with AsyncExitStack() as stack:
         gone = await stack.enter_async_context(AsyncExitStack())
         backend = await gone.enter_async_context(simulator(folder / "backend"))
-        telling, silent = [
-            await stack.enter_async_context(_service(options, name, backend.url, silent=name == "silent"))
-            for name in ("telling", "silent")
-        ]
+        server = await stack.enter_async_context(_service(options, backend.url))
         await gone.aclose()
         sender = await stack.enter_async_context(sending(options, "telemetry"))
 
-        async def side(name: str, number: int, server: Server) -> float:
+        async def side(name: str, number: int) -> float:
+            server.process.send_signal(SILENT if name == "silent" else TELLING)
             own = server.cpu_seconds()
             sent = await sender.ask(
                 "send",
@@ -44,18 +40,11 @@ async def run(options: Options) -> list[Check]:
             say(f"telemetry: round {number + 1}, {name} {ms(found)} of CPU a submission")
             return found
 
-        for server in (telling, silent):
-            await sender.ask(
-                "send",
-                ports=[server.port],
-                prefix=f"w{next(prefixes)}",
-                connections=CONNECTIONS,
-                count=WARM_UP,
-            )
+        await sender.ask("send", ports=[server.port], prefix="warm", connections=CONNECTIONS, count=WARM_UP)
         with_it, without = await in_turns(
             rounds,
-            lambda number: side("telling", number, telling),
-            lambda number: side("silent", number, silent),
+            lambda number: side("telling", number),
+            lambda number: side("silent", number),
         )
     return [
         Check(
@@ -68,12 +57,11 @@ async def run(options: Options) -> list[Check]:
 
 
 @asynccontextmanager
-async def _service(options: Options, name: str, comfyui_url: str, *, silent: bool) -> AsyncIterator[Server]:
-    folder, port = options.folder / "telemetry" / name, free_port()
-    command = serve_command(port, folder / "data", comfyui_url)
-    if silent:
-        command = [sys.executable, "-m", "benchmarks.bare.silent", *map(str, command[1:])]
-    environment = {**SETTINGS, **(OFF if silent else ON)}
+async def _service(options: Options, comfyui_url: str) -> AsyncIterator[Server]:
+    folder, port = options.folder / "telemetry", free_port()
+    command = [sys.executable, "-m", "benchmarks.bare.silent"]
+    command += map(str, serve_command(port, folder / "data", comfyui_url)[1:])
+    environment = {**SETTINGS, "QUEUE_LIMIT": "10000000", "LOG_LEVEL": "INFO"}
     async with started(command, folder=folder, port=port, ready="/ping", environment=environment) as server:
         await inventory_known(server)
         yield server

@@ -1,8 +1,12 @@
-"""The service as it would be without metrics: the shell's command, with counters that count nothing.
+"""The service as it would be without metrics and logs: the shell's command, told by signals to count and write, or not.
 
 `prometheus_client` keeps its families and children, so that the same objects are asked; only what they do is gone.
-Logs are put away by their level.
+One process is both, for two that are alike differ in their CPU by more than what is measured.
 """
+
+import signal
+from collections.abc import Callable
+from typing import Any, Final
 
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
@@ -11,21 +15,40 @@ from comfy_api_service.api import gate
 from comfy_api_service.api.measures import Measures
 from comfy_api_service.cli.main import main
 
+SILENT: Final = signal.SIGUSR1
+TELLING: Final = signal.SIGUSR2
+
 
 def _nothing(*_: object, **__: object) -> None:
     return None
 
 
-def silence() -> None:
-    for family, names in ((Counter, ("inc",)), (Gauge, ("inc", "dec", "set")), (Histogram, ("observe",))):
-        for name in names:
-            setattr(family, name, _nothing)
-    Measures.entered = Measures.left = Measures.answered = _nothing  # type: ignore[method-assign]
-    structlog.contextvars.bind_contextvars = lambda **_: {}
-    structlog.contextvars.reset_contextvars = _nothing
-    gate.Gate._note = _nothing  # type: ignore[method-assign]  # noqa: SLF001 - lines and figures of a request
+def _no_tokens(**_: object) -> dict[str, Any]:
+    return {}
+
+
+_PARTS: Final[tuple[tuple[Any, str, Callable[..., Any]], ...]] = (
+    (Counter, "inc", _nothing),
+    *((Gauge, name, _nothing) for name in ("inc", "dec", "set")),
+    (Histogram, "observe", _nothing),
+    *((Measures, name, _nothing) for name in ("entered", "left", "answered")),
+    (structlog.contextvars, "bind_contextvars", _no_tokens),
+    (structlog.contextvars, "reset_contextvars", _nothing),
+    (gate.Gate, "_note", _nothing),  # lines and figures of a request
+)
+
+
+def switch_by_signals() -> None:
+    telling = [getattr(owner, name) for owner, name, _ in _PARTS]
+
+    def switch(number: int, _frame: object) -> None:
+        for (owner, name, silent), usual in zip(_PARTS, telling, strict=True):
+            setattr(owner, name, silent if number == SILENT else usual)
+
+    for number in (SILENT, TELLING):
+        signal.signal(number, switch)
 
 
 if __name__ == "__main__":
-    silence()
+    switch_by_signals()
     main()

@@ -1,4 +1,4 @@
-"""Lines of the log on their way out: those of one turn of the event loop leave together, for each write costs a
+"""Lines of the log on their way out: those of a few turns of the event loop leave together, for a write costs a
 request more than its line does.
 """
 
@@ -10,10 +10,11 @@ from typing import IO, Any, Final
 
 MOST_BYTES: Final = 65_536
 """Held back at most."""
+HELD_SECONDS: Final = 0.02
 
 
 class Lines:
-    """What structlog writes to. A line waits for the end of this turn of the loop; a warning or worse, and what comes
+    """What structlog writes to. A line waits for those that come soon after it; a warning or worse, and what comes
     from other threads, for nothing.
     """
 
@@ -41,7 +42,7 @@ class Lines:
             except RuntimeError:
                 self.flush()
             else:
-                loop.call_soon(self.flush)
+                loop.call_later(HELD_SECONDS, self.flush)
 
     log = debug = info = msg
 
