@@ -525,7 +525,7 @@ class Settings(BaseSettings):
                 "traces are sent by http/protobuf alone; OTEL_EXPORTER_OTLP_PROTOCOL asks for another"
             )
         if not _installed(_OF_TRACES):
-            raise ValueError("needs packages that are absent: pip install 'comfy-api-service[tracing]'")
+            raise ValueError("needs packages that are absent: `make install`, or pip install '.[tracing]'")
         return value
 
     @field_validator("sentry_dsn")
@@ -536,7 +536,7 @@ class Settings(BaseSettings):
         if not _DSN.fullmatch(value.get_secret_value()):
             raise ValueError("is no DSN, as https://key@sentry.example.com/1 is")
         if not _installed(("sentry_sdk",)):
-            raise ValueError("needs a package that is absent: pip install 'comfy-api-service[sentry]'")
+            raise ValueError("needs a package that is absent: `make install`, or pip install '.[sentry]'")
         return value
 
     @field_validator("tiers_file")

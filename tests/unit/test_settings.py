@@ -365,6 +365,6 @@ def test_what_is_not_installed_is_named_with_its_remedy(monkeypatch: pytest.Monk
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
     faults = faults_of(otel_exporter_otlp_endpoint=COLLECTOR, sentry_dsn="https://key@sentry.example.com/1")
     assert faults == [
-        "OTEL_EXPORTER_OTLP_ENDPOINT: needs packages that are absent: pip install 'comfy-api-service[tracing]'",
-        "SENTRY_DSN: needs a package that is absent: pip install 'comfy-api-service[sentry]'",
+        "OTEL_EXPORTER_OTLP_ENDPOINT: needs packages that are absent: `make install`, or pip install '.[tracing]'",
+        "SENTRY_DSN: needs a package that is absent: `make install`, or pip install '.[sentry]'",
     ]

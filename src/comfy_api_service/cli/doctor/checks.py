@@ -67,6 +67,10 @@ async def of_settings(settings: "Settings", *, comfyui_python: str | None = None
         from comfy_api_service.cli.doctor import hook  # noqa: PLC0415 - loads the whole service
 
         findings.append(await hook.examine(settings))
+    if settings.traces_on:
+        from comfy_api_service.cli.doctor import traces  # noqa: PLC0415 - loads the whole service
+
+        findings.append(await traces.examine(settings))
     if settings.comfyui_dir is not None:
         findings.append(local(settings, comfyui_python))
     if settings.comfyui_dir is None or "comfyui_url" in settings.model_fields_set:
