@@ -718,7 +718,9 @@ def without_effect() -> list[str]:
     known = {name.upper() for name in (*Settings.model_fields, *aliases)}
     elsewhere = {f"{name}_FILE" for name in SECRET_FILES}
     lines = []
-    for name in DotEnvSettingsSource(Settings, case_sensitive=True).env_vars:
+    for name, value in DotEnvSettingsSource(Settings, case_sensitive=True).env_vars.items():
+        if value is None:  # a line without `=` may be a secret that lost its name
+            continue
         near = get_close_matches(name.upper(), sorted(known), n=1, cutoff=0.8)
         if name.upper() in known or (name in os.environ and (name in elsewhere or not near)):
             continue

@@ -61,7 +61,7 @@ def test_what_does_nothing_in_an_env_file_is_named(tmp_path: Path, monkeypatch: 
     assert without_effect() == []
     (tmp_path / ".env").write_text(
         "auth_enable=true\nMINIO_BUCKET=b\nPort=1\nREDIS_URL_FILE=x\nOTEL_SERVICE_NAME=x\n"
-        "COLOUR='first\nAUTH_ENABLD=second'\n"
+        "COLOUR='first\nAUTH_ENABLD=second'\ncui_sk_0123\n"
     )
     told = [
         "unknown: auth_enable (AUTH_ENABLED?)",

@@ -249,7 +249,7 @@ def not_taken(endpoint: str | None, seconds: float) -> str | None:
         if exporter.export(()) is SpanExportResult.SUCCESS:
             return None
     finally:
-        exporter.shutdown()
+        exporter.shutdown()  # type: ignore[no-untyped-call]
         logger.removeHandler(said)
     answered = re.search(r"code: \d+, reason: ([\w -]+)|Transient error ([\w -]+) encountered", said.text)
     failed = re.search(r"\[Errno -?\d+\] ([\w ]+)", said.text)
