@@ -1,4 +1,7 @@
-"""Writes the rules that follow from the objectives, and the dashboard: `python deploy/monitoring/generate.py`."""
+"""Writes the rules that follow from the objectives, all rules for Kubernetes, and the dashboard.
+
+`python deploy/monitoring/generate.py`
+"""
 
 import json
 from pathlib import Path
@@ -35,12 +38,27 @@ def rules() -> str:
     return f"# Written by generate.py from objectives.py; docs/SLO.md says why.\n{written}"
 
 
+def in_kubernetes() -> str:
+    """All rules as one object for Prometheus' operator."""
+    groups = yaml.safe_load((HERE / "rules" / "alerts.yml").read_text(encoding="utf-8"))["groups"]
+    groups += objectives.rules()["groups"]
+    found = {
+        "apiVersion": "monitoring.coreos.com/v1",
+        "kind": "PrometheusRule",
+        "metadata": {"name": "comfy-api"},
+        "spec": {"groups": groups},
+    }
+    written: str = yaml.dump(found, Dumper=_Readable, sort_keys=False, width=110)
+    return f"# Written by deploy/monitoring/generate.py from its rules.\n{written}"
+
+
 def board() -> str:
     return json.dumps(dashboard.dashboard(), indent=1, ensure_ascii=False) + "\n"
 
 
 FILES: Final[dict[str, Any]] = {
     "rules/objectives.yml": rules,
+    "../kubernetes/components/monitoring/rules.yaml": in_kubernetes,
     "grafana/dashboards/comfy-api.json": board,
 }
 

@@ -14,14 +14,24 @@ if [ "${1-}" = --results ]; then
 fi
 folder=${1:-backups}
 keep=${KEEP:-14}
-compose() { docker compose --file "$(dirname -- "$0")/../compose.yaml" "$@"; }
+deploy=$(cd -- "$(dirname -- "$0")/.." && pwd)
+compose() { (cd -- "$deploy" && docker compose "$@"); } # there, for what deploy/.env says, COMPOSE_FILE included
 
 mkdir -p -- "$folder"
 folder=$(cd -- "$folder" && pwd)
 stamp=$(date -u +%Y%m%dT%H%M%SZ)
 database=$folder/comfy-$stamp.dump
 artifacts=$folder/artifacts-$stamp.tar
-trap 'rm -f -- "$database.part" "$artifacts.part"' EXIT
+stopped=
+end() {
+    trap '' HUP INT TERM
+    rm -f -- "$database.part" "$artifacts.part"
+    [ -z "$stopped" ] || compose start store
+}
+trap end EXIT
+trap 'exit 129' HUP # a signal by itself would end it without the above
+trap 'exit 130' INT
+trap 'exit 143' TERM
 
 forget() { # the oldest of those whose names match, which sort by time
     for old in "$@"; do
@@ -40,9 +50,10 @@ forget "$folder"/comfy-*.dump
 
 if [ -n "$results" ]; then
     image=$(compose config --images postgres)
+    stopped=yes
     compose stop store
-    trap 'rm -f -- "$artifacts.part"; compose start store' EXIT
-    docker run --rm --network none --volume comfy-api_artifacts:/from:ro "$image" tar -C /from -cf - . >"$artifacts.part"
+    docker run --rm --network none --volume comfy-api_artifacts:/store:ro "$image" \
+        sh -euc "tar -C /store --exclude './replaced_*' -cf - ." >"$artifacts.part"
     mv -- "$artifacts.part" "$artifacts"
     echo "$artifacts"
     forget "$folder"/artifacts-*.tar

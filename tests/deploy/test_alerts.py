@@ -69,10 +69,15 @@ def test_every_alert_has_a_bad_case() -> None:
 
 
 @needs_promtool
-def test_rules_and_configurations_are_good() -> None:
+def test_rules_and_configurations_are_good(tmp_path: Path) -> None:
     assert "SUCCESS" in promtool("check", "rules", *RULES)
     for name in ("prometheus.yml", "prometheus.machines.yml"):
         promtool("check", "config", MONITORING / name)
+    cluster = yaml.safe_load((MONITORING / "prometheus.kubernetes.yml").read_text(encoding="utf-8"))
+    for job in cluster["scrape_configs"]:  # Debian's build does not know them
+        assert [found["role"] for found in job.pop("kubernetes_sd_configs")] == ["pod"]
+    (tmp_path / "cluster.yml").write_text(yaml.safe_dump(cluster))
+    promtool("check", "config", "--syntax-only", tmp_path / "cluster.yml")
 
 
 @needs_promtool

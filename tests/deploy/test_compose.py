@@ -10,8 +10,10 @@ from typing import Any
 
 import jsonschema_rs
 import pytest
+from tests.support.comfyui_image import started
 from tests.support.commands import check_command, known_settings
 from tests.support.compose import DEPLOY, environment, load, own, variables_of
+from tests.support.image import only
 
 from comfy_api_service.settings import load as load_settings
 
@@ -68,9 +70,31 @@ def test_what_keeps_things_is_on_inner_networks_alone(name: str) -> None:
     assert all(STACK["networks"][network].get("internal") for network in SERVICES[name]["networks"])
 
 
-def test_the_api_has_no_way_to_a_comfyui() -> None:
-    assert "backends" in SERVICES["worker"]["networks"]
-    assert all(STACK["networks"][network].get("internal") for network in SERVICES["api"]["networks"])
+def test_the_api_shares_no_network_with_a_comfyui() -> None:
+    for name in ("simulator", "comfyui"):
+        assert not set(SERVICES["api"]["networks"]) & set(SERVICES[name]["networks"])
+        assert set(SERVICES["worker"]["networks"]) & set(SERVICES[name]["networks"])
+    assert "extra_hosts" not in SERVICES["api"], "the machine's own ComfyUI"
+
+
+@pytest.mark.parametrize("name", ["api", "worker"])
+def test_those_who_call_others_have_a_way_out(name: str) -> None:
+    """Pictures by https, prompt hooks and traces; ComfyUI servers elsewhere and receivers of webhooks."""
+    inner = [STACK["networks"][network].get("internal", False) for network in SERVICES[name]["networks"]]
+    assert inner.count(False) == 1
+
+
+@pytest.mark.parametrize("name", sorted(OWN))
+def test_its_user_may_enter_its_working_folder(name: str) -> None:
+    """A tmpfs takes the mode of the image's folder, 0700, and belongs to root unless an owner is named."""
+    user, _, group = only("USER").rest.partition(":")
+    folder = only("WORKDIR").rest
+    mounts = [mount for mount in OWN[name]["tmpfs"] if mount.startswith(folder)]
+    kept = [volume for volume in OWN[name].get("volumes", []) if volume["target"] == folder]
+    assert len(mounts) + len(kept) == 1, "it is there, and writable"
+    for mount in mounts:
+        options = dict(option.split("=") for option in mount.partition(":")[2].split(","))
+        assert options == {"uid": user, "gid": group, "mode": "0700"}
 
 
 @pytest.mark.parametrize("name", sorted(SERVICES))
@@ -132,6 +156,15 @@ def test_comfyui_is_reached_by_workers_alone_and_reaches_nobody() -> None:
         "comfyui",
         "worker",
     }
+
+
+def test_comfyui_starts_on_an_empty_volume_beside_its_own_nodes_and_models(tmp_path: Path) -> None:
+    service = SERVICES["comfyui"]
+    told = started(service["command"], tmp_path)
+    assert told["--listen"] == "0.0.0.0"
+    [kept, models] = service["volumes"]
+    assert kept == "comfyui:/comfyui"
+    assert models == f"./models:{service['working_dir']}/models:ro"
 
 
 def test_figures_are_read_from_every_process_and_by_nobody_outside() -> None:

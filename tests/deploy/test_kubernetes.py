@@ -14,9 +14,11 @@ from typing import Any
 import jsonschema_rs
 import pytest
 import yaml
+from tests.support.comfyui_image import started
 from tests.support.commands import check_command, known_settings
 from tests.support.image import argument, only, pairs
 from tests.support.kustomize import KUBERNETES, Object, _build, build, containers, documents, pod_of
+from tests.support.monitoring import MONITORING
 from tests.support.postgres import PostgresServer
 from tests.support.tools import postgres_tools
 
@@ -231,12 +233,17 @@ def test_what_serves_is_probed_and_what_answers_callers_leaves_before_it_stops(o
             if one["kind"] not in ("Deployment", "StatefulSet"):
                 continue
             ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+            start = container["startupProbe"]
+            assert start["periodSeconds"] * start["failureThreshold"] >= 3600, "it may have to migrate"
             for probe in ("startupProbe", "livenessProbe"):
                 assert container[probe]["httpGet"]["path"] == "/health/live"
                 assert container[probe]["httpGet"]["port"] in ports
             if "http" in ports:
                 assert ports["http"] == int(pairs("ENV")["PORT"])
-                assert container["readinessProbe"]["httpGet"] == {"path": "/health/ready", "port": "http"}
+                assert container["readinessProbe"]["httpGet"] == {
+                    "path": "/health/ready?local=true",  # not of what all pods share: all would be taken out
+                    "port": "http",
+                }
                 assert container["lifecycle"]["preStop"]["sleep"]["seconds"] > 0, name
             assert (
                 one["spec"]["template"]["metadata"]["labels"].items()
@@ -251,6 +258,7 @@ def test_services_budgets_and_scalers_mean_something_that_is_there(overlay: str)
         assert any(service["spec"]["selector"].items() <= one for one in labels)
     for budget in of(overlay, "PodDisruptionBudget").values():
         assert any(budget["spec"]["selector"]["matchLabels"].items() <= one for one in labels)
+        assert budget["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
     for one in of(overlay, "StatefulSet").values():
         assert one["spec"]["serviceName"] in of(overlay, "Service")
     for ingress in of(overlay, "Ingress").values():
@@ -264,6 +272,25 @@ def test_services_budgets_and_scalers_mean_something_that_is_there(overlay: str)
         assert {"api", "worker"} <= of(overlay, "PodDisruptionBudget").keys()
 
 
+def test_an_upgrade_by_the_documents_commands_is_in_order() -> None:
+    """The schema alone, then all but the API, then the rest."""
+    page = (KUBERNETES.parents[1] / "docs" / "DEPLOYMENT.md").read_text(encoding="utf-8")
+    steps = re.findall(r"^kubectl apply -k \. *(?:--selector ([\w./]+)(!?=)(\w+))?", page, re.MULTILINE)
+    taken = []
+    for label, is_, value in [step for step in steps if step[0]] + steps[-1:]:
+        taken.append(
+            {
+                (one["kind"], one["metadata"]["name"])
+                for one in built("production")
+                if not label or (one["metadata"].get("labels", {}).get(label) == value) is (is_ == "=")
+            }
+        )
+    schema, workers, rest = taken
+    assert schema == {("Job", "migrate")}
+    assert {("StatefulSet", "worker"), ("ConfigMap", "comfy-api"), ("Service", "worker")} <= workers
+    assert rest - workers == {("Deployment", "api")}
+
+
 def test_workers_are_scaled_by_metrics_that_exist() -> None:
     scaler = of("production-gpu", "ScaledObject")["worker"]["spec"]
     query = scaler["triggers"][0]["metadata"]["query"]
@@ -272,6 +299,49 @@ def test_workers_are_scaled_by_metrics_that_exist() -> None:
     assert "comfyui_queue_depth" in named
     assert named <= families
     assert scaler["minReplicaCount"] >= 1, "nobody would tell how many wait"
+
+
+def test_workers_whose_figures_are_away_are_not_taken_away() -> None:
+    scaler = of("production-gpu", "ScaledObject")["worker"]["spec"]
+    assert scaler["triggers"][0]["metadata"]["ignoreNullValues"] == "false", "nothing would be an empty queue"
+    assert scaler["fallback"]["behavior"] == "currentReplicasIfHigher"
+
+
+def _monitors() -> Iterator[tuple[str, Object]]:
+    """Overlay and monitor; those of `production` are its component's."""
+    for monitor in of("production-gpu", "PodMonitor").values():
+        yield "production", monitor
+    yield from (("one-node", one) for one in documents(KUBERNETES / "overlays" / "one-node" / "monitor.yaml"))
+
+
+def test_figures_are_asked_for_with_their_token_in_the_jobs_that_rules_ask_for() -> None:
+    jobs = {}
+    for overlay, monitor in _monitors():
+        assert faults(monitor) == []
+        wanted = monitor["spec"]["selector"]["matchLabels"].items()
+        [pod] = [pod for _, _, pod in pods(overlay) if wanted <= pod["metadata"]["labels"].items()]
+        [endpoint] = monitor["spec"]["podMetricsEndpoints"]
+        [container] = pod["spec"]["containers"]
+        assert endpoint["port"] in {port["name"] for port in container["ports"]}
+        told = {entry["name"]: entry.get("value", "") for entry in container["env"]}
+        token = Path(told["METRICS_TOKEN_FILE"]).name if "METRICS_TOKEN_FILE" in told else None
+        assert endpoint.get("authorization", {}).get("credentials", {}).get("key") == token
+        [relabeled] = endpoint["relabelings"]
+        assert relabeled["targetLabel"] == "job"
+        jobs[overlay, monitor["metadata"]["name"]] = relabeled["replacement"], endpoint["port"]
+    assert jobs == {
+        ("production", "api"): ("comfy-api", "http"),
+        ("production", "worker"): ("comfy-worker", "metrics"),
+        ("one-node", "serve"): ("comfy-api", "http"),
+    }
+    plain = yaml.safe_load((MONITORING / "prometheus.kubernetes.yml").read_text(encoding="utf-8"))
+    for job in plain["scrape_configs"]:
+        meant = job["relabel_configs"][0]["regex"]
+        found = {name for (_, name), where in jobs.items() if re.fullmatch(meant, f"{name};{where[1]}")}
+        assert found == {name for (_, name), where in jobs.items() if where[0] == job["job_name"]}
+        assert job["kubernetes_sd_configs"][0]["namespaces"]["names"] == list(of("production", "Namespace"))
+    for overlay in OVERLAYS:
+        assert "prometheus.io" not in json.dumps(built(overlay)), "they are scraped without the token"
 
 
 def reaches(policy: Object, port: int) -> bool:
@@ -328,6 +398,15 @@ def test_a_comfyui_beside_the_service_is_the_one_that_it_drives(component: str) 
         assert sidecar["args"][sidecar["args"].index("--port") + 1] == str(COMFYUI_PORT)
         if component == "simulator":
             check_command(sidecar["args"])
+
+
+def test_comfyui_starts_on_an_empty_volume_beside_its_own_nodes_and_models(tmp_path: Path) -> None:
+    sidecar, _ = containers(_with("production", "comfyui"))
+    told = started([*sidecar["command"], *sidecar["args"]], tmp_path)
+    assert told["--port"] == str(COMFYUI_PORT)
+    mounted = {mount["name"]: mount["mountPath"] for mount in sidecar["volumeMounts"]}
+    assert mounted["models"] == f"{sidecar['workingDir']}/models"
+    assert mounted["comfyui"] == "/comfyui"
 
 
 def _with(overlay: str, component: str) -> Object:

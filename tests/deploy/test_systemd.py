@@ -1,5 +1,6 @@
 """The systemd units: known to systemd, confined, and in step with commands and settings."""
 
+import os
 import re
 import shlex
 import shutil
@@ -7,8 +8,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from prometheus_client import ProcessCollector
 from tests.support.commands import check_command, known_settings
 from tests.support.image import ROOT
+from tests.support.monitoring import MONITORING
 
 from comfy_api_service.settings import load as load_settings
 
@@ -120,9 +123,36 @@ def test_it_runs_a_command_with_settings_of_the_service(
     assert int(read(unit)["LimitNOFILE"][0]) >= 65_536
 
 
+def test_none_hides_what_figures_and_comfyui_read_of_the_machine(tmp_path: Path) -> None:
+    """Of a /proc with processes alone (`ProcSubset=pid`) there are no figures of the process at all."""
+    (tmp_path / "self").symlink_to(f"/proc/{os.getpid()}")
+
+    def figures() -> set[str]:
+        return {one.name for one in ProcessCollector(proc=str(tmp_path), registry=None).collect()}
+
+    assert "process_start_time_seconds" not in figures()
+    (tmp_path / "stat").symlink_to("/proc/stat")
+    assert {"process_start_time_seconds", "process_open_fds", "process_cpu_seconds"} <= figures()
+    for unit in [*SERVICES, *UNITS.glob("*.conf")]:
+        assert read(unit).get("ProcSubset", ["all"]) == ["all"], unit.name
+
+
 def test_a_supervised_comfyui_is_not_stopped_with_the_service_but_by_it() -> None:
     for name in ("comfy-api.service", "comfy-api-worker@.service"):
         assert read(UNITS / name)["KillMode"] == ["mixed"]
+
+
+def test_each_process_has_a_port_of_its_own_for_its_figures() -> None:
+    api = UNITS / "comfy-api-api.service"
+    [_, _, option, number] = shlex.split(read(api)["ExecStart"][0])
+    assert option == "--workers"
+    first = int(environment(api)["METRICS_PORT"])
+    ports = set(range(first, first + int(number)))
+    template = re.search(r"METRICS_PORT=(\w*)%i", read(UNITS / "comfy-api-worker@.service")["Environment"][0])
+    assert template is not None
+    assert not ports & {int(f"{template[1]}{instance}") for instance in range(1, 10)}
+    targets = (MONITORING / "targets" / "api.yml").read_text(encoding="utf-8")
+    assert {int(port) for port in re.findall(r'"127\.0\.0\.1:(92\d\d)"', targets)} == ports
 
 
 def test_the_timer_is_of_the_backup() -> None:

@@ -1,5 +1,5 @@
-"""deploy/scripts/upgrade.sh on a running service. systemctl, git and make are stand-ins: what they would do to units,
-sources and environments is done to real processes.
+"""deploy/scripts/upgrade.sh on a running service. Tools of the system are stand-ins: what they would do
+to units, sources and environments is done to real processes.
 """
 
 import os
@@ -19,12 +19,14 @@ from pathlib import Path
 import httpx2
 import pytest
 from tests.support.image import ROOT
+from tests.support.systemd_run import SYSTEMD_RUN
 
 UPGRADE = ROOT / "deploy" / "scripts" / "upgrade.sh"
 SYSTEMCTL = """#!/bin/sh
 echo "$@" >>"$MACHINE/systemctl"
 case $1 in
 list-units) echo "comfy-api.service loaded active running the service" ;;
+show) echo 0 ;;
 is-active) kill -0 "$(cat "$MACHINE/pid")" ;;
 restart | start)
     old=$(cat "$MACHINE/pid" 2>/dev/null || echo 0)
@@ -91,7 +93,7 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
         tmp_path / "comfy-api-service-v1/.venv/bin",
     ):
         folder.mkdir(parents=True)
-    for name, text in (("systemctl", SYSTEMCTL), ("git", GIT), ("make", MAKE)):
+    for name, text in (("systemctl", SYSTEMCTL), ("systemd-run", SYSTEMD_RUN), ("git", GIT), ("make", MAKE)):
         (tools / name).write_text(text)
         (tools / name).chmod(0o755)
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -106,7 +108,7 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
         "DATA_DIR": str(tmp_path / "data"),
         "SETTINGS": str(settings),
         "URL": f"http://127.0.0.1:{port}",
-        "RUN_AS": "",
+        "SETTLE": "1",
         "WITHIN": "60",
     }
     made = Machine(tmp_path, environment, environment["URL"])
@@ -146,7 +148,7 @@ def test_an_upgrade_and_one_that_fails(machine: Machine) -> None:
         "serve",
         f"backup {machine.folder}/backups",
         f"restore --check {archive}",
-        "doctor",
+        "doctor --no-backends",
         "migrate",
         "serve",
     ]

@@ -142,6 +142,12 @@ def good_week(*, requests: float = 300.0, jobs: float = 60.0, seed: int = 1) -> 
             f'comfyui_redis_state{{state="disconnected",{of}}}',
             lambda minute: float(minute in range(4 * DAY, 4 * DAY + 3)),
         )
+    for number in range(4):  # two replicas, made anew by the upgrade: others, and for a moment all are there
+        old = number < 2
+        world.is_(
+            f"up{{{_replica(number)}}}",
+            lambda minute, old=old: 1.0 if old is (minute <= min(deploy)) else math.nan,  # type: ignore[misc]
+        )
     world.gains(f"comfyui_worker_replaced_total{{{WORKER}}}", lambda minute: float(minute == 5 * DAY))
     world.gains(f"comfyui_counter_drift_total{{{WORKER}}}", same(0))
     world.is_(
@@ -155,6 +161,16 @@ def good_week(*, requests: float = 300.0, jobs: float = 60.0, seed: int = 1) -> 
     world.gains(f'comfyui_prompt_rules_total{{outcome="failed",{API}}}', share(rules, 0.005))
     world.is_(f"comfyui_webhook_oldest_seconds{{{WORKER}}}", lambda minute: 8 * day(minute))
     return world
+
+
+def _replica(number: int) -> str:
+    """Of a worker under Compose."""
+    return f'found_by="dns",instance="172.18.0.{number + 5}:9100",job="comfy-worker"'
+
+
+def _loses_a_replica(world: World, begin: int) -> None:
+    world.is_(f"up{{{_replica(0)}}}", same(1))
+    world.is_(f"up{{{_replica(1)}}}", from_minute(begin, same(math.nan), same(1)))
 
 
 def _histogram(
@@ -261,6 +277,7 @@ INCIDENTS: Final = (
     Incident("ComfyWebhooksBurnsSlowly", _late(*_WEBHOOK, 0.15), **_LONG),
     Incident("ComfyServiceDown", _is(f"up{{{API}}}", 0), by=3 * HOUR + 5),
     Incident("ComfyProcessDown", _is(f"up{{{WORKER}}}", 0), by=3 * HOUR + 8),
+    Incident("ComfyReplicasMissing", _loses_a_replica, by=3 * HOUR + 12),
     Incident(
         "ComfyProcessRestarts",
         lambda world, begin: world.is_(

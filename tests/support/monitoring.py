@@ -21,7 +21,7 @@ OF_PROMETHEUS: Final[Mapping[str, frozenset[str]]] = {
     "up": frozenset(),
     "ALERTS": frozenset({"alertname", "alertstate"}),
 }
-OF_THE_SCRAPE: Final = frozenset({"job", "instance"})
+OF_THE_SCRAPE: Final = frozenset({"job", "instance", "found_by"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,6 @@ from typing import Any
 
 from comfy_api_service.db import lanes
 from comfy_api_service.db.base import Reader, Row, Tx, dumps, loads
-from comfy_api_service.db.tables import UNCAPPED
 from comfy_api_service.domain.account import Account, Role
 from comfy_api_service.domain.errors import Conflict
 from comfy_api_service.domain.tiers import Limits
@@ -71,7 +70,7 @@ async def _lane(tx: Tx, account_id: str, limits: Limits) -> None:
 
 
 def cap_of(limits: Limits) -> int:
-    return UNCAPPED if limits.running is None else limits.running
+    return lanes.UNCAPPED if limits.running is None else limits.running
 
 
 async def get(tx: Reader, account_id: str) -> User | None:

@@ -13,6 +13,8 @@ from comfy_api_service.domain.scheduling import WINDOW_JOBS, entering
 
 DEFAULT_COST = 10.0
 """Seconds; used until something was measured."""
+UNCAPPED = 2_147_483_647
+"""A cap that nobody reaches: no NULL in the scheduler's comparisons."""
 COLUMNS = "l.weight, l.cap, l.running, l.queued, l.queued_cost, l.entered, l.entered_cost, l.vtime"
 
 

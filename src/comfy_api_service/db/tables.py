@@ -16,10 +16,10 @@ from sqlalchemy import (
     text,
 )
 
+from comfy_api_service.db.lanes import UNCAPPED
+
 TEXT = Text().with_variant(Text(collation="C"), "postgresql")
 """Compared by its bytes on either engine: ids sort by time, and locks are taken in the order of Python's `sorted`."""
-UNCAPPED = 2_147_483_647
-"""A cap that nobody reaches: no NULL in the scheduler's comparisons."""
 
 metadata = MetaData(
     naming_convention={

@@ -12,6 +12,7 @@ from tests.support.stack import online, running
 
 from comfy_api_service.bootstrap import Service
 from comfy_api_service.simulator import Simulator
+from comfy_api_service.storage.base import StorageUnavailable
 
 pytestmark = pytest.mark.sqlite
 
@@ -136,6 +137,23 @@ async def test_health(client: Client) -> None:
     assert health["minio_status"] == health["storage_status"] == "embedded"
     assert (await client.get("/health/live")).json() == {"alive": True}
     assert (await client.get("/health/ready")).json() == {"ready": True}
+
+
+async def test_a_process_is_ready_for_itself_when_what_all_share_is_away(
+    service: Service, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away() -> None:
+        raise StorageUnavailable("It is away.")
+
+    monkeypatch.setattr(service.services.health._storage, "check", away)
+    assert (await client.get("/health/ready")).status_code == 503
+    assert (await client.get("/health/ready?local=true")).json() == {"ready": True}
+    assert (await client.get("/health/ready?local=false")).status_code == 503
+    assert (await client.get("/health/ready?local=maybe")).status_code == 422
+    app: Any = service.app
+    app.drain()
+    stopping = await client.get("/health/ready?local=true")
+    assert (stopping.status_code, stopping.json()["error"]["code"]) == (503, "SERVICE_UNAVAILABLE")
 
 
 async def test_models_are_paged_and_filtered(client: Client) -> None:

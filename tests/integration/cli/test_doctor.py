@@ -4,6 +4,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 from aiohttp import web
@@ -120,3 +121,11 @@ async def test_what_answers_on_the_port_may_be_this_service() -> None:
             assert (
                 await asyncio.to_thread(checks.is_this_service, "127.0.0.1", port, settings=settings) is ours
             )
+
+
+async def test_comfyui_may_be_left_out(tmp_path: Path) -> None:
+    settings = Settings(_env_file=None, data_dir=tmp_path, comfyui_url=("http://127.0.0.1:9",))
+    every = await checks.of_settings(settings)
+    some = await checks.of_settings(settings, comfyui=False)
+    assert [one.subject for one in every if one not in some] == ["ComfyUI http://127.0.0.1:9"]
+    assert [one for one in some if one not in every] == []

@@ -17,13 +17,13 @@ async def test_a_collector_that_takes_refuses_and_is_away(monkeypatch: pytest.Mo
         there.refuse()
         found = await examine(settings)
         assert (found.status, found.message) == (
-            Level.FAULT,
+            Level.WARNING,
             "the collector takes none: it answers Bad Request",
         )
     away = Settings(_env_file=None, otel_exporter_otlp_endpoint="http://127.0.0.1:9")
     found = await examine(away, seconds=2)
     assert (found.status, found.message) == (
-        Level.FAULT,
+        Level.WARNING,
         "the collector takes none: connection refused",
     )
     assert "OTEL_EXPORTER_OTLP_ENDPOINT" in found.remedy

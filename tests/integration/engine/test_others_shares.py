@@ -4,7 +4,7 @@ The accounts are rows, and their jobs come through the service's own submitter.
 """
 
 import asyncio
-from collections import Counter
+from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -80,24 +80,45 @@ async def full_queues(
     return made
 
 
-async def claims(service: Service) -> list[str]:
-    """Whose jobs were claimed, in order, since the measuring."""
+async def claims(service: Service) -> list[tuple[str, float | None]]:
+    """Whose jobs were claimed, in order, since the measuring, and the GPU's seconds that each took; None for one
+    that has not ended.
+    """
     rows = await service.db.read(
         lambda tx: tx.all(
-            """SELECT j.account_id FROM attempts a JOIN jobs j ON j.id = a.job_id
+            """SELECT j.account_id, l.gpu_seconds FROM attempts a JOIN jobs j ON j.id = a.job_id
+               LEFT JOIN ledger l ON l.job_id = j.id
                WHERE j.account_id <> 'acc_local' ORDER BY a.dispatched_at"""
         )
     )
-    return [row["account_id"] for row in rows]
+    return [(row["account_id"], row["gpu_seconds"]) for row in rows]
 
 
-async def until_claimed(service: Service, count: int, of: str = "") -> list[str]:
+async def until_claimed(service: Service, count: int) -> None:
     async def enough() -> bool:
-        taken = await claims(service)
-        return len([one for one in taken if one.startswith(of)]) >= count
+        return len(await claims(service)) >= count
 
     await until(enough)
-    return await claims(service)
+
+
+async def shares(service: Service, count: int, *, of: str = "", after: int = 0) -> dict[str, float]:
+    """What each account got of `count` claims, `after` so many, as if jobs were alike: what is shared is the time of
+    GPUs, and on a busy machine a job takes the longer, the more run beside it.
+    """
+    taken: list[tuple[str, float]] = []
+
+    async def ended() -> bool:
+        nonlocal taken
+        found = [one for one in (await claims(service))[after:] if one[0].startswith(of)][:count]
+        taken = [(account, seconds) for account, seconds in found if seconds is not None]
+        return len(taken) == count
+
+    await until(ended)
+    whole = sum(seconds for _, seconds in taken)
+    got: defaultdict[str, float] = defaultdict(float)
+    for account, seconds in taken:
+        got[account] += seconds * count / whole
+    return got
 
 
 async def others_ended(service: Service) -> bool:
@@ -133,13 +154,13 @@ async def test_others_get_their_shares_beside_an_account_in_trouble(tmp_path: Pa
         if trouble != "none":
             queues[odd] = (100, AWAY if trouble == "model away" else MODEL)
         jobs = await full_queues(service, sims, queues)
-        taken = Counter((await until_claimed(service, 120, "acc_other"))[:120])
-        others = taken[one.id] + taken[three.id]
-        assert abs(taken[three.id] - 0.75 * others) <= 6
+        got = await shares(service, 120, of="acc_other")
+        assert abs(got[three.id] - 90) <= 6
+        odd_ones = [account for account, _ in (await claims(service))[:120]].count(ODD)
         if trouble == "at its cap":  # one of eight places; the half without its cap
-            assert 0 < taken[ODD] <= 30
+            assert 0 < odd_ones <= 30
         else:
-            assert taken[ODD] == 0
+            assert odd_ones == 0
         await until(lambda: others_ended(service))
     check(tmp_path, [job for ids in jobs.values() for job in ids], all_ended=False)
 
@@ -156,7 +177,7 @@ async def test_a_cap_that_is_raised_gives_a_share_and_no_arrears(tmp_path: Path)
         await until_claimed(service, 180)
         await cap(service, ODD, 2**31 - 1)
         known = len(await claims(service))
-        after = Counter((await until_claimed(service, known + 90))[known : known + 90])
+        after = await shares(service, 90, after=known)
         lead = ENTRY * WINDOW_JOBS
         assert 30 - PLACES <= after[ODD] <= 30 + lead + PLACES
         assert abs(after[first.id] - after[second.id]) <= PLACES

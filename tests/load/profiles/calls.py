@@ -7,6 +7,7 @@ time from submission to end is told as a request too, so that it has its percent
 import itertools
 import os
 import random
+import threading
 import time
 from typing import Any, Final, cast
 
@@ -87,7 +88,8 @@ class Caller(HttpUser):
 
     def _count(self) -> None:
         if next(_ended) == int(os.environ.get(JOBS, "0")) and self.environment.runner is not None:
-            self.environment.runner.quit()
+            # It stops all callers: this one would wait for itself.
+            threading.Thread(target=self.environment.runner.quit, daemon=True).start()
 
     def _job(self, job_id: str) -> dict[str, Any]:
         with self.client.get(f"/api/v1/jobs/{job_id}", name="look", catch_response=True) as answer:

@@ -10,6 +10,7 @@ from starlette.responses import Response
 from comfy_api_service.api.addresses import base_of
 from comfy_api_service.api.answers import answer
 from comfy_api_service.api.documented import answers, errors, gives
+from comfy_api_service.api.parameters import Flag
 from comfy_api_service.api.schemas.base import EXAMPLE_TIME
 from comfy_api_service.api.schemas.service import (
     HealthAnswer,
@@ -112,11 +113,20 @@ async def live() -> Response:
     "/health/ready",
     operation_id="get_readiness",
     summary="Probe: it can take work",
-    responses={**answers(200, ReadyAnswer, "It can.", example={"ready": True}), **errors(open_to_all=True)},
+    responses={
+        **answers(200, ReadyAnswer, "It can.", example={"ready": True}),
+        **errors(Code.VALIDATION_ERROR, open_to_all=True),
+    },
 )
-async def ready(request: Request) -> Response:
+async def ready(request: Request, local: Flag = False) -> Response:
+    """With `local=true` it is asked of this process alone: whether it is stopping. Behind a balancer a process
+    is then not taken out for what all of them miss, and callers are told what it is.
+    """
     state = state_of(request)
-    reasons = ("The service is stopping.",) if state.draining.begun else await state.services.health.ready()
+    if state.draining.begun:
+        reasons: tuple[str, ...] = ("The service is stopping.",)
+    else:
+        reasons = () if local else await state.services.health.ready()
     if reasons:
         not_ready = Unavailable(" ".join(reasons))
         not_ready.details = {"reasons": list(reasons)}

@@ -43,8 +43,10 @@ def of_machine() -> list[Finding]:
     return [machine.python(), machine.sqlite(), machine.open_files()]
 
 
-async def of_settings(settings: "Settings", *, comfyui_python: str | None = None) -> list[Finding]:
-    """Everything that the settings lead to."""
+async def of_settings(
+    settings: "Settings", *, comfyui_python: str | None = None, comfyui: bool = True
+) -> list[Finding]:
+    """Everything that the settings lead to; without `comfyui` all but ComfyUI."""
     findings = [
         machine.port(settings.host, settings.port, partial(is_this_service, settings=settings)),
         data.data_folder(settings.data_dir),
@@ -71,8 +73,14 @@ async def of_settings(settings: "Settings", *, comfyui_python: str | None = None
         from comfy_api_service.cli.doctor import traces  # noqa: PLC0415 - loads the whole service
 
         findings.append(await traces.examine(settings))
+    return findings + (await of_comfyui(settings, comfyui_python) if comfyui else [])
+
+
+async def of_comfyui(settings: "Settings", python: str | None) -> list[Finding]:
+    """The one that the service would start, and those that it is told of."""
+    findings = []
     if settings.comfyui_dir is not None:
-        findings.append(local(settings, comfyui_python))
+        findings.append(local(settings, python))
     if settings.comfyui_dir is None or "comfyui_url" in settings.model_fields_set:
         for probe in await backends.probe_all(settings.comfyui_url):
             findings.append(backends.reachable(probe))

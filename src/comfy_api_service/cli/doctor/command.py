@@ -32,6 +32,7 @@ def doctor(
         Path | None, typer.Option(help="Folder of database and results.  [dim]\\[DATA_DIR, ./data][/dim]")
     ] = None,
     port: Annotated[int | None, typer.Option(help="Port of the service.  [dim]\\[PORT, 8000][/dim]")] = None,
+    no_backends: Annotated[bool, typer.Option("--no-backends", help="Ask no ComfyUI.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Check every dependency, and name a remedy for each failure. Changes nothing. Exit code 1 on a fault.
@@ -40,6 +41,7 @@ def doctor(
     """
     findings, settings = _examine(
         comfyui_python,
+        backends=not no_backends,
         comfyui_url=tuple(comfyui_url) if comfyui_url else None,
         comfyui_dir=comfyui_dir,
         data_dir=data_dir,
@@ -56,7 +58,7 @@ def doctor(
 
 
 def _examine(
-    comfyui_python: str | None, **overrides: object
+    comfyui_python: str | None, *, backends: bool, **overrides: object
 ) -> tuple[list["Finding"], Mapping[str, str] | None]:
     """What was found, and the settings; None if they are wrong, and what hangs on them is unknown."""
     from comfy_api_service.cli.doctor import checks  # noqa: PLC0415 - loads the settings
@@ -68,7 +70,7 @@ def _examine(
         settings = load(**overrides)
     except SettingsError as error:
         return [*checks.settings_faults(error.faults), *findings], None
-    found = run(checks.of_settings(settings, comfyui_python=comfyui_python))
+    found = run(checks.of_settings(settings, comfyui_python=comfyui_python, comfyui=backends))
     return [*checks.settings_faults(()), *findings, *found], effective_settings(settings)
 
 
