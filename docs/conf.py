@@ -24,6 +24,7 @@ root_doc = CONTENTS
 extensions = ["myst_parser"]
 myst_heading_anchors = 6  # as GitHub names them, so that a link holds in both places
 nitpicky = True
+highlight_language = "text"  # of blocks that name none, as GitHub has them
 
 html_theme = "furo"
 html_title = f"{project} {version}"
@@ -31,6 +32,8 @@ html_copy_source = False
 html_show_copyright = False
 html_show_sphinx = False
 html_theme_options = {"top_of_page_buttons": []}
+html_static_path = ["handbook.css"]
+html_css_files = ["handbook.css"]
 
 lexers["mermaid"] = TextLexer()  # drawing it would take a script from another host
 
@@ -56,6 +59,11 @@ def with_files(_: Sphinx, name: str, source: list[str]) -> None:
     source[0] = re.sub(r"(?<!!)\[([^\]]+)\]\((\.\./[^)#\s]+)\)", told, source[0])
 
 
+def with_titles(_: Sphinx, __: str, source: list[str]) -> None:
+    """A link that is named as its file is named by what it leads to: there are no files for readers of a site."""
+    source[0] = re.sub(r"(?<!!)\[([A-Z_]+\.md)\]\((\1(?:#[\w-]+)?)\)", r"[](\2)", source[0])
+
+
 def with_contents(_: Sphinx, name: str, source: list[str]) -> None:
     """Give the site's index what its navigation is made of."""
     if name == CONTENTS:
@@ -72,5 +80,6 @@ def with_index(app: Sphinx, failed: Exception | None) -> None:
 
 def setup(app: Sphinx) -> None:
     app.connect("source-read", with_files)
+    app.connect("source-read", with_titles)
     app.connect("source-read", with_contents)
     app.connect("build-finished", with_index)

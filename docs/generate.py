@@ -50,10 +50,11 @@ def settings() -> str:
     lines = [
         "# Settings",
         "",
-        "Environment variables, or lines in a `.env` file. They are checked at start, every fault named at once;",
+        "Environment variables, or lines in a `.env` file. They are checked at start, every fault named at once,",
+        "and what in `.env` is none of them;",
         "`comfy-api doctor` shows the effective ones with secrets hidden. Durations are in seconds, sizes in bytes,",
         f"lists comma-separated. {', '.join(f'`{name}_FILE`' for name in SECRET_FILES)} name files to read the",
-        "secrets from.",
+        "secrets from, in the environment alone.",
         "",
         "| name | default | what it does |",
         "|---|---|---|",

@@ -9,6 +9,7 @@ import re
 import socket
 import tomllib
 from collections.abc import Sequence
+from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
@@ -24,7 +25,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import BaseSettings, DotEnvSettingsSource, NoDecode, SettingsConfigDict
 
 from comfy_api_service.api.client_address import Trusted
 from comfy_api_service.api.host_names import HostNames
@@ -68,6 +69,7 @@ _BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]")
 _DSN: Final = re.compile(r"https?://[^\s:@/]+(?::[^\s@/]+)?@[^\s@/]+(?:/[^\s@?#]*)?/[0-9A-Za-z_-]+")
 _PROTOCOLS: Final = ("OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL")
 _OF_TRACES: Final = ("opentelemetry.sdk.trace", "opentelemetry.exporter.otlp.proto.http")
+_ENVIRONMENT_ALONE: Final = ("OTEL_", "SENTRY_", "COMFY_API_")
 _OF_STORE: Final = ("s3_bucket", "s3_access_key", "s3_secret_key", "s3_region", "s3_public_url")
 POSTGRES: Final = ("postgresql://", "postgres://")
 CommaSeparated = Annotated[tuple[str, ...], NoDecode]
@@ -523,7 +525,7 @@ class Settings(BaseSettings):
                 "traces are sent by http/protobuf alone; OTEL_EXPORTER_OTLP_PROTOCOL asks for another"
             )
         if not _installed(_OF_TRACES):
-            raise ValueError("needs packages that are absent: pip install 'comfy-api-service[tracing]'")
+            raise ValueError("needs packages that are absent: `make install`, or pip install '.[tracing]'")
         return value
 
     @field_validator("sentry_dsn")
@@ -534,7 +536,7 @@ class Settings(BaseSettings):
         if not _DSN.fullmatch(value.get_secret_value()):
             raise ValueError("is no DSN, as https://key@sentry.example.com/1 is")
         if not _installed(("sentry_sdk",)):
-            raise ValueError("needs a package that is absent: pip install 'comfy-api-service[sentry]'")
+            raise ValueError("needs a package that is absent: `make install`, or pip install '.[sentry]'")
         return value
 
     @field_validator("tiers_file")
@@ -703,6 +705,30 @@ def load(**overrides: Any) -> Settings:
     if faults:
         raise SettingsError(faults)
     return settings
+
+
+def without_effect() -> list[str]:
+    """A line for each name in `.env` that is no setting, or is read from the environment alone."""
+    aliases = {
+        str(choice)
+        for field in Settings.model_fields.values()
+        if isinstance(field.validation_alias, AliasChoices)
+        for choice in field.validation_alias.choices
+    }
+    known = {name.upper() for name in (*Settings.model_fields, *aliases)}
+    elsewhere = {f"{name}_FILE" for name in SECRET_FILES}
+    lines = []
+    for name, value in DotEnvSettingsSource(Settings, case_sensitive=True).env_vars.items():
+        if value is None:  # a line without `=` may be a secret that lost its name
+            continue
+        near = get_close_matches(name.upper(), sorted(known), n=1, cutoff=0.8)
+        if name.upper() in known or (name in os.environ and (name in elsewhere or not near)):
+            continue
+        if name in elsewhere or name.startswith(_ENVIRONMENT_ALONE):
+            lines.append(f"{name} is read from the environment alone")
+        else:
+            lines.append(f"unknown: {name}" + (f" ({near[0]}?)" if near else ""))
+    return lines
 
 
 def _line(fault: Any) -> str:

@@ -66,6 +66,14 @@ def test_the_site_is_whole_and_asks_no_other_host(site: Path) -> None:
     assert (site / "searchindex.js").is_file()
 
 
+def test_links_have_the_names_of_what_they_lead_to_and_code_is_what_it_says(site: Path) -> None:
+    page = (site / "OPERATIONS.html").read_text(encoding="utf-8")
+    assert re.search(r'href="SETTINGS.html"[^>]*><span[^>]*>Settings</span>', page)
+    assert not re.search(r">[A-Z_]+\.md</(?:span|a)>", page)
+    assert "highlight-default" not in page
+    assert "handbook.css" in page
+
+
 def test_the_order_of_the_site_is_that_of_the_table(site: Path) -> None:
     sidebar = (
         (site / "index.html")

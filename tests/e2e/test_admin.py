@@ -71,6 +71,8 @@ def test_accounts_are_made_before_the_first_start_and_changed_beside_it(
     tmp_path: Path, shell: Shell, until: Callable[..., Any]
 ) -> None:
     root = shell.key(*new("Root"))
+    with serve(tmp_path) as to_all:
+        until(lambda: any("1 account and its keys are not used" in line for line in to_all.output))
     with (
         simulator(tmp_path, "--seconds-per-step", "0.005") as sim,
         serve(tmp_path, sim.url, **ON) as service,

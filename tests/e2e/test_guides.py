@@ -5,7 +5,6 @@ One service runs for both, as the quick start starts it; the guide goes on in th
 
 import json
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -14,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.support.pages import ROOT, Place, blocks, needs_curl
+from tests.support.pages import ROOT, Place, blocks, command, needs_curl
 from tests.support.processes import Process, client, simulator, until_online
 
 QUICKSTART, GUIDE = "docs/QUICKSTART.md", "docs/API_GUIDE.md"
@@ -22,13 +21,6 @@ COMFYUI = "http://127.0.0.1:8188"
 FAST = ("--seconds-per-step", "0.01", "--seconds-per-load", "0")
 LANGUAGES = ("sh", "python", "js")
 pytestmark = needs_curl
-
-
-def command(block: str) -> list[str]:
-    """The arguments of the one `comfy-api` that a block ends in, which keeps running."""
-    words = shlex.split(block.splitlines()[-1])
-    assert words[0] == ".venv/bin/comfy-api"
-    return words[1:]
 
 
 @pytest.fixture(scope="module")
@@ -46,15 +38,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         assert "✗" not in found
         place.shell([admin])
         arguments = [word.replace(COMFYUI, comfyui.url) for word in command(serve)]
-        assert "export AUTH_ENABLED=true" in serve
-        process = Process(
-            ["comfy_api_service", *arguments, "--port", "0"],
-            folder=folder,
-            environment={"AUTH_ENABLED": "true"},
-        )
+        process = Process(["comfy_api_service", *arguments, "--port", "0"], folder=folder)
         try:
             process.wait_listening()
             with client(process) as http:
+                assert http.get("/api/v1/jobs").status_code == 401
                 until_online(http)
             yield replace(place, url=process.url)
             assert process.terminate() == 0, "\n".join(process.output)
@@ -92,7 +80,7 @@ def keyed(place: Place) -> Place:
     made, saved = place.shell([requests, shell])
     assert made.document()["status"] == "completed"
     path, *jobs = saved.rest.splitlines()
-    assert path == str(place.folder / "harbour.png")
+    assert path == str(place.folder / "lighthouse.png")
     assert len(jobs) == 2
     assert (place.folder / "shop.key").stat().st_mode & 0o077 == 0
     key = (place.folder / "shop.key").read_text(encoding="utf-8").strip()

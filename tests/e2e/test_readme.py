@@ -4,13 +4,14 @@ import json
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import httpx2
 import pytest
 from PIL import Image
-from tests.support.pages import LIMIT, Output, Place, blocks, needs_curl
-from tests.support.processes import client, serve, simulator, until_health
+from tests.support.pages import LIMIT, Output, Place, blocks, command, needs_curl
+from tests.support.processes import Process, client, serve, simulator, until_health
 
 
 @pytest.fixture(scope="module")
@@ -58,8 +59,8 @@ def test_the_readme(place: Place) -> None:
 
     [listed] = place.shell([commands])
     saved, *jobs = listed.rest.splitlines()
-    assert saved == str(place.folder / "fox.png")
-    assert place.picture("fox.png").format == "PNG"
+    assert saved == str(place.folder / "snow.png")
+    assert place.picture("snow.png").format == "PNG"
     assert any(line.startswith(f"{job['job_id']}\tsucceeded\t") for line in jobs)
 
 
@@ -67,10 +68,10 @@ def test_the_readme(place: Place) -> None:
 def test_any_workflow_of_the_readme(place: Place) -> None:
     place.lay_examples()
     [shown] = place.shell(blocks("README.md", "sh", section="Any workflow"))
-    assert place.picture("harbour.png").size == (1024, 1024)
-    assert place.picture("winter.png").size == (1024, 1024)
+    names = ("poster.png", "poster-winter.png")
+    assert [place.picture(name).size for name in names] == [(1024, 1024)] * 2
     paths, _, accepted = shown.rest.partition("{")
-    assert paths.split() == [str(place.folder / name) for name in ("harbour.png", "winter.png")]
+    assert paths.split() == [str(place.folder / name) for name in names]
     assert json.loads("{" + accepted)["status"] == "queued"
 
 
@@ -87,9 +88,9 @@ def test_the_guide_to_workflows(url: str, tmp_path: Path) -> None:
     told, _ = blocks("docs/WORKFLOWS.md", "text", section=section)
     assert [line.rstrip() for line in stored.rest.splitlines()][1:] == told.splitlines()[1:]
 
-    assert ran.rest.splitlines() == [str(tmp_path / name) for name in ("harbour.png", "winter.png")]
+    assert ran.rest.splitlines() == [str(tmp_path / name) for name in ("quay.png", "quay-winter.png")]
     assert executed.events()[-1]["status"] == "succeeded"
-    assert place.picture("harbour.png").size == place.picture("night.png").size == (1024, 1024)
+    assert place.picture("quay.png").size == place.picture("night.png").size == (1024, 1024)
     made = generated.document()
     assert made["metadata"]["inputs"]["prompt"] == "a fox in the snow"
     assert [(one["width"], one["height"]) for one in made["images"]] == [(768, 768)]
@@ -100,8 +101,9 @@ def test_pictures_from_pictures_as_the_page_about_generation_says(place: Place) 
     for name in ("photo.jpg", "portrait.png", "hair.png"):
         Image.new("RGB", (96, 64), "teal").save(place.folder / name)
     [made] = place.shell(blocks("docs/GENERATION.md", "sh"))
-    assert made.rest.splitlines() == [str(place.folder / name) for name in ("winter.png", "hat.png")]
-    assert place.picture("winter.png").size == (512, 512)
+    names = ("photo-winter.png", "portrait-hat.png")
+    assert made.rest.splitlines() == [str(place.folder / name) for name in names]
+    assert place.picture(names[0]).size == (512, 512)
 
 
 def test_the_example_is_the_same_workflow_in_both_forms(place: Place) -> None:
@@ -122,16 +124,20 @@ def test_the_example_is_the_same_workflow_in_both_forms(place: Place) -> None:
 
 @needs_curl
 def test_others_are_let_in_as_the_readme_says(tmp_path: Path) -> None:
-    folder = tmp_path / "service"
-    folder.mkdir()
-    with (
-        simulator(folder) as comfyui,
-        serve(folder, comfyui.url, AUTH_ENABLED="true", DATA_DIR=str(folder / "data")) as service,
-        client(service) as http,
-    ):
-        until_health(http, comfyui_status="connected")
-        place = Place(service.url, tmp_path, {"DATA_DIR": str(folder / "data")})
-        [shown] = place.shell(blocks("README.md", "sh", section="Let others in"))
+    first, serving, rest = blocks("README.md", "sh", section="Let others in")
+    with simulator(tmp_path) as comfyui:
+        place = Place(comfyui.url, tmp_path)
+        place.shell([first])
+        arguments = [word.replace("http://127.0.0.1:8188", comfyui.url) for word in command(serving)]
+        process = Process(["comfy_api_service", *arguments, "--port", "0"], folder=tmp_path)
+        try:
+            process.wait_listening()
+            with client(process) as http:
+                assert http.get("/api/v1/jobs").status_code == 401
+                until_health(http, comfyui_status="connected")
+            [shown] = replace(place, url=process.url).shell([rest])
+        finally:
+            process.close()
         assert shown.document()["status"] == "completed"
         usage = shown.document()
         assert (usage["tier"], usage["left"]["images_today"]) == ("pro", 999)

@@ -151,11 +151,16 @@ def test_a_demo_makes_a_picture_and_goes_on(start: Start, http: httpx2.Client, t
     assert command.ended() == 0
 
 
-def test_a_demo_takes_a_free_port_if_its_own_is_busy(start: Start) -> None:
+def test_a_demo_takes_a_free_port_if_its_own_is_busy_and_asks_for_no_key(
+    start: Start, http: httpx2.Client
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         busy = server.getsockname()[1]
-        command = start("demo", PORT=str(busy))
+        command = start("demo", PORT=str(busy), AUTH_ENABLED="true")
         command.said(f"Port {busy} is in use; taking")
+        command.said(f"^ *export COMFY_API_URL={command.url}$")
+        command.said("asks nobody for a key")
+        assert http.get(f"{command.url}/api/v1/jobs").status_code == 200
         assert not command.url.endswith(f":{busy}")
         assert command.stop() == 0
         asked = start("demo", "--port", str(busy))

@@ -7,6 +7,7 @@ in the environment that runs the tests.
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -39,6 +40,13 @@ def blocks(page: str, language: str, *, section: str | None = None) -> list[str]
     return found
 
 
+def command(block: str) -> list[str]:
+    """The arguments of the one `comfy-api` that a block ends in, which keeps running."""
+    words = shlex.split(block.splitlines()[-1])
+    assert words[0] == ".venv/bin/comfy-api"
+    return words[1:]
+
+
 @dataclass(frozen=True)
 class Place:
     """A running service, and a folder to work in."""
@@ -60,6 +68,7 @@ class Place:
             "PYTHONPATH": str(self.folder),
             "COMFY_API_URL": self.url,
             "NO_COLOR": "1",
+            "LC_ALL": "C.UTF-8",  # as readers have it: tools take some patterns otherwise than without
             "NO_PROXY": "127.0.0.1",
             **self.environment,
         }

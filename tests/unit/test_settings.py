@@ -9,7 +9,7 @@ import pytest
 
 from comfy_api_service.bootstrap import s3_bucket
 from comfy_api_service.domain.tiers import TIERS
-from comfy_api_service.settings import SettingsError, load
+from comfy_api_service.settings import SettingsError, load, without_effect
 from comfy_api_service.storage.s3 import Bucket
 
 
@@ -55,6 +55,24 @@ def test_an_env_file_is_read_and_checked_too(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("PORT=8123\n")
     assert load().port == 8123
     assert load(port=9000).port == 9000
+
+
+def test_what_does_nothing_in_an_env_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert without_effect() == []
+    (tmp_path / ".env").write_text(
+        "auth_enable=true\nMINIO_BUCKET=b\nPort=1\nREDIS_URL_FILE=x\nOTEL_SERVICE_NAME=x\n"
+        "COLOUR='first\nAUTH_ENABLD=second'\ncui_sk_0123\n"
+    )
+    told = [
+        "unknown: auth_enable (AUTH_ENABLED?)",
+        "REDIS_URL_FILE is read from the environment alone",
+        "OTEL_SERVICE_NAME is read from the environment alone",
+        "unknown: COLOUR",
+    ]
+    assert without_effect() == told
+    for name in ("auth_enable", "REDIS_URL_FILE", "OTEL_SERVICE_NAME", "COLOUR"):
+        monkeypatch.setenv(name, "x")  # as where the file is the environment's, too
+    assert without_effect() == told[:1]
 
 
 def test_tiers_come_from_a_file_with_every_fault_named(tmp_path: Path) -> None:
@@ -347,6 +365,6 @@ def test_what_is_not_installed_is_named_with_its_remedy(monkeypatch: pytest.Monk
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
     faults = faults_of(otel_exporter_otlp_endpoint=COLLECTOR, sentry_dsn="https://key@sentry.example.com/1")
     assert faults == [
-        "OTEL_EXPORTER_OTLP_ENDPOINT: needs packages that are absent: pip install 'comfy-api-service[tracing]'",
-        "SENTRY_DSN: needs a package that is absent: pip install 'comfy-api-service[sentry]'",
+        "OTEL_EXPORTER_OTLP_ENDPOINT: needs packages that are absent: `make install`, or pip install '.[tracing]'",
+        "SENTRY_DSN: needs a package that is absent: `make install`, or pip install '.[sentry]'",
     ]

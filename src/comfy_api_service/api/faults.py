@@ -44,6 +44,10 @@ _MESSAGES: Final[Mapping[str, str]] = {
     "literal_error": "must be one of {expected}",
     "string_pattern_mismatch": "must match {pattern}",
 }
+_AT_LEAST_ONE: Final[Mapping[str, str]] = {
+    "string_too_short": "must not be empty",
+    "too_short": "must have at least one entry",
+}
 _BOUNDS: Final = (
     "ge",
     "gt",
@@ -85,7 +89,7 @@ def fault_of(error: Mapping[str, Any], *, skip: int = 0) -> FieldError:
 def _message(kind: str, context: Mapping[str, Any], otherwise: str, *, private: bool) -> str:
     if kind == "string_pattern_mismatch" and private:
         return "must have a visible character, and no NUL"
-    template = _MESSAGES.get(kind)
+    template = _AT_LEAST_ONE.get(kind) if context.get("min_length") == 1 else _MESSAGES.get(kind)
     if template is None:
         return otherwise.removeprefix("Value error, ")
     return template.format_map(context)

@@ -30,6 +30,12 @@ def log_processors(settings: Settings) -> list[Processor]:
     return processors
 
 
+def trace_endpoint(settings: Settings) -> str | None:
+    """The collector's base address; None: the SDK takes it from the environment."""
+    by_environment = {"OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"} & os.environ.keys()
+    return None if by_environment else settings.otel_exporter_otlp_endpoint
+
+
 @asynccontextmanager
 async def reporting(settings: Settings, metrics: Metrics, *, role: str) -> "AsyncIterator[Tracing | None]":
     """Traces, or None where they are off; at the end what is left of them and of reports is sent."""
@@ -55,9 +61,8 @@ def _tracing(settings: Settings, metrics: Metrics, role: str) -> "Tracing | None
         return None
     from comfy_api_service.telemetry.tracing import Tracing  # noqa: PLC0415 - takes a quarter of a second
 
-    by_environment = {"OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"} & os.environ.keys()
     return Tracing(
-        endpoint=None if by_environment else settings.otel_exporter_otlp_endpoint,
+        endpoint=trace_endpoint(settings),
         version=__version__,
         role=role,
         metrics=metrics,

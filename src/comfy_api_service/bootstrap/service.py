@@ -20,6 +20,7 @@ from comfy_api_service.bootstrap.delivering import deliverer, sealer_of
 from comfy_api_service.bootstrap.makers import makers
 from comfy_api_service.bootstrap.parts import Parts, open_database, open_hook, parts, stop
 from comfy_api_service.comfyui.transport import open_http
+from comfy_api_service.db import accounts
 from comfy_api_service.db.base import Database
 from comfy_api_service.db.submissions import Submissions
 from comfy_api_service.domain.account import LOCAL
@@ -80,6 +81,8 @@ class Service:
     db: Database
     grace: float
     driving: Worker | None = None
+    unused_accounts: int = 0
+    """Of people, where authentication is off."""
     _drained: bool = False
 
     @property
@@ -313,6 +316,7 @@ async def _api(
         db,
         settings.shutdown_grace,
         driving,
+        0 if access.enabled else await db.read(accounts.of_people),
     )
 
 

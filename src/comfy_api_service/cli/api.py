@@ -45,7 +45,14 @@ def api(
     Any number of them, on any number of machines. Needs no way to a ComfyUI server. REDIS_URL lets callers see
     progress and jobs start at once; without it both wait for the next look at the database.
     """
-    settings = effective(host=host, port=port, data_dir=data_dir, log_format=log_format, log_level=log_level)
+    settings = effective(
+        host=host,
+        port=port,
+        data_dir=data_dir,
+        log_format=log_format,
+        log_level=log_level,
+        quiet=bool(shared),
+    )
     needs_server(settings)
     listening.refuse_exposure(settings.host, auth_enabled=settings.auth_enabled, insecure=insecure)
     tls = tls_of(settings)
@@ -102,7 +109,8 @@ def _url(settings: "Settings", sockets: list[socket.socket]) -> str:
 def announce(settings: "Settings", sockets: list[socket.socket], workers: int) -> None:
     url = _url(settings, sockets)
     console = stdout()
-    console.print(f"[bold]comfy-api-service[/bold] listens on [link={url}]{url}[/link]")
+    beyond = listening.beyond(settings.host)
+    console.print(f"[bold]comfy-api-service[/bold] listens on [link={url}]{url}[/link]{beyond}")
     console.print(f"  documentation  [link={url}/docs]{url}/docs[/link]")
     console.print(f"  role           api, {workers} process{'es' if workers > 1 else ''}")
     first = settings.metrics_port

@@ -1,17 +1,24 @@
-"""The effective settings for a command, with every fault of theirs told at once."""
+"""The effective settings for a command, with every fault of theirs told at once, and what in `.env` is none."""
 
 from typing import TYPE_CHECKING, Any
 
 from comfy_api_service.cli.faults import ExitCode, Fault
+from comfy_api_service.cli.output import say
 
 if TYPE_CHECKING:
     from comfy_api_service.settings import Settings
 
 
-def effective(**overrides: Any) -> "Settings":
-    """Settings from options (those that are not None), environment and `.env`. Raises `Fault`."""
-    from comfy_api_service.settings import SettingsError, load  # noqa: PLC0415 - slow to load
+def effective(*, quiet: bool = False, **overrides: Any) -> "Settings":
+    """Settings from options (those that are not None), environment and `.env`. Raises `Fault`.
 
+    `quiet`: whoever started this process has told already what does nothing.
+    """
+    from comfy_api_service.settings import SettingsError, load, without_effect  # noqa: PLC0415 - slow to load
+
+    if not quiet:
+        for line in without_effect():
+            say(f"warning: .env: {line}")
     try:
         return load(**overrides)
     except SettingsError as error:

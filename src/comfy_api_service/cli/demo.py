@@ -14,7 +14,7 @@ import typer
 
 from comfy_api_service.cli import listening
 from comfy_api_service.cli.configuration import effective
-from comfy_api_service.cli.output import examples, stdout
+from comfy_api_service.cli.output import examples, say, stdout
 
 if TYPE_CHECKING:
     from comfy_api_service.settings import Settings
@@ -55,6 +55,8 @@ def demo(
     settings = effective(
         host=HOST, port=port, data_dir=data_dir, log_level=None if "LOG_LEVEL" in os.environ else "WARNING"
     )
+    if settings.auth_enabled:
+        say("The demo asks nobody for a key: AUTH_ENABLED is for `comfy-api serve`.")
     asked = settings.port
     if port is None:
         sockets, moved = listening.listen_or_free(HOST, asked)
@@ -65,7 +67,9 @@ def demo(
         from comfy_api_service.cli.loop import run_fast  # noqa: PLC0415 - loads uvloop
 
         if moved:
-            stdout().print(f"Port {asked} is in use; taking {listening.port_of(sockets)}.")
+            taken = listening.port_of(sockets)
+            stdout().print(f"Port {asked} is in use; taking {taken}. For the shell client and the examples:")
+            stdout().print(f"  export COMFY_API_URL={listening.url_of(HOST, taken)}")
         order = (prompt, output or data_dir / "picture.png") if generate else None
         run_fast(_demo(settings, sockets, order))
 
@@ -78,7 +82,12 @@ async def _demo(settings: "Settings", sockets: list[socket.socket], order: tuple
     async with Simulator(SimulatorSettings()) as simulator:
         await server.serve(
             settings.model_copy(
-                update={"comfyui_url": (simulator.url,), "database_url": None, "allowed_hosts": ()}
+                update={
+                    "comfyui_url": (simulator.url,),
+                    "database_url": None,
+                    "allowed_hosts": (),
+                    "auth_enabled": False,
+                }
             ),
             sockets,
             url=url,

@@ -67,6 +67,15 @@ def url_of(host: str, port: int, *, tls: bool = False) -> str:
     return f"{scheme}://[{address}]:{port}" if address.version == 6 else f"{scheme}://{address}:{port}"
 
 
+def beyond(host: str) -> str:
+    """What is to be told beside `url_of`: empty, but where that is one of many addresses."""
+    try:
+        unspecified = ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return ""
+    return f" (and on every other address of this machine: {host})" if unspecified else ""
+
+
 def is_loopback(host: str) -> bool:
     """True if every address that the name stands for can be reached from this machine alone."""
     return all(
@@ -81,8 +90,9 @@ def refuse_exposure(host: str, *, auth_enabled: bool, insecure: bool) -> None:
         return
     raise Fault(
         f"{host} can be reached from other machines, and authentication is off.",
-        "Listen on 127.0.0.1 behind a reverse proxy that authenticates, or pass --insecure if everybody who "
-        "can reach this address may use the service.",
+        "Set AUTH_ENABLED=true (then `comfy-api admin create` makes the first key), listen on 127.0.0.1 behind a "
+        "reverse proxy that authenticates, or pass --insecure if everybody who can reach this address may use the "
+        "service.",
         exit_code=ExitCode.USAGE,
     )
 

@@ -108,7 +108,8 @@ def with_local(settings: "Settings", url: str) -> "Settings":
 
 def announce(url: str, settings: "Settings") -> None:
     console = stdout()
-    console.print(f"[bold]comfy-api-service[/bold] listens on [link={url}]{url}[/link]")
+    beyond = listening.beyond(settings.host)
+    console.print(f"[bold]comfy-api-service[/bold] listens on [link={url}]{url}[/link]{beyond}")
     console.print(f"  documentation  [link={url}/docs]{url}/docs[/link]")
     console.print(f"  ComfyUI        {', '.join(map(without_password, settings.comfyui_url))}", markup=False)
     console.print(f"  data           {settings.data_dir.absolute()}", markup=False)

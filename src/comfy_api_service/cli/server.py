@@ -22,6 +22,7 @@ from comfy_api_service.cli.output import say
 from comfy_api_service.cli.pages import pages
 from comfy_api_service.cli.stalled import Stalled
 from comfy_api_service.cli.stopping import StopSignals
+from comfy_api_service.cli.unused import UNUSED_REMEDY, unused_accounts
 from comfy_api_service.telemetry.logs import configure_logs
 
 if TYPE_CHECKING:
@@ -126,6 +127,8 @@ async def _serve(
         ready.cancel()
         if not serving.done():
             listening()
+            if service.unused_accounts and number == 1:
+                say(f"warning: {unused_accounts(service.unused_accounts)}. {UNUSED_REMEDY}")
         along = asyncio.create_task(beside(url)) if beside is not None and not serving.done() else None
         try:
             await _until_stopped(stopped, serving, along)

@@ -149,6 +149,12 @@ async def set_password(tx: Tx, account_id: str, password_hash: str) -> None:
     )
 
 
+async def of_people(tx: Reader) -> int:
+    """How many there are besides the service's own."""
+    row = await tx.one("SELECT count(*) AS n FROM accounts WHERE username IS NOT NULL")
+    return int(row["n"]) if row else 0
+
+
 async def administrators(tx: Reader) -> int:
     """How many may still call."""
     row = await tx.one(

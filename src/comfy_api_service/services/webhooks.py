@@ -46,7 +46,22 @@ def check_url(url: str, *, allow_private: bool, field: str = "url") -> None:
         target(url, allow_private=allow_private)
     except AddressRefused as fault:
         text = str(fault)
-        raise ValidationFailed([FieldError(field, text[:1].lower() + text[1:].rstrip("."))]) from None
+        told = text[:1].lower() + text[1:].rstrip(".")
+        if not allow_private and _usable(url):
+            told = (
+                "must be an https URL, on port 443 of a public address (an operator may allow others: "
+                "WEBHOOK_ALLOW_PRIVATE)"
+            )
+        raise ValidationFailed([FieldError(field, told)]) from None
+
+
+def _usable(url: str) -> bool:
+    """Whether it may be asked where the operator allows more."""
+    try:
+        target(url, allow_private=True)
+    except AddressRefused:
+        return False
+    return True
 
 
 class Webhooks:

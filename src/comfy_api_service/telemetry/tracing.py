@@ -8,6 +8,7 @@ Attributes hold ids, codes and figures; never prompts, names of files, addresses
 import contextlib
 import logging
 import os
+import re
 import secrets
 import threading
 import time
@@ -70,9 +71,7 @@ class Tracing:
             resource=Resource.create(resource), id_generator=self._ids, shutdown_on_exit=False
         )
         self._provider.sampler = _OwnDecision(self._provider.sampler, _Allowance(callers_per_second))
-        made = exporter or OTLPSpanExporter(
-            endpoint=None if endpoint is None else f"{endpoint.rstrip('/')}/v1/traces"
-        )
+        made = exporter or _exporter(endpoint)
         self._provider.add_span_processor(_Counting(metrics))
         self._provider.add_span_processor(BatchSpanProcessor(_Watched(made, metrics)))
         self._tracer = self._provider.get_tracer("comfy_api_service", version)
@@ -231,6 +230,41 @@ def _named() -> bool:
     """Whether the environment names the service."""
     given = os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
     return bool(os.environ.get("OTEL_SERVICE_NAME")) or f"{SERVICE_NAME}=" in given
+
+
+def _exporter(endpoint: str | None, seconds: float | None = None) -> OTLPSpanExporter:
+    return OTLPSpanExporter(
+        endpoint=None if endpoint is None else f"{endpoint.rstrip('/')}/v1/traces", timeout=seconds
+    )
+
+
+def not_taken(endpoint: str | None, seconds: float) -> str | None:
+    """Why the collector takes no traces, as far as an empty sending shows; None if it does. Blocks."""
+    _hush()
+    said = _Said()
+    logger = logging.getLogger("opentelemetry.exporter.otlp.proto.http")
+    logger.addHandler(said)
+    exporter = _exporter(endpoint, seconds)
+    try:
+        if exporter.export(()) is SpanExportResult.SUCCESS:
+            return None
+    finally:
+        exporter.shutdown()  # type: ignore[no-untyped-call]
+        logger.removeHandler(said)
+    answered = re.search(r"code: \d+, reason: ([\w -]+)|Transient error ([\w -]+) encountered", said.text)
+    failed = re.search(r"\[Errno -?\d+\] ([\w ]+)", said.text)
+    if answered is not None:
+        return f"it answers {answered[1] or answered[2]}"
+    return failed[1].lower() if failed is not None else f"no answer within {seconds:g} s"
+
+
+class _Said(logging.Handler):
+    """What the SDK logs of a sending that fails, which is the only way to learn why."""
+
+    text = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.text += f"{record.getMessage()}\n"
 
 
 def _hush() -> None:

@@ -11,6 +11,7 @@ from tests.support.schema import copied
 
 from comfy_api_service import bootstrap
 from comfy_api_service.cli.doctor import postgres as doctor
+from comfy_api_service.cli.doctor.accounts import unused
 from comfy_api_service.cli.doctor.finding import Finding, Level
 from comfy_api_service.cli.faults import Fault
 from comfy_api_service.cli.server import start_faults
@@ -41,6 +42,16 @@ def test_an_empty_database(postgres: PostgresServer) -> None:
     found = asked(postgres.url("template1"))
     assert found.status is Level.OK
     assert "first start" in found.message
+
+
+def test_accounts_that_nobody_is_asked_for(url: str) -> None:
+    settings = Settings(_env_file=None, database_url=url)
+    assert blocking(lambda: unused(settings)) == []
+    row = "'acc_1', 'ada', 'ada', 'free', 'user', 1"
+    columns = "id, name, username, tier, role, created_at"
+    blocking(lambda: _execute(url, f"INSERT INTO accounts ({columns}) VALUES ({row})"))
+    (found,) = blocking(lambda: unused(settings))
+    assert "1 account and its keys are not used" in found.message
 
 
 def test_a_newer_schema(url: str) -> None:

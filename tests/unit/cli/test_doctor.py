@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from comfy_api_service.cli.doctor import backends, checks, data, machine
+from comfy_api_service.cli.doctor import accounts, backends, checks, data, machine
 from comfy_api_service.cli.doctor.backends import Probe, Reach
 from comfy_api_service.cli.doctor.finding import Finding, Level
 from comfy_api_service.cli.doctor.shown import effective_settings
-from comfy_api_service.db.migrate import HEAD
+from comfy_api_service.db.migrate import HEAD, upgrade
 from comfy_api_service.domain.urls import HIDDEN, without_password
 from comfy_api_service.settings import Settings
 
@@ -222,6 +222,28 @@ def test_each_wrong_setting_is_named_with_what_it_is_for() -> None:
     assert all(is_fault(one) for one in found)
     assert "Port to listen on" in found[0].remedy
     assert checks.settings_faults([])[0].status is Level.OK
+
+
+async def test_accounts_that_nobody_is_asked_for(tmp_path: Path) -> None:
+    settings = Settings(_env_file=None, data_dir=tmp_path)
+    assert await accounts.unused(settings) == []
+    upgrade(settings.database_path)
+    assert await accounts.unused(settings) == []
+    with closing(sqlite3.connect(settings.database_path)) as connection, connection:
+        connection.execute(
+            "INSERT INTO accounts (id, name, username, tier, role, created_at) "
+            "VALUES ('acc_1', 'ada', 'ada', 'free', 'user', 1)"
+        )
+    (found,) = await accounts.unused(settings)
+    assert found.status is Level.WARNING
+    assert found.message == "authentication is off; 1 account and its keys are not used"
+    assert "AUTH_ENABLED=true" in found.remedy
+
+
+def test_doctor_tells_what_does_nothing(shell: Shell, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("AUTH_ENABLE=true\nPORT=none\n")
+    told = shell("doctor").out
+    assert ".env: unknown: AUTH_ENABLE (AUTH_ENABLED?)" in told
 
 
 def test_secrets_are_hidden() -> None:

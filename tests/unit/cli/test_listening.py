@@ -1,6 +1,7 @@
 import errno
 import socket
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -66,17 +67,20 @@ def test_a_privileged_port(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("host", "shown"),
+    ("host", "shown", "beyond"),
     [
-        ("127.0.0.1", "http://127.0.0.1:80"),
-        ("0.0.0.0", "http://127.0.0.1:80"),
-        ("::", "http://[::1]:80"),
-        ("::1", "http://[::1]:80"),
-        ("gpu.example", "http://gpu.example:80"),
+        ("127.0.0.1", "http://127.0.0.1:80", False),
+        ("0.0.0.0", "http://127.0.0.1:80", True),
+        ("::", "http://[::1]:80", True),
+        ("::1", "http://[::1]:80", False),
+        ("gpu.example", "http://gpu.example:80", False),
     ],
 )
-def test_an_address_that_can_be_opened(host: str, shown: str) -> None:
+def test_an_address_that_can_be_opened_is_told_and_that_there_are_more(
+    host: str, shown: str, *, beyond: bool
+) -> None:
     assert listening.url_of(host, 80) == shown
+    assert (host in listening.beyond(host)) is beyond
 
 
 @pytest.mark.parametrize(
@@ -99,7 +103,7 @@ def test_exposure_needs_authentication_or_a_word() -> None:
         listening.refuse_exposure("0.0.0.0", auth_enabled=False, insecure=False)
     assert "--insecure" in told.value.remedy
     assert "reverse proxy" in told.value.remedy
-    assert "AUTH_ENABLED" not in told.value.remedy, "this version refuses it"
+    assert "AUTH_ENABLED=true" in told.value.remedy
     listening.refuse_exposure("0.0.0.0", auth_enabled=True, insecure=False)
     listening.refuse_exposure("0.0.0.0", auth_enabled=False, insecure=True)
     listening.refuse_exposure("127.0.0.1", auth_enabled=False, insecure=False)
@@ -119,6 +123,12 @@ def test_serve_tells_all_wrong_settings_at_once(shell: Shell, monkeypatch: pytes
     assert ended.code == 2
     assert "QUEUE_LIMIT" in ended.err
     assert "JOB_TIMEOUT" in ended.err
+
+
+def test_serve_tells_what_does_nothing(shell: Shell, busy: int, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("AUTH_ENABLE=true\n")
+    ended = shell("serve", "--port", str(busy))
+    assert "unknown: AUTH_ENABLE (AUTH_ENABLED?)" in ended.err
 
 
 def test_serve_tells_a_busy_port(shell: Shell, busy: int) -> None:

@@ -6,8 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from comfy_api_service.cli.doctor import backends, data, machine, postgres, tls
-from comfy_api_service.cli.doctor.finding import Finding, fault, ok
+from comfy_api_service.cli.doctor import accounts, backends, data, machine, postgres, tls
+from comfy_api_service.cli.doctor.finding import Finding, fault, ok, warning
 from comfy_api_service.cli.listening import url_of
 
 if TYPE_CHECKING:
@@ -31,6 +31,14 @@ def _setting(line: str) -> Finding:
     return fault(f"setting {name}", message, f"Correct or remove it, in the environment or in .env.{what}")
 
 
+def settings_without_effect() -> list[Finding]:
+    """What stands in `.env` and does nothing."""
+    from comfy_api_service.settings import without_effect  # noqa: PLC0415
+
+    remedy = "Correct or remove it. Names of all settings: docs/SETTINGS.md."
+    return [warning("settings", f".env: {line}", remedy) for line in without_effect()]
+
+
 def of_machine() -> list[Finding]:
     return [machine.python(), machine.sqlite(), machine.open_files()]
 
@@ -47,6 +55,8 @@ async def of_settings(
         if settings.postgres_url is None
         else await postgres.database(settings.postgres_url, settings.database_pool_size),
     ]
+    if not settings.auth_enabled:
+        findings += await accounts.unused(settings)
     if settings.tls_cert_file is not None and settings.tls_key_file is not None:
         findings.append(tls.certificate(settings.tls_cert_file, settings.tls_key_file))
     if settings.redis_url is not None:
@@ -59,6 +69,10 @@ async def of_settings(
         from comfy_api_service.cli.doctor import hook  # noqa: PLC0415 - loads the whole service
 
         findings.append(await hook.examine(settings))
+    if settings.traces_on:
+        from comfy_api_service.cli.doctor import traces  # noqa: PLC0415 - loads the whole service
+
+        findings.append(await traces.examine(settings))
     return findings + (await of_comfyui(settings, comfyui_python) if comfyui else [])
 
 

@@ -65,7 +65,7 @@ def _examine(
     from comfy_api_service.cli.doctor.shown import effective_settings  # noqa: PLC0415
     from comfy_api_service.settings import SettingsError, load  # noqa: PLC0415
 
-    findings = checks.of_machine()
+    findings = [*checks.settings_without_effect(), *checks.of_machine()]
     try:
         settings = load(**overrides)
     except SettingsError as error:
