@@ -188,9 +188,8 @@ class LaneWork:
         self._sure_until = time.monotonic() + LOOK_SECONDS
         self._outcomes.clear()
         self._gone = False
-        if (
-            found.version != self._version
-        ):  # another address, another secret, or nothing is to be told any more
+        if found.version != self._version:
+            # another address, another secret, or nothing is to be told any more
             self._version = found.version
             if self._ready:
                 self._ready.clear()

@@ -311,22 +311,21 @@ async def test_who_stops_begins_nothing_that_it_was_just_claiming(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with lanes(tmp_path) as on:
-        write, claimed, go_on = on.db.write, asyncio.Event(), asyncio.Event()
+        write, claiming, go_on = on.db.write, asyncio.Event(), asyncio.Event()
 
         async def slow(function: Any, **options: Any) -> Any:
-            found = await write(function, **options)
-            if isinstance(found, list) and found:
-                claimed.set()
+            if on.deliverer._claiming.locked() and not claiming.is_set():
+                claiming.set()
                 await go_on.wait()
-            return found
+            return await write(function, **options)
 
         monkeypatch.setattr(on.db, "write", slow)
         await on.put(await on.webhook("a"))
-        await claimed.wait()
+        await claiming.wait()
         stopping = asyncio.create_task(on.deliverer.drain(5.0))
-        await asyncio.sleep(0)
+        await asyncio.wait([stopping], timeout=0.1)
         go_on.set()
         await stopping
+        await until(lambda: not on.deliverer._claiming.locked() and not on.tools.held.receivers)
         assert on.out.asked == []
-        assert not on.tools.held.receivers
         assert [row["holder"] for row in await on.rows("SELECT holder FROM webhook_lanes")] == [None]
