@@ -25,7 +25,7 @@ from comfy_api_service.domain.templates import fitting
 from comfy_api_service.domain.upload import MAX_PIXELS
 from comfy_api_service.outbound import fetch, post
 from comfy_api_service.redis_link.link import ANSWER_SECONDS
-from comfy_api_service.services import access, inputs, keys, passwords, throttle, webhooks, workflows
+from comfy_api_service.services import access, held, inputs, keys, passwords, throttle, webhooks, workflows
 from comfy_api_service.settings import Settings
 from comfy_api_service.signals.base import MAILBOX_EVENTS
 from comfy_api_service.storage.presign import LONGEST_SECONDS
@@ -353,6 +353,18 @@ def _servers() -> Sequence[Bound]:
         ),
         Bound("the answer of a webhook's receiver", lasting(post.SECONDS), "", "tried again"),
         Bound("webhooks of an account", number(webhooks.MOST), "", "CONFLICT"),
+        Bound(
+            "deliveries that a process has open; of one account; to receivers that keep failing",
+            f"{number(held.AT_ONCE)}; {number(held.OF_ONE_ACCOUNT)}; {number(held.FAILING_LANES)}",
+            "",
+            "the others wait for their turn",
+        ),
+        Bound(
+            "names of receivers that a process looks up at once; for one account",
+            f"{number(post.LOOK_UPS)}; {number(post.OF_ONE_ASKER)}",
+            "",
+            "the others wait for their turn",
+        ),
         Bound(
             "pause after a delivery's first failure; the longest; all in all",
             f"{lasting(_set('WEBHOOK_RETRY_DELAY'))}; {lasting(redelivery.LONGEST_PAUSE)}; "

@@ -26,9 +26,10 @@ from websockets.asyncio.client import connect
 
 from comfy_api_service.bootstrap import Service
 from comfy_api_service.db.base import Tx
+from comfy_api_service.db.dispatch import Room
 from comfy_api_service.domain.job import TERMINAL
 from comfy_api_service.domain.tiers import TIERS
-from comfy_api_service.services.slots import Slots
+from comfy_api_service.services.held import Held
 from comfy_api_service.services.throttle import LOGINS, LOGINS_OF_ADDRESS
 from comfy_api_service.simulator import Simulator
 
@@ -436,7 +437,7 @@ async def a_backend_dies(stage: Stage) -> AsyncIterator[None]:
 async def nobody_has_time_to_deliver(stage: Stage) -> AsyncIterator[None]:
     async with receiver() as there, _webhook(stage, there) as path:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Slots, "free", 0)
+            patch.setattr(Held, "room", lambda _: Room(0, 0, 0, {}, ()))
             await stage.client.post(f"{path}/test")
             yield
 

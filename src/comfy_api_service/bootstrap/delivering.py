@@ -13,11 +13,11 @@ from comfy_api_service.domain.job import Job
 from comfy_api_service.domain.users import User
 from comfy_api_service.domain.webhook import Delivery
 from comfy_api_service.outbound.post import open_poster
-from comfy_api_service.services.deliverer import AT_ONCE, OF_ONE_ACCOUNT, Deliverer
+from comfy_api_service.services.deliverer import Deliverer
 from comfy_api_service.services.forever import forever
+from comfy_api_service.services.held import AT_ONCE, Held
 from comfy_api_service.services.lane_work import Tools
 from comfy_api_service.services.sealing import Sealer
-from comfy_api_service.services.slots import Slots
 from comfy_api_service.services.views import JobView
 
 
@@ -53,7 +53,7 @@ async def deliverer(on: Parts, stack: contextlib.AsyncExitStack) -> Deliverer:
         account_of=account_of,
         first_pause=settings.webhook_retry_delay,
         holder=new_deliverer_id(),
-        slots=Slots(AT_ONCE, each=OF_ONE_ACCOUNT),
+        held=Held(),
     )
     made = Deliverer(
         on.db,

@@ -8,7 +8,13 @@ from comfy_api_service.domain.webhook import Attempt, Delivery, DeliveryState, T
 OWNED: Final = "d.account_id = :account"
 """The owner's filter; every query on a delivery for a caller contains it."""
 COLUMNS: Final = """d.id, d.account_id, d.webhook_id, d.receiver, d.url, d.job_id, d.type, d.seq, d.event_at, d.state,
-  d.attempts, d.next_at, d.expires_at, d.created_at, d.ended_at, d.last_status, d.last_error, d.log"""
+  d.attempts, d.next_at, d.expires_at, d.created_at, d.ended_at, d.last_status, d.last_error, d.log,
+  d.replayed_attempts"""
+AT_ONCE: Final = 500
+"""Rows that one transaction gives up or deletes: while it does, nobody else writes on SQLite."""
+_KEPT: Final = """(d.webhook_id IS NULL OR EXISTS (SELECT 1 FROM webhooks w
+  WHERE w.id = d.webhook_id AND w.account_id = :account AND w.deleted_at IS NULL))"""
+"""Not of a webhook that was deleted: its deliveries go by and by."""
 _OF_STATE: Final = {
     DeliveryState.WAITING: "d.state = 'waiting'",
     DeliveryState.DELIVERED: "d.state = 'delivered'",
@@ -49,6 +55,7 @@ def delivery_from(row: Row) -> Delivery:
         last_status=row["last_status"],
         last_error=None if row["last_error"] is None else Trouble(row["last_error"]),
         log=tuple(_attempt(one) for one in loads(row["log"])),
+        replayed_attempts=row["replayed_attempts"],
     )
 
 
@@ -111,6 +118,8 @@ async def page(
     if webhook_id is not None:
         where.append("d.webhook_id = :webhook")
         params["webhook"] = webhook_id
+    else:
+        where.append(_KEPT)
     if state is not None:
         where.append(_OF_STATE[state])
     if before is not None:
@@ -125,7 +134,7 @@ async def page(
 
 async def get(tx: Reader, account_id: str, delivery_id: str) -> Delivery | None:
     row = await tx.one(
-        f"SELECT {COLUMNS} FROM webhook_deliveries d WHERE d.id = :id AND {OWNED}",
+        f"SELECT {COLUMNS} FROM webhook_deliveries d WHERE d.id = :id AND {OWNED} AND {_KEPT}",
         {"id": delivery_id, "account": account_id},
     )
     return None if row is None else delivery_from(row)
@@ -135,8 +144,8 @@ async def again(tx: Tx, known: Delivery, *, now: float, expires_at: float) -> No
     """A delivery is to be sent now, whatever became of it before."""
     await due(tx, known, now)
     await tx.run(
-        """UPDATE webhook_deliveries SET state = 'waiting', next_at = :now, expires_at = :expires, ended_at = NULL
-           WHERE id = :id AND account_id = :account""",
+        """UPDATE webhook_deliveries SET state = 'waiting', next_at = :now, expires_at = :expires, ended_at = NULL,
+             replayed_attempts = attempts WHERE id = :id AND account_id = :account""",
         {"id": known.id, "account": known.account_id, "now": now, "expires": expires_at},
     )
 
@@ -150,10 +159,13 @@ async def hold_lane(tx: Tx, account_id: str, receiver: str) -> None:
     )
 
 
-async def give_up_all(tx: Tx, account_id: str, webhook_id: str, error: Trouble, now: float) -> int:
-    """What waits for a webhook that is told nothing any more."""
+async def give_up(
+    tx: Tx, account_id: str, webhook_id: str, error: Trouble, now: float, *, limit: int = AT_ONCE
+) -> int:
+    """What waits for a webhook that is told nothing any more: so many, the rest is for upkeep."""
     return await tx.run(
         """UPDATE webhook_deliveries SET state = 'failed', ended_at = :now, last_error = :error
-           WHERE webhook_id = :webhook AND account_id = :account AND receiver = :webhook AND state = 'waiting'""",
-        {"webhook": webhook_id, "account": account_id, "error": error, "now": now},
+           WHERE id IN (SELECT d.id FROM webhook_deliveries d WHERE d.receiver = :webhook AND d.state = 'waiting'
+             LIMIT :limit) AND account_id = :account AND webhook_id = :webhook AND state = 'waiting'""",
+        {"webhook": webhook_id, "account": account_id, "error": error, "now": now, "limit": limit},
     )

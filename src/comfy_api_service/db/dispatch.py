@@ -92,7 +92,8 @@ async def _asking(tx: Tx, account_ids: Collection[str]) -> Mapping[str, Sequence
     """The webhooks of accounts that are told anything, by account."""
     rows = await tx.all(
         f"""SELECT {webhooks.COLUMNS} FROM webhooks w
-            WHERE {tx.dialect.among("w.account_id", "accounts")} AND w.disabled_at IS NULL ORDER BY w.id""",
+            WHERE {tx.dialect.among("w.account_id", "accounts")} AND w.disabled_at IS NULL AND w.deleted_at IS NULL
+            ORDER BY w.id""",
         {"accounts": dumps(sorted(account_ids))},
     )
     found: dict[str, list[Webhook]] = {}
@@ -157,14 +158,28 @@ class Lane:
     failures: int
 
 
-async def claim(tx: Tx, holder: str, *, now: float, most: int, most_failing: int) -> list[Lane]:
-    """Hold lanes in which something is due, those that have waited longest first; of receivers that keep failing no
-    more than so many, so that they take nobody else's place.
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What a process can take on, by what it works already."""
+
+    most: int
+    most_failing: int
+    """Of receivers that keep failing."""
+    each: int
+    """Of an account that it works nothing for; `left`: of those that it does work for."""
+    left: Mapping[str, int]
+    worked: Collection[str]
+    """Receivers that it must not take a second time."""
+
+
+async def claim(tx: Tx, holder: str, room: Room, now: float) -> list[Lane]:
+    """Hold lanes in which something is due, those that have waited longest first. Of one account and of receivers that
+    keep failing no more than there is room for: what cannot be served stays as it is, and takes nobody else's place.
     """
-    found = [
-        *await _due(tx, "failures < 3", now, most),
-        *await _due(tx, "failures >= 3", now, min(most_failing, most)),
-    ][:most]
+    left = dict(room.left)
+    found = await _due(tx, "failures < 3", room.most, left, room, now)
+    most_failing = min(room.most_failing, room.most - len(found))
+    found += await _due(tx, "failures >= 3", most_failing, left, room, now)
     await tx.many(
         "UPDATE webhook_lanes SET holder = :holder, due_at = :until WHERE receiver = :receiver",
         [{"holder": holder, "until": now + HOLD_SECONDS, "receiver": lane.receiver} for lane in found],
@@ -172,23 +187,49 @@ async def claim(tx: Tx, holder: str, *, now: float, most: int, most_failing: int
     return found
 
 
-async def _due(tx: Tx, which: str, now: float, limit: int) -> list[Lane]:
-    if limit <= 0:
-        return []
-    rows = await tx.all(
-        f"""SELECT receiver, account_id, webhook_id, failures FROM webhook_lanes
-            WHERE due_at IS NOT NULL AND {which} AND due_at <= :now ORDER BY due_at LIMIT :limit"""
-        + tx.dialect.locking("webhook_lanes", skipping=True),
-        {"now": now, "limit": limit},
-    )
-    return [Lane(row["receiver"], row["account_id"], row["webhook_id"], row["failures"]) for row in rows]
+async def _due(tx: Tx, which: str, most: int, left: dict[str, int], room: Room, now: float) -> list[Lane]:
+    """`left` is brought up to date. Looks again, past those accounts, when some had more than is left for them."""
+    found: list[Lane] = []
+    while len(found) < most:
+        full = sorted(account for account, count in left.items() if count == 0)
+        limit = most - len(found)
+        rows = await tx.all(
+            f"""SELECT receiver, account_id, webhook_id, failures FROM webhook_lanes
+                WHERE due_at IS NOT NULL AND {which} AND due_at <= :now
+                AND NOT {tx.dialect.among("account_id", "full")} AND NOT {tx.dialect.among("receiver", "worked")}
+                ORDER BY due_at LIMIT :limit"""
+            + tx.dialect.locking("webhook_lanes", skipping=True),
+            {
+                "now": now,
+                "limit": limit,
+                "full": dumps(full),
+                "worked": dumps(sorted({*room.worked, *(lane.receiver for lane in found)})),
+            },
+        )
+        refused = False
+        for row in rows:
+            account_id = row["account_id"]
+            if left.setdefault(account_id, room.each) == 0:
+                refused = True
+                continue
+            left[account_id] -= 1
+            found.append(Lane(row["receiver"], account_id, row["webhook_id"], row["failures"]))
+        if len(rows) < limit or not refused:
+            break
+    return found
 
 
-async def renew(tx: Tx, holder: str, now: float) -> frozenset[str]:
-    """The lanes that are still held."""
+_IN_ORDER: Final = "SELECT receiver FROM webhook_lanes WHERE {which} ORDER BY receiver"
+"""Whoever locks several lanes and waits for them does so in this order."""
+
+
+async def renew(tx: Tx, holder: str, worked: Collection[str], now: float) -> frozenset[str]:
+    """Those of these lanes that are still held. What the holder has beside them runs out."""
+    which = f"holder = :holder AND {tx.dialect.among('receiver', 'worked')}"
     rows = await tx.all(
-        "UPDATE webhook_lanes SET due_at = :until WHERE holder = :holder RETURNING receiver",
-        {"holder": holder, "until": now + HOLD_SECONDS},
+        f"""UPDATE webhook_lanes SET due_at = :until WHERE holder = :holder AND receiver IN (
+              {_IN_ORDER.format(which=which)}{tx.dialect.locking("webhook_lanes")}) RETURNING receiver""",
+        {"holder": holder, "worked": dumps(sorted(worked)), "until": now + HOLD_SECONDS},
     )
     return frozenset(row["receiver"] for row in rows)
 
@@ -196,7 +237,8 @@ async def renew(tx: Tx, holder: str, now: float) -> frozenset[str]:
 async def free(tx: Tx, holder: str, now: float) -> None:
     """Let go of everything, as it is: others go on at once."""
     await tx.run(
-        "UPDATE webhook_lanes SET holder = NULL, due_at = :now WHERE holder = :holder",
+        f"""UPDATE webhook_lanes SET holder = NULL, due_at = :now WHERE holder = :holder AND receiver IN (
+              {_IN_ORDER.format(which="holder = :holder")}{tx.dialect.locking("webhook_lanes")})""",
         {"holder": holder, "now": now},
     )
 
@@ -204,7 +246,9 @@ async def free(tx: Tx, holder: str, now: float) -> None:
 async def free_all(tx: Tx, now: float) -> None:
     """Whoever held lanes is dead: for a process that knows it is the only one."""
     await tx.run(
-        "UPDATE webhook_lanes SET holder = NULL, due_at = :now WHERE holder IS NOT NULL", {"now": now}
+        f"""UPDATE webhook_lanes SET holder = NULL, due_at = :now WHERE holder IS NOT NULL AND receiver IN (
+              {_IN_ORDER.format(which="holder IS NOT NULL")}{tx.dialect.locking("webhook_lanes")})""",
+        {"now": now},
     )
 
 
@@ -248,7 +292,12 @@ class Next:
     due_at: float | None = None
     """When a lane that was let go is due again."""
     disabled: Disabled | None = None
-    """The webhook was disabled just now."""
+    """The webhook is told nothing; `disabled_now`: since this step, by what came of attempts."""
+    disabled_now: bool = False
+    given_up: int = 0
+    """Deliveries that were ended for that."""
+    version: float | None = None
+    """When the webhook was last changed: what was read before that is not to be sent as it is."""
 
 
 LOST: Final = Next(ended=True)
@@ -269,8 +318,9 @@ async def step(
     `LOST` if somebody else has the lane: then nothing was noted.
     """
     held = await tx.one(
-        "SELECT failures FROM webhook_lanes WHERE receiver = :receiver AND holder = :holder"
-        + tx.dialect.locking("webhook_lanes"),
+        """SELECT l.failures, w.updated_at AS version FROM webhook_lanes l LEFT JOIN webhooks w ON w.id = l.webhook_id
+           WHERE l.receiver = :receiver AND l.holder = :holder"""
+        + tx.dialect.locking("l"),
         {"receiver": lane.receiver, "holder": holder},
     )
     if held is None:
@@ -281,26 +331,36 @@ async def step(
             "UPDATE webhook_lanes SET failures = :failures, paused_until = :paused WHERE receiver = :receiver",
             {"receiver": lane.receiver, "failures": report.failures, "paused": report.paused_until},
         )
-    disabled = None if lane.webhook_id is None else await _judge(tx, lane, report, now)
+    judged = Next(version=held["version"])
+    if lane.webhook_id is not None:
+        judged = await _judge(tx, lane, report, judged, now)
     due: Sequence[Delivery] = ()
-    if room > 0 and disabled is None and report.paused_until <= now:
+    if room > 0 and not judged.disabled_now and report.paused_until <= now:
         due = await _waiting(tx, lane, open_ids, room, now)
     if not due:
         if open_ids:
-            return Next(disabled=disabled)
-        return Next(ended=True, disabled=disabled, due_at=await _let_go(tx, lane, report, now))
-    return await _with_all(tx, lane, due, now)
+            return judged
+        return replace(judged, ended=True, due_at=await _let_go(tx, lane, report, now))
+    return replace(await _with_all(tx, lane, due, now), version=judged.version)
 
 
 def _noted(lane: Lane, outcomes: Sequence[Outcome]) -> list[Part]:
-    """What came of attempts; a success ends the time that a webhook has failed for."""
+    """What came of attempts; a success ends the time that a webhook has failed for.
+
+    A delivery that was asked to be sent again meanwhile, and so ends later than was known, still waits for that.
+    """
     parts: list[Part] = [
         (
-            """UPDATE webhook_deliveries SET state = :state, attempts = :attempts, next_at = :next, ended_at = :ended,
-                 last_status = :status, last_error = :error, log = :log WHERE id = :id AND state = 'waiting'""",
+            """UPDATE webhook_deliveries SET
+                 attempts = :attempts, last_status = :status, last_error = :error, log = :log,
+                 state = CASE WHEN expires_at = :expires THEN :state ELSE state END,
+                 next_at = CASE WHEN expires_at = :expires THEN :next ELSE next_at END,
+                 ended_at = CASE WHEN expires_at = :expires THEN :ended ELSE ended_at END
+               WHERE id = :id AND state = 'waiting'""",
             [
                 {
                     "id": one.delivery.id,
+                    "expires": one.delivery.expires_at,
                     "state": one.state,
                     "attempts": one.delivery.attempts + int(one.counted),
                     "next": one.delivery.next_at if one.next_at is None else one.next_at,
@@ -328,11 +388,11 @@ def _any_delivered(outcomes: Sequence[Outcome]) -> bool:
     return any(one.state is DeliveryState.DELIVERED for one in outcomes)
 
 
-async def _judge(tx: Tx, lane: Lane, report: Report, now: float) -> Disabled | None:
+async def _judge(tx: Tx, lane: Lane, report: Report, found: Next, now: float) -> Next:
     """Whether the webhook has failed for too long; by what came of its attempts."""
     told = [one for one in report.outcomes if one.counted]
     if not report.gone and (not told or _any_delivered(told)):
-        return None
+        return found
     params = {"id": lane.webhook_id, "account": lane.account_id, "now": now}
     await tx.run(
         """UPDATE webhooks SET failing_since = :now
@@ -347,9 +407,9 @@ async def _judge(tx: Tx, lane: Lane, report: Report, now: float) -> Disabled | N
         {**params, "reason": reason, "since": now if report.gone else now - DISABLE_SECONDS},
     )
     if row is None:
-        return None
-    await deliveries.give_up_all(tx, lane.account_id, str(lane.webhook_id), Trouble.DISABLED, now)
-    return reason
+        return found
+    given_up = await deliveries.give_up(tx, lane.account_id, str(lane.webhook_id), Trouble.DISABLED, now)
+    return Next(disabled=reason, disabled_now=True, given_up=given_up, version=now)
 
 
 async def _waiting(
@@ -418,6 +478,32 @@ async def expire(tx: Tx, now: float, *, limit: int) -> int:
     )
 
 
+async def give_up_disabled(tx: Tx, now: float, *, limit: int) -> int:
+    """What still waits for webhooks that were disabled lately."""
+    return await tx.run(
+        """UPDATE webhook_deliveries SET state = 'failed', ended_at = :now, last_error = 'webhook_disabled'
+           WHERE id IN (SELECT d.id FROM webhooks w JOIN webhook_deliveries d ON d.receiver = w.id
+             WHERE w.disabled_at >= :since AND d.state = 'waiting' LIMIT :limit) AND state = 'waiting'""",
+        {"now": now, "since": now - DELIVERY_SECONDS, "limit": limit},
+    )
+
+
+async def forget_deleted(tx: Tx, *, limit: int) -> int:
+    """Deliveries of webhooks that were deleted; and those webhooks, once nothing of them is left."""
+    gone = await tx.run(
+        """DELETE FROM webhook_deliveries WHERE id IN (
+             SELECT d.id FROM webhooks w JOIN webhook_deliveries d ON d.webhook_id = w.id
+             WHERE w.disabled_at IS NOT NULL AND w.deleted_at IS NOT NULL LIMIT :limit)""",
+        {"limit": limit},
+    )
+    if gone < limit:
+        bare = """SELECT w.id FROM webhooks w WHERE w.disabled_at IS NOT NULL AND w.deleted_at IS NOT NULL
+                  AND NOT EXISTS (SELECT 1 FROM webhook_deliveries d WHERE d.webhook_id = w.id)"""
+        await tx.run(f"DELETE FROM webhook_lanes WHERE webhook_id IN ({bare})")
+        await tx.run(f"DELETE FROM webhooks WHERE id IN ({bare})")
+    return gone
+
+
 async def forget(tx: Tx, *, before: float, limit: int) -> int:
     """Old deliveries, and lanes that nothing came through since."""
     gone = await tx.run(
@@ -426,8 +512,10 @@ async def forget(tx: Tx, *, before: float, limit: int) -> int:
         {"before": before, "limit": limit},
     )
     await tx.run(
-        """DELETE FROM webhook_lanes WHERE used_at < :before AND due_at IS NULL AND NOT EXISTS (
-             SELECT 1 FROM webhook_deliveries d WHERE d.receiver = webhook_lanes.receiver)""",
+        f"""DELETE FROM webhook_lanes WHERE used_at < :before AND due_at IS NULL AND receiver IN (
+              SELECT l.receiver FROM webhook_lanes l WHERE l.used_at < :before AND l.due_at IS NULL AND NOT EXISTS (
+                SELECT 1 FROM webhook_deliveries d WHERE d.receiver = l.receiver)
+              ORDER BY l.receiver{tx.dialect.locking("l", skipping=True)})""",
         {"before": before},
     )
     return gone

@@ -59,6 +59,14 @@ async def graph_of(tx: Reader, account_id: str, job_id: str) -> dict[str, Any] |
     return None if row is None else loads(row["graph"])
 
 
+async def webhook_url_of(tx: Reader, account_id: str, job_id: str) -> str | None:
+    row = await tx.one(
+        f"SELECT j.webhook_url FROM jobs j WHERE j.id = :id AND {OWNED}",
+        {"id": job_id, "account": account_id},
+    )
+    return None if row is None else row["webhook_url"]
+
+
 async def many(tx: Reader, account_id: str, job_ids: Sequence[str]) -> dict[str, Job]:
     """Those of the jobs that exist and are the account's."""
     rows = await tx.all(

@@ -444,8 +444,11 @@ webhooks = Table(
     _time("disabled_at", null=True),
     _text("disabled_reason", null=True),
     _time("failing_since", null=True),  # nothing was delivered since then
+    _time("deleted_at", null=True),  # nobody sees it any more; it goes after its deliveries
 )
 Index("ix_webhooks_account_id", webhooks.c.account_id, webhooks.c.id)
+_DISABLED = text("disabled_at IS NOT NULL")
+Index("ix_webhooks_disabled", webhooks.c.disabled_at, sqlite_where=_DISABLED, postgresql_where=_DISABLED)
 
 webhook_secrets = Table(  # what deliveries to a job's own URL are signed with
     "webhook_secrets",
@@ -501,12 +504,15 @@ webhook_deliveries = Table(
     Column("last_status", Integer, nullable=True),
     _text("last_error", null=True),
     _text("log"),
+    _count("replayed_attempts"),  # how many there were when it was last asked for again
     UniqueConstraint("job_id", "seq", "receiver"),
 )
 _UNDELIVERED = text("state = 'waiting'")
 Index("ix_webhook_deliveries_waiting", webhook_deliveries.c.receiver, webhook_deliveries.c.next_at,
       sqlite_where=_UNDELIVERED, postgresql_where=_UNDELIVERED)  # fmt: skip
 Index("ix_webhook_deliveries_ending", webhook_deliveries.c.expires_at,
+      sqlite_where=_UNDELIVERED, postgresql_where=_UNDELIVERED)  # fmt: skip
+Index("ix_webhook_deliveries_undelivered", webhook_deliveries.c.account_id, webhook_deliveries.c.id,
       sqlite_where=_UNDELIVERED, postgresql_where=_UNDELIVERED)  # fmt: skip
 _UNDELIVERABLE = text("state = 'failed'")
 Index("ix_webhook_deliveries_failed", webhook_deliveries.c.account_id, webhook_deliveries.c.id,

@@ -7,7 +7,7 @@ from typing import Final
 from comfy_api_service.db.base import Reader, Row, Tx, dumps, loads
 from comfy_api_service.domain.webhook import Disabled, Webhook, WebhookEvent
 
-OWNED: Final = "w.account_id = :account"
+OWNED: Final = "w.account_id = :account AND w.deleted_at IS NULL"
 """The owner's filter; every query on a webhook for a caller contains it."""
 COLUMNS: Final = """w.id, w.account_id, w.url, w.events, w.created_at, w.updated_at, w.disabled_at, w.disabled_reason,
   w.failing_since, w.old_secret_until"""
@@ -102,12 +102,14 @@ async def rotate(tx: Tx, held: Webhook, secret: bytes, *, now: float, until: flo
     return replace(held, old_secret_until=until, updated_at=now)
 
 
-async def delete(tx: Tx, account_id: str, webhook_id: str) -> bool:
-    """With its deliveries."""
+async def delete(tx: Tx, account_id: str, webhook_id: str, now: float) -> bool:
+    """Nobody sees it from now on, and it is told nothing; upkeep takes it away with its deliveries."""
     return bool(
         await tx.run(
-            "DELETE FROM webhooks WHERE id = :id AND account_id = :account",
-            {"id": webhook_id, "account": account_id},
+            """UPDATE webhooks SET deleted_at = :now, updated_at = :now, disabled_reason = 'owner',
+                 disabled_at = coalesce(disabled_at, :now)
+               WHERE id = :id AND account_id = :account AND deleted_at IS NULL""",
+            {"id": webhook_id, "account": account_id, "now": now},
         )
     )
 

@@ -17,6 +17,8 @@ FAILING: Final = 3
 SUSPECT: Final = 5
 """Failures in a row after which the others wait, too."""
 LONGEST_REST: Final = 60.0
+LAST_SECONDS: Final = 60.0
+"""So long before the end a delivery is tried for the last time."""
 LONGEST_RETRY_AFTER: Final = 3600.0
 HEEDED: Final = frozenset({429, 503})
 """Statuses whose `Retry-After` is heeded."""
@@ -26,6 +28,14 @@ _DIGITS: Final = re.compile(r"[0-9]{1,9}")
 def pause(attempts: int, *, first: float, draw: float) -> float:
     """Seconds until the next attempt after so many; `draw` (0…1) spreads those that failed together."""
     return float(min(first * 2.0 ** min(attempts - 1, 30), LONGEST_PAUSE) * (0.75 + draw / 2))
+
+
+def in_time(next_at: float, expires_at: float, now: float) -> float | None:
+    """When the next attempt is, no later than the last one; None: that was it."""
+    last = expires_at - LAST_SECONDS
+    if next_at <= last:
+        return next_at
+    return last if now < last else None
 
 
 def rest(failures: int, *, first: float, draw: float) -> float:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import takewhile
 from typing import Final
 
 from comfy_api_service.domain.events import EventType
@@ -126,8 +127,15 @@ class Delivery:
     last_error: Trouble | None = None
     log: tuple[Attempt, ...] = ()
     """The latest."""
+    replayed_attempts: int = 0
+    """How many there had been when it was last asked to be sent again."""
     trace_context: str | None = None
     """Of its job; known to whoever sends it."""
+
+    @property
+    def own_faults(self) -> int:
+        """How often in a row it failed by this service's fault alone."""
+        return sum(1 for _ in takewhile(lambda one: one.error is Trouble.INTERNAL, reversed(self.log)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,11 +15,15 @@ import aiohttp
 
 from comfy_api_service.domain.webhook import Reply, Trouble
 from comfy_api_service.outbound.addresses import AddressRefused, Target, target
-from comfy_api_service.outbound.names import Checked, Inside, LookUp, Names
+from comfy_api_service.outbound.names import Checked, Inside, LookUp, Names, NamesBusy, asked_by
 
 SECONDS: Final = 10.0
 """For all of it: name, connection, answer."""
-LOOK_UPS: Final = 48
+LOOK_UPS: Final = 64
+"""Names that are looked up at once; `OF_ONE_ASKER`: for one asker."""
+OF_ONE_ASKER: Final = 8
+NAME_SECONDS: Final = 30.0
+"""How long the addresses of a name are used, checked each time."""
 KEPT_SECONDS: Final = 15.0
 ANSWER_BYTES: Final = 4096
 """That are read; a longer answer costs its sender the connection."""
@@ -39,17 +43,21 @@ class Poster:
         self._allow_private = allow_private
         self._seconds = seconds
 
-    async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Reply:
-        """Whatever happens is a reply."""
+    async def post(self, url: str, body: bytes, headers: Mapping[str, str], *, asker: str = "") -> Reply:
+        """Whatever happens is a reply. `asker`: whose URL it is."""
         begun = time.monotonic()
         status, retry_after = None, None
         try:
             asked = target(url, allow_private=self._allow_private)
-            async with asyncio.timeout(self._seconds):
-                try:
-                    status, retry_after = await self._answer(asked, body, headers)
-                except aiohttp.ServerDisconnectedError:  # a kept connection may be closed just as it is used
-                    status, retry_after = await self._answer(asked, body, headers)
+            with asked_by(asker):
+                async with asyncio.timeout(self._seconds):
+                    try:
+                        status, retry_after = await self._answer(asked, body, headers)
+                    except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as fault:
+                        if isinstance(fault, aiohttp.ClientConnectorError):
+                            raise
+                        # a kept connection may be closed just as it is used
+                        status, retry_after = await self._answer(asked, body, headers)
             error = _judged(status)
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError, AddressRefused) as fault:
             error = _named(fault)
@@ -90,6 +98,8 @@ def _judged(status: int) -> Trouble | None:
 def _named(fault: Exception) -> Trouble:
     if isinstance(fault, AddressRefused | Inside) or isinstance(fault.__cause__, Inside):
         return Trouble.ADDRESS
+    if isinstance(fault.__cause__, NamesBusy):
+        return Trouble.INTERNAL
     if isinstance(fault, TimeoutError):
         return Trouble.TIMEOUT
     if isinstance(fault, aiohttp.ClientSSLError | aiohttp.ClientConnectorCertificateError):
@@ -109,7 +119,7 @@ async def open_poster(
     tls: SSLContext | None = None,
 ) -> AsyncIterator[Poster]:
     """`allow_private`: also http, other ports and addresses inside. `look_up`, `tls`: as for fetching."""
-    names = Names(LOOK_UPS)
+    names = Names(LOOK_UPS, each=OF_ONE_ASKER, kept_seconds=NAME_SECONDS)
     connector = aiohttp.TCPConnector(
         resolver=Checked(look_up or names.look_up, allow_private=allow_private),
         use_dns_cache=False,

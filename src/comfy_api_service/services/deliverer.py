@@ -18,16 +18,12 @@ from comfy_api_service.db.dispatch import Lane, Sight
 from comfy_api_service.domain.clock import Clock
 from comfy_api_service.domain.errors import ServiceError
 from comfy_api_service.services.forever import forever
+from comfy_api_service.services.held import Held
 from comfy_api_service.services.lane_work import LaneWork, Tools
 from comfy_api_service.telemetry import Metrics
 
 log = structlog.get_logger()
 
-AT_ONCE: Final = 256
-"""Deliveries open in a process."""
-OF_ONE_ACCOUNT: Final = 64
-FAILING_LANES: Final = 64
-"""Receivers that keep failing and are tried at once."""
 ENTRIES: Final = 500
 """Outbox entries in one transaction."""
 POLL_SECONDS: Final = 1.0
@@ -61,7 +57,9 @@ class Deliverer:
         self._tools = tools
         self._alone = alone
         self._wanted = asyncio.Event()
-        self._lanes: dict[str, tuple[LaneWork, asyncio.Task[None]]] = {}
+        self._held: Held = tools.held
+        self._held.on_freed(self.look)
+        self._claiming = asyncio.Lock()
         self._pause = POLL_SECONDS
         self._due_at: float | None = None
         self._draining = False
@@ -85,9 +83,13 @@ class Deliverer:
     async def drain(self, grace: float) -> None:
         """Take nothing more, wait for the answers that are under way, let go of what is held."""
         self._draining = True
-        for work, _ in self._lanes.values():
-            work.stop()
-        tasks = [task for _, task in self._lanes.values()]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace), self._claiming:  # what is being claimed is let go of, too
+                pass
+        tasks = []
+        for place in self._held.places():
+            place.work.stop()
+            tasks.append(place.task)
         if tasks:
             await asyncio.wait(tasks, timeout=min(grace, DRAIN_SECONDS))
         for task in tasks:
@@ -131,36 +133,38 @@ class Deliverer:
     async def _fan_out(self) -> int:
         now = self._clock.now()
         count, receivers = await self._db.write(lambda tx: dispatch.fan_out(tx, now=now, limit=ENTRIES))
-        for receiver in receivers & self._lanes.keys():
-            self._lanes[receiver][0].look()
+        for receiver in receivers:
+            work = self._held.work_of(receiver)
+            if work is not None:
+                work.look()
         return count
 
     async def _claim(self) -> int:
-        free = self._tools.slots.free
-        if free <= 0 or self._draining:
-            return 0
-        now = self._clock.now()
-        found = await self._db.write(
-            lambda tx: dispatch.claim(tx, self._tools.holder, now=now, most=free, most_failing=FAILING_LANES)
-        )
-        for lane in found:
-            if lane.receiver not in self._lanes:
+        async with self._claiming:
+            room = self._held.room()
+            if room.most == 0 or self._draining:
+                return 0
+            now = self._clock.now()
+            found = await self._db.write(lambda tx: dispatch.claim(tx, self._tools.holder, room, now))
+            if self._draining:
+                return 0
+            for lane in found:
                 self._begin(lane)
-        return len(found)
+            return len(found)
 
     def _begin(self, lane: Lane) -> None:
         work = self._lane_work(lane, self._tools)
-        task = asyncio.create_task(self._run(lane.receiver, work), name="webhook lane")
-        self._lanes[lane.receiver] = work, task
+        task = asyncio.create_task(self._run(lane, work), name="webhook lane")
+        self._held.begin(lane, work, task)
 
-    async def _run(self, receiver: str, work: LaneWork) -> None:
+    async def _run(self, lane: Lane, work: LaneWork) -> None:
         due_at = None
         try:
             due_at = await work.run()
-        except Exception:
-            log.exception("webhook_lane_failed")  # it is anybody's when the hold ends
+        except Exception:  # it is anybody's when the hold ends
+            log.exception("webhook_lane_failed", account=lane.account_id, receiver=lane.receiver)
         finally:
-            del self._lanes[receiver]
+            self._held.end(lane.receiver)
         if due_at is not None and due_at <= self._clock.now() + self._pause:
             self._wanted.set()
 
@@ -168,17 +172,19 @@ class Deliverer:
         """Prove to hold what is held, and stop what somebody else has taken over."""
         while True:
             await asyncio.sleep(RENEW_SECONDS)
-            known = dict(self._lanes)
+            known = self._held.places()
             if not known:
                 continue
+            worked = [place.lane.receiver for place in known]
             try:
                 kept = await self._db.write(
-                    lambda tx: dispatch.renew(tx, self._tools.holder, self._clock.now())
+                    lambda tx: dispatch.renew(tx, self._tools.holder, worked, self._clock.now())  # noqa: B023
                 )
             except ServiceError:
                 continue
-            for receiver in known.keys() - kept:
-                known[receiver][1].cancel()
+            for place in known:
+                if place.lane.receiver not in kept:
+                    place.task.cancel()
 
     async def _measure(self) -> None:
         while True:

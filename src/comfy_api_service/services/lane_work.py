@@ -6,9 +6,9 @@ import asyncio
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import orjson
 import structlog
@@ -31,12 +31,13 @@ from comfy_api_service.domain.webhook import (
     WebhookEvent,
 )
 from comfy_api_service.outbound.post import Poster
+from comfy_api_service.services.held import Held
 from comfy_api_service.services.sealing import Sealer, Unreadable
-from comfy_api_service.services.slots import Slots
 from comfy_api_service.services.views import JobView
 from comfy_api_service.telemetry import Metrics
 
 log = structlog.get_logger()
+T = TypeVar("T")
 
 START: Final = 4
 WIDEST: Final = 16
@@ -49,7 +50,6 @@ AHEAD: Final = 32
 NOTED_TOGETHER: Final = 32
 NOTED_WITHIN: Final = 0.05
 """Seconds for which an answer waits to be written with others, while more are on their way."""
-NO_ROOM_SECONDS: Final = 0.25
 UNREADABLE_SECONDS: Final = 60.0
 AGAIN_SECONDS: Final = 0.5
 
@@ -71,7 +71,7 @@ class Tools:
     account_of: Callable[[User], Account]
     first_pause: float
     holder: str
-    slots: Slots
+    held: Held
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +95,7 @@ class LaneWork:
         self._lane = lane
         self._tools = tools
         self._failures = lane.failures
+        self._failed_at = 0.0
         self._paused_until = 0.0
         self._gone = False
         self._width = START
@@ -103,8 +104,16 @@ class LaneWork:
         self._outcomes: list[Outcome] = []
         self._note_by = 0.0
         self._look_at = 0.0
+        self._sure_until = 0.0
+        self._version: float | None = None
         self._added = asyncio.Event()
         self._stopping = False
+        self._leaving = False
+
+    @property
+    def failing(self) -> bool:
+        """Whether the receiver keeps failing."""
+        return self._failures >= redelivery.FAILING
 
     def look(self) -> None:
         """Something may have been added to the lane."""
@@ -134,7 +143,6 @@ class LaneWork:
                 task.cancel()
             if self._open:
                 await asyncio.wait(self._open)
-            self._tools.slots.give(self._lane.account_id, len(self._open))
 
     def _must_ask(self) -> bool:
         """Whether it is time for the database: to note what was answered, or because nothing is left to send."""
@@ -143,6 +151,8 @@ class LaneWork:
         now = time.monotonic()
         if self._outcomes and now >= self._note_by:
             return True
+        if self._ready and now >= self._sure_until and len(self._open) < self._now_wide():
+            return True
         return self._hungry() and now >= self._look_at
 
     def _hungry(self) -> bool:
@@ -150,9 +160,9 @@ class LaneWork:
 
     def _now_wide(self) -> int:
         """How many may be open now."""
-        if self._stopping or self._paused_until > self._tools.clock.now():
+        if self._stopping or self._leaving or self._gone or self._paused_until > self._tools.clock.now():
             return 0
-        return 1 if self._failures >= redelivery.FAILING else self._width
+        return 1 if self.failing else self._width
 
     # --- the database ------------------------------------------------------------------------------------
 
@@ -163,9 +173,10 @@ class LaneWork:
         tools, lane = self._tools, self._lane
         now = tools.clock.now()
         wide = self._now_wide()
-        if not self._open and (self._ready or wide == 0 or tools.slots.room(lane.account_id) == 0):
-            self._let_others(now)
-            wide = 0
+        if not self._open and wide == 0:
+            self._ready.clear()
+            if self._leaving:  # those that wait come first
+                self._paused_until = max(self._paused_until, now)
         report = Report(self._failures, self._paused_until, tuple(self._outcomes), self._gone)
         open_ids = (*self._open.values(), *(one.delivery.id for one in self._ready))
         most = AHEAD if wide > 1 else wide
@@ -174,24 +185,32 @@ class LaneWork:
         found = await self._until_written(
             lambda tx: dispatch.step(tx, lane, tools.holder, report, open_ids=open_ids, room=room, now=now)
         )
+        self._sure_until = time.monotonic() + LOOK_SECONDS
         self._outcomes.clear()
+        self._gone = False
+        if found.version != self._version:
+            # another address, another secret, or nothing is to be told any more
+            self._version = found.version
+            if self._ready:
+                self._ready.clear()
+                self._look_at = 0.0
         if found.deliveries and len(found.deliveries) == room:
             self._look_at = 0.0  # there may be more
-        if found.disabled is not None and not found.deliveries:
-            log.warning("webhook_disabled", webhook=lane.webhook_id, reason=found.disabled)
+        if found.disabled_now:
+            log.warning(
+                "webhook_disabled",
+                account=lane.account_id,
+                webhook=lane.webhook_id,
+                reason=found.disabled,
+                given_up=found.given_up,
+            )
+            tools.metrics.webhook_deliveries.labels("failed").inc(found.given_up)
         return found
 
-    def _let_others(self, now: float) -> None:
-        """Nothing can be sent now: the lane is let go of, with what was read ahead."""
-        self._ready.clear()
-        if not self._stopping:
-            self._paused_until = max(self._paused_until, now + NO_ROOM_SECONDS)
-
-    async def _until_written(self, write: Callable[[Tx], Any]) -> Next:
+    async def _until_written(self, write: Callable[[Tx], Awaitable[T]]) -> T:
         while True:
             try:
-                found: Next = await self._tools.db.write(write)
-                return found
+                return await self._tools.db.write(write)
             except Unavailable:
                 await asyncio.sleep(AGAIN_SECONDS)
 
@@ -213,9 +232,12 @@ class LaneWork:
                 self._hindered(delivery, hindrance)
 
     def _send_ready(self) -> None:
+        """What the database has confirmed a moment ago, as far as there are places."""
+        held, receiver = self._tools.held, self._lane.receiver
+        self._leaving = self._leaving or held.wanted_by_others(receiver)
         wide = self._now_wide()
-        while self._ready and len(self._open) < wide:
-            if not self._tools.slots.take(self._lane.account_id, 1):
+        while self._ready and len(self._open) < wide and time.monotonic() < self._sure_until:
+            if not held.take(receiver):
                 return
             ready = self._ready.popleft()
             self._open[asyncio.create_task(self._send(ready))] = ready.delivery.id
@@ -234,7 +256,7 @@ class LaneWork:
         account_id = self._lane.account_id
         sealed = self._tools.sealer.seal(make_secret(), account_id)
         now = self._tools.clock.now()
-        await self._tools.db.write(lambda tx: webhooks.ensure_account_secret(tx, account_id, sealed, now))
+        await self._until_written(lambda tx: webhooks.ensure_account_secret(tx, account_id, sealed, now))
 
     def _hindrance(
         self, delivery: Delivery, found: Next, secrets: tuple[bytes, ...] | None
@@ -277,7 +299,7 @@ class LaneWork:
         url = delivery.url or found.url or ""
         if delivery.attempts == 0 and delivery.type is not WebhookEvent.TEST:
             tools.metrics.webhook_delay.observe(max(at - delivery.event_at, 0.0))
-        return Sent(delivery, at, await tools.poster.post(url, body, headers))
+        return Sent(delivery, at, await tools.poster.post(url, body, headers, asker=delivery.account_id))
 
     def _view(self, delivery: Delivery, found: Next) -> JobView | None:
         if delivery.job_id is None or found.jobs is None or found.owner is None:
@@ -300,7 +322,7 @@ class LaneWork:
         self._added.clear()
         for task in [one for one in self._open if one in done]:
             del self._open[task]
-            self._tools.slots.give(self._lane.account_id, 1)
+            self._tools.held.give(self._lane.receiver)
             if not self._outcomes:
                 self._note_by = time.monotonic() + NOTED_WITHIN
             self._note(task.result())
@@ -316,11 +338,12 @@ class LaneWork:
             self._width = min(self._width + 1, WIDEST) if reply.seconds < QUICK_SECONDS else START
             state, told = DeliveryState.DELIVERED, "delivered"
         else:
-            next_at = self._next_attempt(delivery, reply, now)
+            next_at = self._next_attempt(sent, now)
             state = DeliveryState.FAILED if next_at is None else DeliveryState.WAITING
             told = "failed" if next_at is None else "retried"
             log.info(
                 "webhook_attempt_failed",
+                account=delivery.account_id,
                 delivery=delivery.id,
                 job_id=delivery.job_id,
                 error=reply.error,
@@ -328,23 +351,38 @@ class LaneWork:
                 again=next_at is not None,
             )
         metrics.webhook_deliveries.labels(told).inc()
-        self._outcomes.append(Outcome(delivery, attempt, state, next_at))
+        counted = reply.error is not Trouble.INTERNAL
+        self._outcomes.append(Outcome(delivery, attempt, state, next_at, counted=counted))
 
-    def _next_attempt(self, delivery: Delivery, reply: Reply, now: float) -> float | None:
+    def _next_attempt(self, sent: Sent, now: float) -> float | None:
         """When the delivery is tried again; None: it is not. The receiver may be left alone for a while, too."""
+        delivery, reply = sent.delivery, sent.reply
         if reply.error is Trouble.GONE:
-            self._gone = self._lane.webhook_id is not None
+            if self._lane.webhook_id is not None:
+                self._gone = True
+                self._ready.clear()
             return None
         first = self._tools.first_pause
+        draw = random.random()  # noqa: S311 - it spreads, it hides nothing
+        tried = delivery.attempts - delivery.replayed_attempts + 1
+        if reply.error is Trouble.INTERNAL:
+            pause = redelivery.pause(tried + delivery.own_faults, first=first, draw=draw)
+            return redelivery.in_time(now + pause, delivery.expires_at, now)
         asked = redelivery.asked_for(reply.retry_after, now) if reply.status in redelivery.HEEDED else None
         if asked is not None:
             next_at = now + max(asked, first)
             self._paused_until = max(self._paused_until, next_at)
         else:
-            self._failures += 1
-            self._width = max(self._width // 2, 1)
-            draw = random.random()  # noqa: S311 - it spreads, it hides nothing
-            next_at = now + redelivery.pause(delivery.attempts + 1, first=first, draw=draw)
-            rest = redelivery.rest(self._failures, first=first, draw=draw)
-            self._paused_until = max(self._paused_until, now + rest)
-        return None if next_at >= delivery.expires_at else next_at
+            self._count_failure(sent, now, draw)
+            next_at = now + redelivery.pause(tried, first=first, draw=draw)
+        return redelivery.in_time(next_at, delivery.expires_at, now)
+
+    def _count_failure(self, sent: Sent, now: float, draw: float) -> None:
+        """Many that were open at once may fail by one and the same blip: that alone brings no rest."""
+        if self.failing and sent.at < self._failed_at:
+            return
+        self._failed_at = now
+        self._failures += 1
+        self._width = max(self._width // 2, 1)
+        rest = redelivery.rest(self._failures, first=self._tools.first_pause, draw=draw)
+        self._paused_until = max(self._paused_until, now + rest)

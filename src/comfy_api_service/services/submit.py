@@ -131,14 +131,18 @@ class Submitter:
         )
 
     async def retry(self, account: Account, job_id: str, *, idempotency_key: str | None = None) -> Accepted:
-        """A new job from a finished one, with the same parameters, seed included."""
+        """A new job from a finished one, with the same parameters, seed included, told to the same address."""
         job = (await self._jobs.get(account, job_id)).job
         if job.state not in TERMINAL:
             raise Conflict(
                 "The job is not finished; only a finished one can be run again.", status=job.status
             )
         options = JobOptions(
-            priority=job.priority, max_attempts=job.max_attempts, labels=job.labels, output=job.output
+            priority=job.priority,
+            max_attempts=job.max_attempts,
+            labels=job.labels,
+            output=job.output,
+            webhook_url=await self._db.read(lambda tx: rows.webhook_url_of(tx, account.id, job_id)),
         )
         body = f"retry:{job_id}".encode()
         return await self.submit(account, Order(await self._asked(job), options, body, idempotency_key))

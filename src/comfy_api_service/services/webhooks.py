@@ -131,7 +131,7 @@ class Webhooks:
             changed = _changed(held, changes, now)
             await webhooks.store(tx, changed)
             if changed.disabled_at is not None and held.disabled_at is None:
-                await deliveries.give_up_all(tx, account_id, webhook_id, Trouble.DISABLED, now)
+                await deliveries.give_up(tx, account_id, webhook_id, Trouble.DISABLED, now)
             told = {name: True for name in ("url", "events") if getattr(changes, name) is not None}
             if changes.enabled is not None:
                 told["enabled"] = changes.enabled
@@ -142,14 +142,13 @@ class Webhooks:
 
     async def delete(self, account_id: str, webhook_id: str, by: Actor) -> None:
         """With its log. Raises `NotFound`."""
+        now = self._clock.now()
 
         async def write(tx: Tx) -> None:
             await deliveries.hold_lane(tx, account_id, webhook_id)
-            if not await webhooks.delete(tx, account_id, webhook_id):
+            if not await webhooks.delete(tx, account_id, webhook_id, now):
                 raise NotFound("webhook")
-            await audit.note(
-                tx, by, "webhook.delete", now=self._clock.now(), target=account_id, webhook=webhook_id
-            )
+            await audit.note(tx, by, "webhook.delete", now=now, target=account_id, webhook=webhook_id)
 
         await self._db.write(write)
 

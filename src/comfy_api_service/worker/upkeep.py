@@ -126,11 +126,21 @@ class Upkeep:
         return gone
 
     async def give_up_deliveries(self) -> int:
-        """Webhooks' deliveries that were tried for long enough."""
+        """Webhooks' deliveries that were tried for long enough, or that nobody wants any more."""
         now = self._clock.now()
+        expired = await self._by_chunks(lambda tx: dispatch.expire(tx, now, limit=CHUNK))
+        disabled = await self._by_chunks(lambda tx: dispatch.give_up_disabled(tx, now, limit=CHUNK))
+        deleted = await self._by_chunks(lambda tx: dispatch.forget_deleted(tx, limit=CHUNK))
+        self._metrics.webhook_deliveries.labels("failed").inc(expired + disabled)
+        if expired + disabled + deleted:
+            log.info("deliveries_given_up", expired=expired, webhook_disabled=disabled, deleted=deleted)
+        return expired + disabled + deleted
+
+    async def _by_chunks(self, write: Callable[[Tx], Awaitable[int]]) -> int:
+        """Until there is no more of it; how much it was."""
         gone = 0
         while True:
-            chunk = await self._db.write(lambda tx: dispatch.expire(tx, now, limit=CHUNK))
+            chunk = await self._db.write(write)
             gone += chunk
             if chunk < CHUNK:
                 return gone
@@ -148,22 +158,13 @@ class Upkeep:
         """Rows beyond their retention."""
         now = self._clock.now()
         before = now - self._job_retention
-        gone = 0
-        while True:
-            chunk = await self._db.write(
-                lambda tx: work.forget(tx, before=before, keys_before=now - KEY_SECONDS, limit=CHUNK)
-            )
-            gone += chunk
-            if chunk < CHUNK:
-                break
+        gone = await self._by_chunks(
+            lambda tx: work.forget(tx, before=before, keys_before=now - KEY_SECONDS, limit=CHUNK)
+        )
         await self._db.write(lambda tx: forget_unused(tx, now - 3600))
         await self._db.write(timings.forget)
         await self._db.write(lambda tx: sessions.sweep(tx, now))
-        while (
-            await self._db.write(lambda tx: dispatch.forget(tx, before=now - KEPT_SECONDS, limit=CHUNK))
-            == CHUNK
-        ):
-            pass
+        await self._by_chunks(lambda tx: dispatch.forget(tx, before=now - KEPT_SECONDS, limit=CHUNK))
         return gone
 
     async def sweep_orphans(self) -> int:

@@ -320,6 +320,59 @@ async def test_what_is_asked_for_is_held_to_its_rules(client: Client, there: Rec
 
 
 @pytest.mark.sqlite
+async def test_a_deleted_webhook_is_seen_no_more_and_goes_with_its_log(
+    service: Service, client: Client, there: Receiver
+) -> None:
+    made = await created(client, there.url)
+    sent = (await client.post(f"{PATH}/{made['webhook_id']}/test")).json()["delivery_id"]
+    await there.until(1)
+    assert (await client.delete(f"{PATH}/{made['webhook_id']}")).status_code == 204
+    assert (await client.get(PATH)).json()["webhooks"] == []
+    assert (await client.get(f"{PATH}/deliveries")).json()["deliveries"] == []
+    for method, path in (
+        ("GET", f"{PATH}/{made['webhook_id']}"),
+        ("GET", f"{PATH}/{made['webhook_id']}/deliveries"),
+        ("PATCH", f"{PATH}/{made['webhook_id']}"),
+        ("DELETE", f"{PATH}/{made['webhook_id']}"),
+        ("POST", f"{PATH}/{made['webhook_id']}/test"),
+        ("POST", f"{PATH}/{made['webhook_id']}/rotate"),
+        ("POST", f"{PATH}/deliveries/{sent}/replay"),
+    ):
+        body = {"enabled": True} if method == "PATCH" else None
+        assert (await client.request(method, path, json=body)).status_code == 404, (method, path)
+    await service.worker._upkeep.give_up_deliveries()
+    for table in ("webhooks", "webhook_deliveries", "webhook_lanes"):
+        assert await service.db.read(lambda tx: tx.all(f"SELECT * FROM {table}")) == []  # noqa: B023
+
+
+@pytest.mark.sqlite
+async def test_what_upkeep_ends_is_counted(service: Service, client: Client, there: Receiver) -> None:
+    there.answers(429, **{"Retry-After": "1800"})
+    made = await created(client, there.url)
+    await client.post(f"{PATH}/{made['webhook_id']}/test")
+
+    async def noted() -> bool:
+        return [one["attempts"] for one in await log_of(client, made["webhook_id"])] == [1]
+
+    await until(noted)
+    await service.db.write(lambda tx: tx.run("UPDATE webhook_deliveries SET expires_at = 1"))
+    failed = service.services.metrics.webhook_deliveries.labels("failed")
+    before = failed._value.get()
+    assert await service.worker._upkeep.give_up_deliveries() == 1
+    assert failed._value.get() == before + 1
+
+
+async def test_a_job_that_is_run_again_tells_the_same_address(
+    service: Service, client: Client, there: Receiver
+) -> None:
+    first = await submitted(client, webhook_url=there.url)
+    await ended(service, first)
+    again = (await client.post(f"/api/v1/jobs/{first}/retry")).json()["job_id"]
+    came = await there.until(4)
+    assert {one.data["job_id"] for one in came} == {first, again}
+
+
+@pytest.mark.sqlite
 async def test_the_log_is_paged(client: Client, there: Receiver) -> None:
     made = await created(client, there.url)
     sent = [(await client.post(f"{PATH}/{made['webhook_id']}/test")).json()["delivery_id"] for _ in range(5)]

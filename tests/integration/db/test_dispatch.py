@@ -4,14 +4,14 @@ import asyncio
 from collections import Counter
 from collections.abc import Sequence
 
-from tests.support.rows import Pair, new_job, put
+from tests.support.rows import Pair, add_accounts, new_job, put, until_somebody_waits
 
-from comfy_api_service.db import dispatch, transitions
-from comfy_api_service.db.base import Database
-from comfy_api_service.db.dispatch import HOLD_SECONDS, Lane, Next, Outcome, Report
+from comfy_api_service.db import deliveries, dispatch, transitions, webhooks
+from comfy_api_service.db.base import Database, Tx
+from comfy_api_service.db.dispatch import HOLD_SECONDS, Lane, Next, Outcome, Report, Room
 from comfy_api_service.domain.ids import LOCAL_ACCOUNT
 from comfy_api_service.domain.submission import JobOptions
-from comfy_api_service.domain.webhook import Attempt, Delivery, DeliveryState, Trouble
+from comfy_api_service.domain.webhook import Attempt, Delivery, DeliveryState, Trouble, Webhook, WebhookEvent
 
 QUIET = Report(0, 0.0)
 
@@ -30,7 +30,12 @@ async def fan_out(db: Database, now: float = 10.0, limit: int = 100) -> int:
 
 
 async def claim(db: Database, holder: str, now: float, most: int = 10, failing: int = 10) -> list[Lane]:
-    return await db.write(lambda tx: dispatch.claim(tx, holder, now=now, most=most, most_failing=failing))
+    room = Room(most=most, most_failing=failing, each=100, left={}, worked=())
+    return await db.write(lambda tx: dispatch.claim(tx, holder, room, now))
+
+
+async def renew(db: Database, holder: str, worked: Sequence[str], now: float) -> frozenset[str]:
+    return await db.write(lambda tx: dispatch.renew(tx, holder, worked, now))
 
 
 async def step(
@@ -91,7 +96,7 @@ async def test_a_dead_holders_lane_is_taken_over_and_its_word_counts_no_more(db:
     late = Report(0, 0.0, (outcome(delivery, DeliveryState.DELIVERED),))
     assert (await step(db, lane, "first", late)).ended
     assert await states(db) == {"waiting": 1}
-    assert await db.write(lambda tx: dispatch.renew(tx, "first", 20.0)) == frozenset()
+    assert await renew(db, "first", [lane.receiver], 20.0) == frozenset()
     assert [one.id for one in (await step(db, again, "second", now=20.0)).deliveries] == [delivery.id]
     assert (await step(db, again, "second", late, now=20.0)).ended
     assert await states(db) == {"delivered": 1}
@@ -102,8 +107,108 @@ async def test_who_renews_keeps_its_lane(db: Database) -> None:
     await fan_out(db)
     (lane,) = await claim(db, "first", 10.0)
     for now in (12.0, 16.0, 21.0):
-        assert await db.write(lambda tx: dispatch.renew(tx, "first", now)) == {lane.receiver}  # noqa: B023
+        assert await renew(db, "first", [lane.receiver], now) == {lane.receiver}
         assert await claim(db, "second", now + HOLD_SECONDS - 0.1) == []
+
+
+async def test_what_is_held_beside_what_is_worked_runs_out(db: Database) -> None:
+    await canceled(db, "worked.example", "not.example")
+    await fan_out(db)
+    worked, left = await claim(db, "first", 10.0)
+    assert await renew(db, "first", [worked.receiver], 12.0) == {worked.receiver}
+    assert await claim(db, "second", 10.0 + HOLD_SECONDS) == [left]
+
+
+async def test_letting_go_of_all_locks_in_the_order_of_those_who_add(both: Pair) -> None:
+    """Else the two would wait for each other, and one of them be run again."""
+    await add_accounts(both[0], "b", "a")
+    for receiver in ("b", "a"):
+        lane = {"receiver": receiver, "account": receiver, "webhook": None, "now": 10.0}
+        await both[0].write(lambda tx: tx.run(deliveries.LANE, lane))  # noqa: B023
+    assert len(await claim(both[0], "first", 10.0)) == 2
+    for receiver, at in (("b", 11.0), ("a", 12.0)):  # as they lie in the table now
+        again = "UPDATE webhook_lanes SET used_at = :at WHERE receiver = :receiver"
+        await both[0].write(lambda tx: tx.run(again, {"receiver": receiver, "at": at}))  # noqa: B023
+    locked = asyncio.Event()
+    runs: Counter[str] = Counter()
+
+    async def add(tx: Tx) -> None:
+        runs["add"] += 1
+        await tx.run(deliveries.LANE, {"receiver": "a", "account": "a", "webhook": None, "now": 11.0})
+        locked.set()
+        await until_somebody_waits(both[1])
+        await tx.run(deliveries.LANE, {"receiver": "b", "account": "b", "webhook": None, "now": 11.0})
+
+    async def let_go(tx: Tx) -> None:
+        runs["let go"] += 1
+        await dispatch.free(tx, "first", 12.0)
+
+    adding = asyncio.create_task(both[0].write(add))
+    await locked.wait()
+    await both[1].write(let_go)
+    await adding
+    assert len(await claim(both[0], "second", 12.0)) == 2
+    assert runs == {"add": 1, "let go": 1}
+
+
+async def test_a_claim_takes_what_can_be_served(db: Database) -> None:
+    """Of each account as much as there is room for, and none that is worked already; the rest stays as it is."""
+    await add_accounts(db, "full", "busy", "idle")
+    for account in ("full", "busy", "idle"):
+        for number in range(4):
+            receiver = f"{account}{number}"
+            lane = {"receiver": receiver, "account": account, "webhook": None, "now": float(number)}
+            await db.write(lambda tx: tx.run(deliveries.LANE, lane))  # noqa: B023
+    room = Room(most=6, most_failing=6, each=2, left={"full": 0, "busy": 1}, worked=["idle0"])
+    found = await db.write(lambda tx: dispatch.claim(tx, "first", room, 10.0))
+    assert sorted(lane.receiver for lane in found) == ["busy0", "idle1", "idle2"]
+    rows = await db.read(
+        lambda tx: tx.all("SELECT receiver FROM webhook_lanes WHERE due_at < 10 AND holder IS NULL")
+    )
+    assert len(rows) == 9
+
+
+async def test_a_webhook_and_what_waits_for_it_go_by_chunks(db: Database) -> None:
+    now = 10.0
+    for webhook_id in ("whk_disabled", "whk_deleted"):
+        made = Webhook(webhook_id, LOCAL_ACCOUNT, "https://a.example/", (WebhookEvent.SUCCEEDED,), now, now)
+        await db.write(lambda tx: webhooks.insert(tx, made, b"sealed"))  # noqa: B023
+        for number in range(3):
+            one = a_test(f"{webhook_id} {number}", webhook_id, now)
+            await db.write(lambda tx: deliveries.insert(tx, one))  # noqa: B023
+    assert await db.write(lambda tx: webhooks.delete(tx, LOCAL_ACCOUNT, "whk_deleted", now))
+    assert not await db.write(lambda tx: webhooks.delete(tx, LOCAL_ACCOUNT, "whk_deleted", now))
+    for limit, expected in ((2, 2), (2, 1), (2, 0)):
+        assert await db.write(lambda tx: dispatch.forget_deleted(tx, limit=limit)) == expected  # noqa: B023
+    for table, expected in (("webhooks", 1), ("webhook_lanes", 1), ("webhook_deliveries", 3)):
+        assert len(await db.read(lambda tx: tx.all(f"SELECT * FROM {table}"))) == expected  # noqa: B023
+    await db.write(lambda tx: tx.run("UPDATE webhooks SET disabled_at = :now", {"now": now}))
+    given_up = await db.write(
+        lambda tx: deliveries.give_up(tx, LOCAL_ACCOUNT, "whk_disabled", Trouble.DISABLED, now, limit=1)
+    )
+    assert (given_up, await states(db)) == (1, {"failed": 1, "waiting": 2})
+    assert await db.write(lambda tx: dispatch.give_up_disabled(tx, now, limit=1)) == 1
+    assert await db.write(lambda tx: dispatch.give_up_disabled(tx, now, limit=10)) == 1
+    assert await states(db) == {"failed": 3}
+
+
+def a_test(delivery_id: str, webhook_id: str, now: float) -> Delivery:
+    return Delivery(
+        id=delivery_id,
+        account_id=LOCAL_ACCOUNT,
+        webhook_id=webhook_id,
+        receiver=webhook_id,
+        url=None,
+        job_id=None,
+        type=WebhookEvent.TEST,
+        seq=None,
+        event_at=now,
+        state=DeliveryState.WAITING,
+        attempts=0,
+        next_at=now,
+        expires_at=now + 1.0,
+        created_at=now,
+    )
 
 
 async def test_what_is_added_to_a_held_lane_is_due_when_it_is_let_go(db: Database) -> None:

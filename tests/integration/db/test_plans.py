@@ -11,15 +11,16 @@ from typing import Any
 import pytest
 from tests.support.rows import add_accounts, add_backend, new_job
 
-from comfy_api_service.db import claims, transitions
+from comfy_api_service.db import claims, deliveries, transitions
 from comfy_api_service.db.base import Database, Params, Part, Tx
 from comfy_api_service.db.endings import Ending
 from comfy_api_service.db.insertion import insert
 from comfy_api_service.db.statements import numbered
-from comfy_api_service.domain.ids import new_prompt_id
+from comfy_api_service.domain.ids import LOCAL_ACCOUNT, new_prompt_id
 from comfy_api_service.domain.job import State
 from comfy_api_service.domain.scheduling import MAX_LANES
 from comfy_api_service.domain.submission import JobOptions
+from comfy_api_service.domain.webhook import DeliveryState
 
 ACCOUNTS = 1_000
 JOBS = 6_000
@@ -134,6 +135,34 @@ async def test_no_statement_walks_over_what_grows(full: Database) -> None:
                     f"{sql}\nexpects to walk far:\n{plan.text}"
                 )
             assert not walked, f"{sql}\nwalks over {walked}:\n{plan.text}"
+
+
+async def test_a_page_of_what_waits_walks_over_no_log(db: Database) -> None:
+    """However long the log is: of 30 days, for the few that wait."""
+    insert_many = """INSERT INTO webhook_deliveries
+          (id, account_id, receiver, type, event_at, state, next_at, expires_at,
+          created_at, log) VALUES (:id, :account, 'url_1', 'webhook.test', 0, :state, 0, 0, 0, '[]')"""
+    lines = [
+        {"id": f"msg_{n:06}", "account": LOCAL_ACCOUNT, "state": "delivered" if n else "waiting"}
+        for n in range(JOBS)
+    ]
+    await db.write(lambda tx: tx.many(insert_many, lines))
+    if db.dialect.name == "postgresql":
+        await db.write(lambda tx: tx.run("ANALYZE"))
+    seen: list[tuple[str, Params]] = []
+
+    async def recorded(tx: Tx) -> None:
+        recorder = Recorder(tx)
+        found = await deliveries.page(
+            recorder, LOCAL_ACCOUNT, before=None, limit=20, state=DeliveryState.WAITING
+        )
+        assert [one.id for one in found] == ["msg_000000"]
+        seen.extend(recorder.seen)
+
+    await db.write(recorded)
+    for sql, params in seen:
+        for plan in await plans(db, sql, params):
+            assert "ix_webhook_deliveries_undelivered" in plan.text, plan.text
 
 
 class Plan:

@@ -2,7 +2,9 @@
 
 import asyncio
 import socket
+import struct
 import threading
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
@@ -11,7 +13,7 @@ from aiohttp import web
 from tests.support.public_names import Names, certificates, count_as_public
 
 from comfy_api_service.domain.webhook import Trouble
-from comfy_api_service.outbound import post
+from comfy_api_service.outbound import names, post
 from comfy_api_service.outbound.names import LookUp
 from comfy_api_service.outbound.post import Poster, open_poster
 
@@ -153,3 +155,97 @@ async def test_a_name_server_that_hangs_keeps_one_thread_a_name(monkeypatch: pyt
             assert asked == ["slow.example"]
     finally:
         told.set()
+
+
+async def test_who_asks_for_names_that_nobody_answers_for_waits_by_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told = threading.Event()
+    asked: list[str] = []
+
+    def system(host: str, port: int, **_: object) -> list[object]:
+        asked.append(host)
+        if host.endswith("slow.example"):
+            told.wait(60)
+            raise OSError("no such name")
+        return [(2, 1, 6, "", ("127.0.0.1", port))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", system)
+    monkeypatch.setattr(names, "WAIT_SECONDS", 0.2)
+    try:
+        async with (
+            server() as (port, _),
+            open_poster(allow_private=True, at_once=100, seconds=2.0) as poster,
+        ):
+            hanging = [
+                asyncio.create_task(poster.post(f"http://h{n}.slow.example/", BODY, {}, asker="a"))
+                for n in range(post.LOOK_UPS)
+            ]
+            await asyncio.sleep(0)
+            good = f"http://good.example:{port}/taken"
+            assert (await poster.post(good, BODY, {}, asker="b")).status == 204
+            errors = Counter([(await one).error for one in hanging])
+            most = post.OF_ONE_ASKER
+            assert errors == {Trouble.TIMEOUT: most, Trouble.INTERNAL: post.LOOK_UPS - most}
+            assert (await poster.post(good, BODY, {}, asker="a")).status == 204
+            assert len(asked) == most + 1, "what nobody waits for any more is looked up, or what is known"
+    finally:
+        told.set()
+
+
+async def test_a_name_that_waits_has_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    gates = {name: threading.Event() for name in ("one", "two", "three")}
+
+    def system(host: str, port: int, **_: object) -> list[object]:
+        gates[host].wait(60)
+        return [(2, 1, 6, "", (f"127.0.0.{len(host)}", port))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", system)
+    resolver = names.Names(1)
+    try:
+        found = [asyncio.create_task(resolver.look_up(name, 80)) for name in gates]
+        for gate in gates.values():
+            gate.set()
+        assert await asyncio.gather(*found) == [["127.0.0.3"], ["127.0.0.3"], ["127.0.0.5"]]
+    finally:
+        resolver.close()
+
+
+async def test_an_address_that_is_known_is_checked_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def system(host: str, port: int, **_: object) -> list[object]:
+        asked.append(host)
+        return [(2, 1, 6, "", ("10.0.0.1", port))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", system)
+    async with open_poster(allow_private=False, at_once=10) as poster:
+        for _ in range(2):
+            assert (await poster.post("https://inside.example/", BODY, {})).error is Trouble.ADDRESS
+    assert asked == ["inside.example"]
+
+
+async def test_a_kept_connection_that_was_reset_is_made_anew() -> None:
+    """The server has gone away since, and says so only when it is written to."""
+    connections = 0
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        await reader.readuntil(b"\r\n\r\n" + BODY)
+        writer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
+        if connections == 1:
+            await reader.read(1)  # of the second request
+            at_once = struct.pack("ii", 1, 0)  # closing sends a reset
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
+            writer.transport.abort()
+            return
+        await writer.drain()
+        writer.close()
+
+    listening = await asyncio.start_server(answer, "127.0.0.1", 0)
+    port = listening.sockets[0].getsockname()[1]
+    async with listening, inner() as poster:
+        for _ in range(2):
+            assert (await poster.post(f"http://127.0.0.1:{port}/", BODY, {})).status == 204
+    assert connections == 2

@@ -7,7 +7,7 @@ from standardwebhooks import Webhook, WebhookVerificationError
 
 from comfy_api_service.domain import redelivery
 from comfy_api_service.domain.signing import make_secret, shown, signature
-from comfy_api_service.domain.webhook import WebhookEvent, told_of
+from comfy_api_service.domain.webhook import Attempt, Delivery, DeliveryState, Trouble, WebhookEvent, told_of
 
 
 def test_pauses_double_up_to_a_bound_and_fill_three_days() -> None:
@@ -16,6 +16,40 @@ def test_pauses_double_up_to_a_bound_and_fill_three_days() -> None:
     assert max(pauses) == redelivery.LONGEST_PAUSE
     within = [sum(pauses[:count]) for count in range(40)]
     assert 20 < sum(at < redelivery.DELIVERY_SECONDS for at in within) < 30
+
+
+def test_the_last_attempt_is_just_before_the_end() -> None:
+    last = 1_000.0 - redelivery.LAST_SECONDS
+    assert redelivery.in_time(900.0, 1_000.0, 500.0) == 900.0
+    assert redelivery.in_time(5_000.0, 1_000.0, 500.0) == last
+    assert redelivery.in_time(last + 1, 1_000.0, last - 1) == last
+    assert redelivery.in_time(5_000.0, 1_000.0, last) is None
+
+
+def test_own_faults_are_counted_in_a_row() -> None:
+    def of(*errors: Trouble) -> int:
+        log = tuple(Attempt(0.0, 0.0, None, error) for error in errors)
+        made = Delivery(
+            id="msg_1",
+            account_id="acc_1",
+            webhook_id=None,
+            receiver="url_1",
+            url=None,
+            job_id=None,
+            type=WebhookEvent.TEST,
+            seq=None,
+            event_at=0.0,
+            state=DeliveryState.WAITING,
+            attempts=0,
+            next_at=0.0,
+            expires_at=1.0,
+            created_at=0.0,
+            log=log,
+        )
+        return made.own_faults
+
+    assert of() == of(Trouble.INTERNAL, Trouble.STATUS) == 0
+    assert of(Trouble.STATUS, Trouble.INTERNAL, Trouble.INTERNAL) == 2
 
 
 def test_pauses_are_spread() -> None:

@@ -1,7 +1,6 @@
 import pytest
 
 from comfy_api_service.services.sealing import Sealer, Unreadable
-from comfy_api_service.services.slots import Slots
 
 
 def test_what_is_sealed_is_opened_for_its_account_by_its_key_alone() -> None:
@@ -15,14 +14,3 @@ def test_what_is_sealed_is_opened_for_its_account_by_its_key_alone() -> None:
     for opener, text, account in others:
         with pytest.raises(Unreadable):
             opener.open(text, account)
-
-
-def test_slots_are_bounded_in_all_and_for_each_account() -> None:
-    slots = Slots(10, each=6)
-    assert slots.take("a", 20) == 6
-    assert slots.take("a", 1) == 0
-    assert slots.take("b", 20) == 4
-    slots.give("a", 6)
-    assert (slots.free, slots.take("b", 20)) == (6, 2)
-    slots.give("b", 6)
-    assert slots.free == 10
