@@ -63,13 +63,14 @@ TURNS = """
 import asyncio, os, sys, threading
 import structlog
 from comfy_api_service.telemetry import configure_logs
+from comfy_api_service.telemetry.lines import HELD_SECONDS
 configure_logs(level="INFO", as_json=True)
 log = structlog.get_logger()
 async def main():
     for number in range(3):
         log.info("held", number=number)
     os.write(2, b"first\\n")
-    await asyncio.sleep(0)
+    await asyncio.sleep(2 * HELD_SECONDS)
     os.write(2, b"second\\n")
     log.info("before the warning")
     log.warning("at once")
@@ -84,7 +85,7 @@ asyncio.run(main())
 """
 
 
-def test_lines_of_a_turn_leave_together_warnings_at_once_and_none_is_lost() -> None:
+def test_lines_soon_after_each_other_leave_together_warnings_at_once_and_none_is_lost() -> None:
     done = subprocess.run([sys.executable, "-c", TURNS], capture_output=True, text=True, check=True)
     told = [json.loads(line)["event"] if line.startswith("{") else line for line in done.stderr.splitlines()]
     assert told == [
