@@ -5,10 +5,8 @@ One process is both, for two that are alike differ in their CPU by more than wha
 """
 
 import signal
-from collections.abc import Callable
 from typing import Any, Final
 
-import structlog
 from prometheus_client import Counter, Gauge, Histogram
 
 from comfy_api_service.api import gate
@@ -23,17 +21,18 @@ def _nothing(*_: object, **__: object) -> None:
     return None
 
 
-def _no_tokens(**_: object) -> dict[str, Any]:
-    return {}
+class _Nowhere:
+    """Instead of the variable that has the request's id for lines."""
+
+    set = reset = staticmethod(_nothing)
 
 
-_PARTS: Final[tuple[tuple[Any, str, Callable[..., Any]], ...]] = (
+_PARTS: Final[tuple[tuple[Any, str, Any], ...]] = (
     (Counter, "inc", _nothing),
     *((Gauge, name, _nothing) for name in ("inc", "dec", "set")),
     (Histogram, "observe", _nothing),
     *((Measures, name, _nothing) for name in ("entered", "left", "answered")),
-    (structlog.contextvars, "bind_contextvars", _no_tokens),
-    (structlog.contextvars, "reset_contextvars", _nothing),
+    (gate, "REQUEST_ID", _Nowhere()),
     (gate.Gate, "_note", _nothing),  # lines and figures of a request
 )
 

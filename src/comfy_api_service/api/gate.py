@@ -15,6 +15,7 @@ from comfy_api_service.api.errors import error_answer, internal_error, too_large
 from comfy_api_service.api.linger import linger
 from comfy_api_service.api.measures import Measures
 from comfy_api_service.domain.ids import JOB_ID, new_request_id
+from comfy_api_service.telemetry.context import REQUEST_ID
 
 _SANE: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 _DIGITS: Final = re.compile(rb"[0-9]{1,18}")
@@ -64,6 +65,7 @@ class Gate:
         self._larger = larger or {}
         hsts = (b"strict-transport-security", f"max-age={hsts_max_age}".encode())
         self._over_tls = (*SECURITY, hsts) if hsts_max_age else SECURITY
+        self._log = log.bind()  # what `log` stands for, which it would look up for each line
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -73,7 +75,7 @@ class Gate:
         security = self._over_tls if scope["comfy_scheme"] == "https" else SECURITY
         exchange = Exchange(scope, receive, send, self._larger.get(scope["path"], self._limit), security)
         scope["comfy_request_id"] = exchange.request_id
-        tokens = structlog.contextvars.bind_contextvars(request_id=exchange.request_id)
+        before = REQUEST_ID.set(exchange.request_id)
         started = time.perf_counter()
         self._measures.entered()
         try:
@@ -81,7 +83,7 @@ class Gate:
         finally:
             self._measures.left()
             self._note(exchange, scope, time.perf_counter() - started)
-            structlog.contextvars.reset_contextvars(**tokens)
+            REQUEST_ID.reset(before)
 
     async def _answer(self, exchange: "Exchange", scope: Scope) -> None:
         if exchange.announced > exchange.limit:
@@ -104,22 +106,21 @@ class Gate:
         if scope["type"] == "websocket":
             log.info("websocket", path=template, code=exchange.status, seconds=round(seconds, 6))
             return
-        method = exchange.method
-        self._measures.answered(method, template, exchange.status, seconds)
-        say = log.debug if template in QUIET else log.info
+        self._measures.answered(exchange.method, template, exchange.status, seconds)
+        known: dict[str, Any] = {
+            "method": exchange.method,
+            "path": template,
+            "status": exchange.status,
+            "seconds": round(seconds, 6),
+        }
         job_id = job_of(scope)
-        known: dict[str, Any] = {} if job_id is None else {"job_id": job_id}
+        if job_id is not None:
+            known["job_id"] = job_id
         account_id = scope.get("comfy_account_id")
         if account_id is not None:
             known["account_id"] = account_id
-        say(
-            "request",
-            method=method,
-            path=template,
-            status=exchange.status,
-            seconds=round(seconds, 6),
-            **known,
-        )
+        say = self._log.debug if template in QUIET else self._log.info
+        say("request", **known)
 
 
 class Exchange:

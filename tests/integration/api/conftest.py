@@ -9,6 +9,7 @@ from tests.support.stack import FAST, online, running
 
 from comfy_api_service.bootstrap import Service
 from comfy_api_service.simulator import Simulator
+from comfy_api_service.telemetry.context import of_request
 
 
 @pytest.fixture(autouse=True)
@@ -51,5 +52,5 @@ async def url(service: Service) -> AsyncIterator[str]:
 @pytest.fixture
 def logged() -> Iterator[list[Any]]:
     """Everything that is logged, as structlog's entries."""
-    with structlog.testing.capture_logs(processors=[structlog.contextvars.merge_contextvars]) as entries:
+    with structlog.testing.capture_logs(processors=[of_request]) as entries:
         yield entries
