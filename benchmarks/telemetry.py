@@ -37,7 +37,7 @@ async def run(options: Options) -> list[Check]:
                 seconds=seconds,
             )
             found = (server.cpu_seconds() - own) / accepted(sent)
-            say(f"telemetry: round {number + 1}, {name} {ms(found)} of CPU a submission")
+            say(f"telemetry: round {number + 1}, {name} {found * 1e6:.1f} µs of CPU a submission")
             return found
 
         await sender.ask("send", ports=[server.port], prefix="warm", connections=CONNECTIONS, count=WARM_UP)

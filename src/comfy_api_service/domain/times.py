@@ -2,12 +2,16 @@
 
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from typing import Final
 
 
 def iso(seconds: float) -> str:
     """From seconds since the epoch."""
-    milliseconds = int(seconds * 1000)
-    return f"{_second(milliseconds // 1000)}.{milliseconds % 1000:03d}Z"
+    whole, milliseconds = divmod(int(seconds * 1000), 1000)
+    return _second(whole) + _MILLISECONDS[milliseconds]
+
+
+_MILLISECONDS: Final = tuple(f".{number:03d}Z" for number in range(1000))
 
 
 @lru_cache(maxsize=64)
