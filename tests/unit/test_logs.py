@@ -96,6 +96,28 @@ def test_lines_soon_after_each_other_leave_together_warnings_at_once_and_none_is
     ]  # fmt: skip
 
 
+LOOPS = """
+import asyncio, os, time
+import structlog
+from comfy_api_service.telemetry import configure_logs
+from comfy_api_service.telemetry.lines import HELD_SECONDS
+configure_logs(level="INFO", as_json=True)
+log = structlog.get_logger()
+async def say(word):
+    log.info(word)
+asyncio.run(say("of the first loop"))
+time.sleep(2 * HELD_SECONDS)
+asyncio.run(say("of the second"))
+os.write(2, b"both are written\\n")
+"""
+
+
+def test_what_a_loop_held_when_it_ended_is_written_with_the_next_line() -> None:
+    done = subprocess.run([sys.executable, "-c", LOOPS], capture_output=True, text=True, check=True)
+    told = [json.loads(line)["event"] if line.startswith("{") else line for line in done.stderr.splitlines()]
+    assert told == ["of the first loop", "of the second", "both are written"]
+
+
 def test_a_log_that_nobody_reads_any_more_fails_nothing() -> None:
     reading, writing = os.pipe()
     os.close(reading)

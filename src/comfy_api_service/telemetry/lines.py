@@ -6,6 +6,7 @@ import asyncio
 import atexit
 import contextlib
 import threading
+import time
 from typing import IO, Any, Final
 
 MOST_BYTES: Final = 65_536
@@ -23,6 +24,7 @@ class Lines:
         self._lock = threading.Lock()
         self._waiting: list[bytes] = []
         self._bytes = 0
+        self._write_by = 0.0
         atexit.register(self.flush)
 
     def __call__(self, *_: Any) -> "Lines":
@@ -33,8 +35,12 @@ class Lines:
         with self._lock:
             self._waiting.append(line)
             self._bytes += len(line)
-            first, full = len(self._waiting) == 1, self._bytes > MOST_BYTES
-        if full:
+            now, first = time.monotonic(), len(self._waiting) == 1
+            if first:
+                self._write_by = now + HELD_SECONDS
+            # a loop that ended does not come back for what it held
+            due = self._bytes > MOST_BYTES or now > self._write_by
+        if due:
             self.flush()
         elif first:
             try:
