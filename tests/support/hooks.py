@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from aiohttp import web
+from tests.support.answering import answering
 
 Respond = Callable[[dict[str, Any]], Awaitable[web.StreamResponse] | web.StreamResponse]
 
@@ -46,15 +47,6 @@ class HookServer:
 @asynccontextmanager
 async def hook_server() -> AsyncIterator[HookServer]:
     server = HookServer()
-    app = web.Application()
-    app.router.add_route("*", "/{path:.*}", server.handle)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    host, port = runner.addresses[0][:2]
-    server.url = f"http://{host}:{port}/check"
-    try:
+    async with answering(server.handle) as url:
+        server.url = f"{url}/check"
         yield server
-    finally:
-        await runner.cleanup()

@@ -9,6 +9,7 @@ from typing import Any
 
 from aiohttp import web
 from standardwebhooks import Webhook
+from tests.support.answering import answering
 from tests.support.stack import until
 
 
@@ -82,16 +83,9 @@ class Receiver:
 @asynccontextmanager
 async def receiver() -> AsyncIterator[Receiver]:
     made = Receiver()
-    app = web.Application()
-    app.router.add_route("*", "/{path:.*}", made.handle)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    host, port = runner.addresses[0][:2]
-    made.url = f"http://{host}:{port}/hooks"
-    try:
-        yield made
-    finally:
-        made.gate.set()
-        await runner.cleanup()
+    async with answering(made.handle) as url:
+        made.url = f"{url}/hooks"
+        try:
+            yield made
+        finally:
+            made.gate.set()
