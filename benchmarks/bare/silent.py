@@ -24,7 +24,7 @@ def _nothing(*_: object, **__: object) -> None:
 class _Nowhere:
     """Instead of the variable that has the request's id for lines."""
 
-    set = reset = staticmethod(_nothing)
+    set = staticmethod(_nothing)
 
 
 _PARTS: Final[tuple[tuple[Any, str, Any], ...]] = (

@@ -75,7 +75,7 @@ class Gate:
         security = self._over_tls if scope["comfy_scheme"] == "https" else SECURITY
         exchange = Exchange(scope, receive, send, self._larger.get(scope["path"], self._limit), security)
         scope["comfy_request_id"] = exchange.request_id
-        before = REQUEST_ID.set(exchange.request_id)
+        REQUEST_ID.set(exchange.request_id)  # each request has a task, and so a context, of its own
         started = time.perf_counter()
         self._measures.entered()
         try:
@@ -83,7 +83,6 @@ class Gate:
         finally:
             self._measures.left()
             self._note(exchange, scope, time.perf_counter() - started)
-            REQUEST_ID.reset(before)
 
     async def _answer(self, exchange: "Exchange", scope: Scope) -> None:
         if exchange.announced > exchange.limit:
@@ -111,7 +110,7 @@ class Gate:
             "method": exchange.method,
             "path": template,
             "status": exchange.status,
-            "seconds": round(seconds, 6),
+            "seconds": int(seconds * 1e6) / 1e6,
         }
         job_id = job_of(scope)
         if job_id is not None:

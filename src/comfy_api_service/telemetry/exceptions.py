@@ -6,8 +6,6 @@ import traceback
 from collections.abc import Iterator
 from typing import Any, Final, TextIO
 
-import structlog
-
 HIDDEN: Final = " (its message is not logged; LOG_FAULT_MESSAGES=true changes that)"
 _CAUSED: Final = "\nThe above exception was the direct cause of the following exception:\n\n"
 _DURING: Final = "\nDuring handling of the above exception, another exception occurred:\n\n"
@@ -30,10 +28,6 @@ class Told:
 
     def print(self, out: TextIO, info: Any) -> None:
         out.write("\n" + self(info))
-
-    @property
-    def processor(self) -> structlog.types.Processor:
-        return structlog.processors.ExceptionRenderer(self)
 
 
 def _lines(fault: BaseException, seen: set[int]) -> Iterator[str]:

@@ -2,17 +2,17 @@
 
 import logging
 import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import orjson
 import structlog
 
-from comfy_api_service.domain.times import iso
-from comfy_api_service.telemetry.context import of_request
+from comfy_api_service.telemetry.context import completed
 from comfy_api_service.telemetry.exceptions import Told
 from comfy_api_service.telemetry.lines import Lines
+
+LEVELS: Final = ("debug", "info", "warning", "error", "critical")
 
 
 def configure_logs(
@@ -28,38 +28,34 @@ def configure_logs(
     into words.
     """
     told = Told(messages=messages)
-    shared: list[structlog.types.Processor] = [
-        of_request,
-        structlog.processors.add_log_level,
-        _stamped,
-        *processors,
-        told.processor,
-    ]
+    shared: list[structlog.types.Processor] = [completed, *processors]
     number = logging.getLevelNamesMapping()[level.upper()]
     if as_json:
+        line = _Json(told)
         structlog.configure(
-            processors=[*shared, _as_json],
-            wrapper_class=type("Straight", (structlog.make_filtering_bound_logger(number),), _STRAIGHT),
+            processors=[*shared, line],
+            wrapper_class=_straight(number),
             logger_factory=Lines(sys.stderr.buffer),
             cache_logger_on_first_use=True,
         )
-        renderer: structlog.types.Processor = structlog.processors.JSONRenderer(serializer=_serialize_text)
+        rendered: list[structlog.types.Processor] = [line, _as_text]
     else:
-        renderer = structlog.dev.ConsoleRenderer(
+        console = structlog.dev.ConsoleRenderer(
             colors=sys.stderr.isatty(),
             exception_formatter=told.print,  # structlog's own print local variables, or messages
         )
         structlog.configure(
-            processors=[*shared[:-1], renderer],
+            processors=[*shared, console],
             wrapper_class=structlog.make_filtering_bound_logger(number),
             logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
             cache_logger_on_first_use=True,
         )
+        rendered = [console]
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared if as_json else shared[:-1],
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendered],
         )
     )
     root = logging.getLogger()
@@ -69,27 +65,36 @@ def configure_logs(
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
-def _stamped(_logger: Any, _method: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
-    event["timestamp"] = iso(time.time())
-    return event
+class _Json:
+    """The last processor: an event's line."""
+
+    def __init__(self, told: Told) -> None:
+        self._with_exception = structlog.processors.ExceptionRenderer(told)
+
+    def __call__(self, logger: Any, method: str, event: structlog.types.EventDict) -> bytes:
+        if "exc_info" in event:
+            event = self._with_exception(logger, method, event)
+        return orjson.dumps(event, default=repr)
 
 
-def _as_json(_logger: Any, _method: str, event: structlog.types.EventDict) -> bytes:
-    return orjson.dumps(event, default=repr)
+def _as_text(_logger: Any, _method: str, line: Any) -> str:
+    return str(line, "utf-8")
 
 
-def _straight(self: Any, method: str, event: str | None = None, /, **fields: Any) -> None:
-    """Through the processors to the line's bytes. structlog's own method copies the fields twice and looks at what
-    comes out, which costs as much as all the processors.
+def _straight(number: int) -> type[Any]:
+    """Loggers that take an event through the processors to the line's bytes. structlog's own methods copy the fields
+    three times and look at what comes out, which costs as much as all the processors.
     """
-    line: Any = {**self._context, **fields, "event": event} if self._context else {**fields, "event": event}
-    for processor in self._processors:
-        line = processor(self._logger, method, line)
-    getattr(self._logger, method)(line)
 
+    def level(method: str) -> Callable[..., None]:
+        def tell(self: Any, event: str, *values: Any, **fields: Any) -> None:
+            fields["event"] = event % values if values else event
+            line: Any = {**self._context, **fields} if self._context else fields
+            for processor in self._processors:
+                line = processor(self._logger, method, line)
+            getattr(self._logger, method)(line)
 
-_STRAIGHT: Final = {"_proxy_to_logger": _straight}
+        return tell
 
-
-def _serialize_text(value: Any, **_: Any) -> str:
-    return orjson.dumps(value, default=repr).decode()
+    told = {name: level(name) for name in LEVELS if logging.getLevelNamesMapping()[name.upper()] >= number}
+    return type("Straight", (structlog.make_filtering_bound_logger(number),), told)

@@ -9,7 +9,7 @@ from tests.support.stack import FAST, online, running
 
 from comfy_api_service.bootstrap import Service
 from comfy_api_service.simulator import Simulator
-from comfy_api_service.telemetry.context import of_request
+from comfy_api_service.telemetry.context import completed
 
 
 @pytest.fixture(autouse=True)
@@ -52,5 +52,5 @@ async def url(service: Service) -> AsyncIterator[str]:
 @pytest.fixture
 def logged() -> Iterator[list[Any]]:
     """Everything that is logged, as structlog's entries."""
-    with structlog.testing.capture_logs(processors=[of_request]) as entries:
+    with structlog.testing.capture_logs(processors=[completed]) as entries:
         yield entries
