@@ -5,6 +5,7 @@ by one service that was asked in every way, rightly and wrongly, and failed in s
 """
 
 import base64
+import json
 import os
 import re
 import subprocess
@@ -33,8 +34,8 @@ MAY_BE: Final[Mapping[str, frozenset[str]]] = {
     "prompt": _OF_JOB,
     "negative": _OF_JOB,
     "embedded": _OF_JOB | {"store"},
-    "labelkey": _OF_JOB,
-    "labelvalue": _OF_JOB,
+    "labelkey": _OF_JOB | {"webhooks"},
+    "labelvalue": _OF_JOB | {"webhooks"},
     "idempotency": frozenset({"database"}),
     "graphtext": _OF_JOB,
     "graphtitle": _OF_JOB,
@@ -45,6 +46,8 @@ MAY_BE: Final[Mapping[str, frozenset[str]]] = {
     "nodeerror": _OF_JOB,
     "keyname": frozenset({"database", "/admin/api-keys"}),
     "backend": frozenset({"database"}),
+    "hookpath": frozenset({"database"}),
+    "hookquery": frozenset({"database"}),
 }
 """Kinds that are not named may be nowhere at all: not in the database either. The owner's own answers are not
 searched: there they belong.
@@ -60,7 +63,7 @@ class Searched:
     """What was found where. `texts` are searched for words, and for the secrets that the service itself made."""
 
     texts: dict[str, list[bytes]] = field(default_factory=dict)
-    secrets: dict[str, str] = field(default_factory=dict)
+    secrets: dict[str, str | bytes] = field(default_factory=dict)
 
     def add(self, place: str, *found: bytes | str) -> None:
         self.texts.setdefault(place, []).extend(
@@ -80,8 +83,8 @@ class Searched:
         return places
 
 
-def _forms(secret: str) -> tuple[bytes, ...]:
-    raw = secret.encode()
+def _forms(secret: str | bytes) -> tuple[bytes, ...]:
+    raw = secret if isinstance(secret, bytes) else secret.encode()
     return raw, base64.b64encode(raw).rstrip(b"=")
 
 
@@ -129,6 +132,8 @@ def environment(folder: Path, sim: Process, store: S3Server, collected: Collecto
         "OTEL_BSP_SCHEDULE_DELAY": "50",
         "SENTRY_DSN": collected.dsn.replace("0123456789abcdef", word("dsn")),
         "MAX_BODY_SIZE": "65536",
+        "WEBHOOK_ALLOW_PRIVATE": "true",
+        "WEBHOOK_RETRY_DELAY": "1",
     }
 
 
@@ -202,9 +207,31 @@ class Caller:
         self.searched.add("strangers", told, answer.text)
 
 
-def succeed(caller: Caller) -> str:
+def listen(caller: Caller, collected: Collector) -> None:
+    """Webhooks, one of which is refused with a word that the receiver has."""
+    hooks, receiver = "/api/v1/webhooks", f"{collected.url}/webhooks"
+    collected.rebuff = word("hookanswer")
+    events = ["job.running", "job.succeeded", "job.failed"]
+    for number, path in enumerate((f"{word('hookpath')}?{word('hookquery')}=1", "refusing")):
+        made = caller.http.post(hooks, json={"url": f"{receiver}/{path}", "events": events})
+        assert made.status_code == 201, made.text
+        rotated = caller.http.post(f"{hooks}/{made.json()['webhook_id']}/rotate")
+        account = caller.http.post(f"{hooks}/secret")
+        for name, answer in (("first", made), ("rotated", rotated), ("account's", account)):
+            shown = answer.json()["secret"].removeprefix("whsec_")
+            caller.searched.secrets[f"{name} signing secret {number}"] = base64.b64decode(shown)
+    secret = f"https://u:{word('hookpassword')}@127.0.0.1/{word('hookrefused')}"
+    caller.refused("POST", hooks, 422, json={"url": secret, "events": events})
+
+
+def succeed(caller: Caller, hook: str) -> str:
     labels = {word("labelkey"): word("labelvalue")}
-    plain = body(word("prompt"), negative_prompt=word("negative"), labels=labels)
+    plain = body(
+        word("prompt"),
+        negative_prompt=word("negative"),
+        labels=labels,
+        webhook_url=f"{hook}/{word('hookpath')}",
+    )
     job_id = caller.job(plain, "succeeded", **{"Idempotency-Key": word("idempotency"), "Cookie": word("cookie"),
                         "User-Agent": word("agent"), "Referer": f"https://host/{word('referer')}"})  # fmt: skip
     caller.job(body(word("embedded"), output={"metadata": "embed"}), "succeeded")
@@ -289,6 +316,11 @@ def fail(caller: Caller, sim: Process, store: S3Server) -> None:
     caller.http.post("/api/v1/jobs", json=body(word("prompt")))
 
 
+def kinds(collected: Collector) -> set[str]:
+    """Of events that were delivered."""
+    return {json.loads(body)["type"] for body in tuple(collected.delivered)}
+
+
 def search(searched: Searched, service: Process, http: httpx2.Client) -> None:
     for process in (
         psutil.Process(service.popen.pid),
@@ -336,17 +368,20 @@ def test_words_are_found_where_they_belong_and_nowhere_else(
             with client(service) as http:
                 until_online(http)
                 caller = Caller(http, key, searched)
-                job_id = succeed(caller)
+                listen(caller, collected)
+                job_id = succeed(caller, f"{collected.url}/webhooks")
                 be_refused(caller, job_id)
                 log_in(caller, searched)
                 fail(caller, sim, store)
                 collected.until(lambda got: len(got.events) >= 3)
+                collected.until(lambda got: {"job.succeeded", "job.failed"} <= kinds(got))
                 search(searched, service, http)
             service.terminate()
         finally:
             service.close()
     searched.add("log", *service.output)
     searched.add("traces and reports", *collected.raw)
+    searched.add("webhooks", *collected.delivered, *map(str, collected.webhooks))
     search_files(searched, tmp_path, store)
     told = {line for line in service.output if "RuntimeError" in line or "LookupError" in line}
     assert len(told) >= 3
@@ -357,5 +392,6 @@ def test_words_are_found_where_they_belong_and_nowhere_else(
     for kind in ("prompt", "negative", "labelkey", "idempotency", "nodeerror", "backend"):
         assert "database" in found[kind], kind  # the search finds what is there
     assert "store" in found["embedded"]
+    assert "webhooks" in found["labelvalue"]
     wrong = {kind: sorted(places - MAY_BE.get(kind, frozenset())) for kind, places in found.items()}
     assert {kind: places for kind, places in wrong.items() if places} == {}

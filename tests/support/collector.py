@@ -43,6 +43,10 @@ class Collector:
     headers: list[dict[str, str]] = field(default_factory=list)
     webhooks: list[dict[str, str]] = field(default_factory=list)
     """Headers of what came to `/webhooks`."""
+    delivered: list[bytes] = field(default_factory=list)
+    """Bodies of it."""
+    rebuff: str = ""
+    """What a receiver at `/webhooks/refusing` answers with its 500."""
     _refusing: bool = False
 
     @property
@@ -89,7 +93,11 @@ class Collector:
 
     async def take_webhook(self, request: web.Request) -> web.Response:
         self.webhooks.append(dict(request.headers))
+        self.delivered.append(await request.read())
         return web.Response(status=204)
+
+    async def refuse_webhook(self, _: web.Request) -> web.Response:
+        return web.Response(status=500, text=self.rebuff, headers={"X-Why": self.rebuff})
 
     def _kept(self, request: web.Request, body: bytes) -> None:
         self.raw.append(body)
@@ -122,7 +130,8 @@ def collector() -> Iterator[Collector]:
     loop = asyncio.new_event_loop()
     app = web.Application(client_max_size=64 << 20)
     app.router.add_post("/v1/traces", found.take_traces)
-    app.router.add_post("/webhooks", found.take_webhook)
+    app.router.add_post("/webhooks/refusing", found.refuse_webhook)
+    app.router.add_post("/webhooks{further:.*}", found.take_webhook)
     app.router.add_post("/api/{project}/envelope/", found.take_events)
     runner = web.AppRunner(app)
 

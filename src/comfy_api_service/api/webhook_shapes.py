@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from comfy_api_service.api import cursors, shapes
 from comfy_api_service.db.webhooks import AccountSecret
+from comfy_api_service.domain.errors import TABLE
 from comfy_api_service.domain.job import Status
 from comfy_api_service.domain.times import iso, iso_or_none
 from comfy_api_service.domain.webhook import (
@@ -122,4 +123,6 @@ def _job(one: Delivery, view: JobView, base: str) -> dict[str, Any]:
         told.update(dict.fromkeys(_AT_ITS_END), canceling=False)
     if told["result"] is not None:
         told["result"] = {name: value for name, value in told["result"].items() if name != "values"}
+    if (error := told["error"]) is not None:  # a node's message may quote the prompt
+        told["error"] = {**error, "message": TABLE[error["code"]].means, "details": {}}
     return told

@@ -15,6 +15,7 @@ from comfy_api_service.api.schemas.base import (
     Time,
 )
 from comfy_api_service.api.schemas.jobs import ArtifactAnswer, JobErrorAnswer
+from comfy_api_service.domain.errors import TABLE, Code
 from comfy_api_service.domain.ids import CROCKFORD
 from comfy_api_service.domain.job import CacheUse
 from comfy_api_service.domain.webhook import OF_JOBS, DeliveryState, Trouble, WebhookEvent
@@ -146,7 +147,9 @@ class SentResult(Answer):
 
 
 class SentJob(Answer):
-    """The job as the event left it, without what was asked for (`params`)."""
+    """The job as the event left it, without what was asked for (`params`). `error` says what its code means, without
+    details: what a node said is read from the job itself.
+    """
 
     seq: int = Field(ge=1, description="The event's number within its job: a later event has a greater one.")
     job_id: JobId
@@ -240,7 +243,7 @@ _SENT: Final[dict[str, Any]] = {
         "result": None,
         "error": {
             "code": "OUT_OF_MEMORY",
-            "message": "The backend ran out of memory.",
+            "message": TABLE[Code.OUT_OF_MEMORY].means,
             "details": {},
             "node_id": "3",
             "retryable": False,
