@@ -122,7 +122,7 @@ def _example(code: Code) -> dict[str, Any]:
             "code": code,
             "message": TABLE[code].means,
             "details": details,
-            "request_id": "req_0123456789ABCDEFGHJKMNPQRS",
+            "request_id": "req_019aabc0b3a97ad9b8f2d16e5d4b1f6a",
             "timestamp": EXAMPLE_TIME,
         }
     }

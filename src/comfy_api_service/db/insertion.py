@@ -6,6 +6,7 @@ own and that of all, and its images of the day.
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from comfy_api_service.db import keys, lanes
 from comfy_api_service.db.allowances import (
@@ -27,8 +28,7 @@ from comfy_api_service.domain.submission import NewJob
 from comfy_api_service.domain.times import utc_day
 
 
-@dataclass(frozen=True, slots=True)
-class Written:
+class Written(NamedTuple):
     """The job has a row. Counters are those of its lane just after."""
 
     ordinal: int

@@ -1,13 +1,14 @@
 """From a request to everything about a job that follows from it: graph, needs, size, what to call its kind."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from functools import lru_cache
+from operator import itemgetter
+from typing import Any, Final, NamedTuple
 
 from comfy_api_service.domain.checking import Checked, FileInput
 from comfy_api_service.domain.checking.file_names import FILE_INPUTS
 from comfy_api_service.domain.generation import resolve
-from comfy_api_service.domain.generation_request import GenerationRequest
+from comfy_api_service.domain.generation_request import SEED_RANDOM, GenerationRequest
 from comfy_api_service.domain.graph import (
     ANY_REQUIREMENT,
     Graph,
@@ -25,8 +26,7 @@ from comfy_api_service.domain.submission import Source
 from comfy_api_service.domain.upload import JobInput
 
 
-@dataclass(frozen=True, slots=True)
-class Compiled:
+class Compiled(NamedTuple):
     graph: Graph | None
     """None until an inventory is known."""
     params: Mapping[str, Any]
@@ -43,7 +43,7 @@ def with_uploads(compiled: Compiled, uploads: Mapping[str, str]) -> tuple[Compil
     """With the id of an upload in place of each file that the caller named, and where these stand in the graph."""
     places = tuple(JobInput(one.node_id, one.input, uploads[one.value]) for one in compiled.files)
     graph = None if compiled.graph is None else _with_values(compiled.graph, places)
-    return replace(compiled, graph=graph, params=_told(compiled.params, uploads)), places
+    return compiled._replace(graph=graph, params=_told(compiled.params, uploads)), places
 
 
 def measured(compiled: Compiled, sizes: Sizes) -> Compiled:
@@ -51,7 +51,7 @@ def measured(compiled: Compiled, sizes: Sizes) -> Compiled:
     if compiled.graph is None:
         return compiled
     work = work_of(compiled.graph, sizes)
-    return replace(compiled, images=work.pictures, pixel_steps=work.pixel_steps)
+    return compiled._replace(images=work.pictures, pixel_steps=work.pixel_steps)
 
 
 def files_of(graph: Graph) -> tuple[FileInput, ...]:
@@ -91,6 +91,32 @@ def compile_generation(
     seed_source: Callable[[], int],
 ) -> Compiled:
     """Raises `Refused` (MODEL_NOT_FOUND) and `ValidationFailed` as `resolve` does."""
+    if not catalogue.known or request.files:
+        return _compiled(request, catalogue, default_model, seed_source)
+    kinds = _kinds(catalogue, default_model)
+    key = _ALIKE(request)
+    kind = kinds.get(key)
+    if kind is None:
+        if len(kinds) == _MOST_KINDS:
+            kinds.clear()
+        kind = kinds[key] = _kind(request, catalogue, default_model)
+    params = params_of(request)
+    params["model"] = kind.model
+    if request.seed is None or request.seed == SEED_RANDOM:
+        params["seed"] = seed_source()
+    graph = dict(kind.graph)
+    for node_id, name, own in kind.places:
+        node = graph[node_id]
+        graph[node_id] = {**node, "inputs": {**node["inputs"], name: params[own]}}
+    return Compiled(graph, params, kind.requirement, kind.images, kind.pixel_steps, kind.timing_key)
+
+
+def _compiled(
+    request: GenerationRequest,
+    catalogue: Catalogue,
+    default_model: str | None,
+    seed_source: Callable[[], int],
+) -> Compiled:
     resolved = resolve(request, catalogue, default_model, seed_source)
     decided = resolved.request
     key = timing_key(decided)
@@ -107,6 +133,51 @@ def compile_generation(
         timing_key=key,
         files=files_of(resolved.graph) if decided.files else (),
     )
+
+
+class _Kind(NamedTuple):
+    """What requests have in common that differ in their texts and seeds alone, which is all but these."""
+
+    model: str | None
+    graph: Graph
+    places: tuple[tuple[str, str, str], ...]
+    """Node, input, and which of the request's own values stands there."""
+    requirement: Requirement
+    images: int
+    pixel_steps: float
+    timing_key: str
+
+
+_OWN: Final[Mapping[str, Any]] = {
+    "prompt": "a prompt",
+    "negative_prompt": "what is not wanted",
+    "seed": 2**48 - 1,
+}
+"""Found again in a graph by identity."""
+_ALIKE: Final = itemgetter(
+    *(number for number, name in enumerate(GenerationRequest._fields) if name not in _OWN)
+)
+_MOST_KINDS: Final = 512
+
+
+@lru_cache(maxsize=2)
+def _kinds(_catalogue: Catalogue, _default_model: str | None) -> dict[tuple[Any, ...], _Kind]:
+    """Those that were met, as long as the pool is what it is."""
+    return {}
+
+
+def _kind(request: GenerationRequest, catalogue: Catalogue, default_model: str | None) -> _Kind:
+    plain = _compiled(request._replace(**_OWN), catalogue, default_model, lambda: 0)
+    graph = plain.graph or {}
+    places = tuple(
+        (node_id, name, own)
+        for node_id, node in graph.items()
+        for name, value in inputs_of(node).items()
+        for own, placed in _OWN.items()
+        if value is placed
+    )
+    model = plain.params["model"]
+    return _Kind(model, graph, places, plain.requirement, plain.images, plain.pixel_steps, plain.timing_key)
 
 
 def compiled_graph(

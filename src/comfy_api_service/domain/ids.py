@@ -40,7 +40,8 @@ def new_worker_id() -> str:
 
 
 def new_request_id() -> str:
-    return f"req_{_sortable()}"
+    """Of every request, so in the form that costs least."""
+    return f"req_{uuid_utils.uuid7().hex}"
 
 
 def new_prompt_id() -> str:

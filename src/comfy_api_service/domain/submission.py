@@ -51,8 +51,7 @@ class TemplateRequest(NamedTuple):
 Asked = GenerationRequest | GraphRequest | TemplateRequest
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
+class Order(NamedTuple):
     """One submission as it came in.
 
     `body` is the canonical form of the request: what the Idempotency-Key and `dedupe` compare.
@@ -66,9 +65,8 @@ class Order:
     batch_index: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class NewJob:
-    """A job ready to be written: compiled, checked, priced."""
+class NewJob(NamedTuple):
+    """A job ready to be written: compiled, checked, priced. A tuple, since each submission makes one."""
 
     id: str
     account_id: str
@@ -108,8 +106,7 @@ class NewBatch:
     idempotency_key: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """Where a job stands in the queue; both are estimates."""
 
     position: int
@@ -123,8 +120,7 @@ class Cost(NamedTuple):
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Accepted:
+class Accepted(NamedTuple):
     """The job is on the disk. `replayed`: an earlier submission with the same Idempotency-Key or `dedupe`."""
 
     job_id: str

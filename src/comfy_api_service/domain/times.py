@@ -14,9 +14,15 @@ def iso(seconds: float) -> str:
 _MILLISECONDS: Final = tuple(f".{number:03d}Z" for number in range(1000))
 
 
-@lru_cache(maxsize=64)
+_TWO_DIGITS: Final = tuple(f"{number:02d}" for number in range(60))
+
+
 def _second(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat()[:19]
+    """Estimates are of a new second each time."""
+    day, of_day = divmod(seconds, 86_400)
+    minutes, second = divmod(of_day, 60)
+    hour, minute = divmod(minutes, 60)
+    return f"{_day(day)}T{_TWO_DIGITS[hour]}:{_TWO_DIGITS[minute]}:{_TWO_DIGITS[second]}"
 
 
 def iso_or_none(seconds: float | None) -> str | None:
@@ -31,7 +37,7 @@ def seconds_of(text: str) -> float:
     return (moment - datetime(1970, 1, 1, tzinfo=UTC)) / timedelta(seconds=1)
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=64)
 def _day(number: int) -> str:
     return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(days=number)).date().isoformat()
 

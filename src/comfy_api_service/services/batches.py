@@ -95,7 +95,7 @@ class Batches:
             return order
         try:
             return await self._submitter.prepare(
-                account, replace(order, batch_id=batch_id, batch_index=index)
+                account, order._replace(batch_id=batch_id, batch_index=index)
             )
         except ServiceError as fault:
             return fault

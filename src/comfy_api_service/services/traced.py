@@ -2,7 +2,6 @@
 its webhooks.
 """
 
-from dataclasses import replace
 from typing import Any
 
 from comfy_api_service.domain.account import Account
@@ -25,7 +24,7 @@ class TracedSubmitter(Submitter):
         here = self._tracing.here()
         if here is None:
             return new
-        return replace(new, trace_context=str(here.at(span_of_submission(new.id))))
+        return new._replace(trace_context=str(here.at(span_of_submission(new.id))))
 
     def announce(self, new: NewJob) -> None:
         """The job is on the disk: this is where its entry ended, alone or in a batch."""

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from comfy_api_service.domain.events import Event, EventType, Preview, Progress
 from comfy_api_service.domain.job import Job
@@ -16,8 +16,7 @@ MAILBOX_JOBS: Final = 64
 """Jobs whose latest progress or preview is kept for a listener that does not read."""
 
 
-@dataclass(frozen=True, slots=True)
-class Note:
+class Note(NamedTuple):
     """Something happened to a job; `attempt` lets a reader drop what an older attempt still says."""
 
     job_id: str

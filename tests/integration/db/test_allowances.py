@@ -1,7 +1,6 @@
 """What an account may still submit, decided where the job is written: never more, whoever writes at once."""
 
 import asyncio
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,7 @@ TEN = Limits(images_per_day=10)
 
 
 def limited(limits: Limits, *, images: int = 1, **given: Any) -> NewJob:
-    return replace(new_job(**given), limits=limits, images=images)
+    return new_job(**given)._replace(limits=limits, images=images)
 
 
 async def test_no_more_than_the_day_allows_whoever_writes_at_once(

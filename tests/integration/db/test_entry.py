@@ -3,7 +3,6 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import fields, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final, cast
@@ -130,12 +129,10 @@ def test_what_is_compared_is_all_that_a_job_may_bring() -> None:
     """A field that always has its default would be equal on both sides also if one of them forgot it."""
     chance = random.Random(0)
     jobs = [any_job(chance, number) for number in range(50)]
-    varied = {
-        field.name for field in fields(NewJob) if len({repr(getattr(job, field.name)) for job in jobs}) > 1
-    }
+    varied = {field for field in NewJob._fields if len({repr(getattr(job, field)) for job in jobs}) > 1}
     not_written = {"pixel_steps"}
     never_common = {"inputs", "batch_id", "batch_index"}
-    assert varied == {field.name for field in fields(NewJob)} - not_written - never_common
+    assert varied == set(NewJob._fields) - not_written - never_common
 
 
 CHANGES: Final = (
@@ -164,7 +161,7 @@ def rounded(outcomes: Sequence[Outcome] | None) -> list[Outcome]:
     """What backends have to do is summed up in whatever order the rows stand."""
     assert outcomes is not None
     return [
-        replace(one, open_seconds=round(one.open_seconds, 6)) if isinstance(one, Written) else one
+        one._replace(open_seconds=round(one.open_seconds, 6)) if isinstance(one, Written) else one
         for one in outcomes
     ]
 
@@ -193,7 +190,7 @@ async def test_whatever_the_group_both_ways_write_the_same(twins: Pair, seed: in
 
 async def test_a_lane_whose_jobs_wait_for_a_backend_that_was_removed_enters_anew(twins: Pair) -> None:
     for db in twins:
-        await put(db, replace(new_job(model=MODELS[0]), id="job_1"))
+        await put(db, new_job(model=MODELS[0])._replace(id="job_1"))
         await db.write(lambda tx: tx.run("UPDATE backends SET removed_at = 1 WHERE id = 'bck_1'"))
         await db.write(lambda tx: tx.run("UPDATE backends SET start_tag = 1e6 WHERE id = 'bck_2'"))
     by_steps, by_call = twins
@@ -227,18 +224,18 @@ async def test_a_key_that_was_used_within_a_day_goes_step_by_step(both: Pair) ->
 async def test_who_might_meet_a_limit_goes_step_by_step(both: Pair) -> None:
     db, _ = both
     await add_accounts(db, "acc")
-    await put(db, replace(new_job(account="acc"), images=3), new_job())
+    await put(db, new_job(account="acc")._replace(images=3), new_job())
 
     def two(limits: Limits) -> list[NewJob]:
-        return [replace(new_job(account=name), images=2, limits=limits)
+        return [new_job(account=name)._replace(images=2, limits=limits)
                 for name in ("acc", LOCAL_ACCOUNT, "acc")]  # fmt: skip
 
     await refuses(db, *two(Limits(waiting=2)))
     await refuses(db, *two(Limits(images_per_day=6)))
     mixed = two(Limits(waiting=3, images_per_day=7))
-    assert await call(db, mixed[0], mixed[1], replace(mixed[2], limits=UNLIMITED)) is not None
-    await refuses(db, replace(new_job(account="acc"), limits=Limits(waiting=3)))
-    await refuses(db, replace(new_job(account="acc"), images=0, limits=Limits(images_per_day=6)))
+    assert await call(db, mixed[0], mixed[1], mixed[2]._replace(limits=UNLIMITED)) is not None
+    await refuses(db, new_job(account="acc")._replace(limits=Limits(waiting=3)))
+    await refuses(db, new_job(account="acc")._replace(images=0, limits=Limits(images_per_day=6)))
     assert await drift(db) == []
 
 
@@ -256,8 +253,8 @@ def test_what_is_known_to_need_steps_is_not_tried() -> None:
         new_job(key="k"),
         new_job(options=JobOptions(dedupe=True)),
         new_job(model="unknown"),
-        replace(new_job(), inputs=(JobInput("1", "image", "upl_1"),)),
-        replace(new_job(), batch_id="bat_1"),
+        new_job()._replace(inputs=(JobInput("1", "image", "upl_1"),)),
+        new_job()._replace(batch_id="bat_1"),
         new_job(at=86_400.0),
     ):
         assert not entry.is_common([one, other], NEEDS)
@@ -337,7 +334,7 @@ async def test_what_others_wrote_while_the_lane_was_waited_for_counts(both: Pair
     entered, go = asyncio.Event(), asyncio.Event()
 
     async def slow(tx: Tx) -> None:
-        await insert(tx, [replace(new_job(), images=4) for _ in range(2)], queue_limit=100, known_needs=NEEDS)
+        await insert(tx, [new_job()._replace(images=4) for _ in range(2)], queue_limit=100, known_needs=NEEDS)
         entered.set()
         await go.wait()
 
@@ -347,7 +344,7 @@ async def test_what_others_wrote_while_the_lane_was_waited_for_counts(both: Pair
         go.clear()
         first = asyncio.create_task(one.write(slow))
         await entered.wait()
-        second = asyncio.create_task(call(two, replace(new_job(), images=2, limits=limits)))
+        second = asyncio.create_task(call(two, new_job()._replace(images=2, limits=limits)))
         await until_somebody_waits(one)
         go.set()
         await first
@@ -374,7 +371,7 @@ async def test_a_call_whose_answer_was_lost_is_there_once(
         outcomes = await asyncio.gather(*(opened.add(job) for job in jobs))
         assert proxy.cuts == 1
         assert [one.ordinal for one in (before, *outcomes) if isinstance(one, Written)] == [1, 2, 3, 4]
-        assert await opened.add(replace(jobs[1], id=new_job_id())) == Replay(jobs[1].id, by_key=True)
+        assert await opened.add(jobs[1]._replace(id=new_job_id())) == Replay(jobs[1].id, by_key=True)
         await through.close()
     check(tmp_path, [job.id for job in jobs], all_ended=False)
 

@@ -3,7 +3,6 @@
 import asyncio
 import threading
 from collections.abc import Sequence
-from dataclasses import replace
 
 import pytest
 from tests.support.rows import door, new_job
@@ -157,7 +156,7 @@ async def test_a_key_is_forgotten_after_a_day(db: Database, far: bool) -> None:
     submissions = await door(db, far=far)
     job = new_job(key="k", at=1_000.0)
     await submissions.add(job)
-    late = replace(new_job(key="k", fingerprint="another", at=1_000.0 + 86_401))
+    late = new_job(key="k", fingerprint="another", at=1_000.0 + 86_401)
     assert isinstance(await submissions.add(late), Written)
 
 

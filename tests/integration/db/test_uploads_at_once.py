@@ -1,7 +1,6 @@
 """An upload that is deleted just as a job that needs it is written: one of the two waits, and sees the other."""
 
 import asyncio
-from dataclasses import replace
 
 import pytest
 from tests.support.rows import Pair, new_job
@@ -25,7 +24,7 @@ async def an_upload(db: Database) -> Upload:
 
 def needing(upload: Upload, account: str = LOCAL_ACCOUNT) -> NewJob:
 
-    return replace(new_job(account=account), inputs=(JobInput("1", "image", upload.id),))
+    return new_job(account=account)._replace(inputs=(JobInput("1", "image", upload.id),))
 
 
 async def write_held(db: Database, job: NewJob, written: asyncio.Event, go: asyncio.Event) -> Outcome:

@@ -1,6 +1,7 @@
 """The small parts of the API, each alone."""
 
 import base64
+import json
 from typing import Any
 
 import pytest
@@ -13,6 +14,8 @@ from comfy_api_service.api.pacing import PREVIEW_SECONDS, PROGRESS_SECONDS, Paci
 from comfy_api_service.api.schemas.submission import JobRequest
 from comfy_api_service.domain.errors import ValidationFailed
 from comfy_api_service.domain.events import Event, EventType, Preview, Progress
+from comfy_api_service.domain.job import OutputFormat, OutputOptions
+from comfy_api_service.domain.submission import JobOptions
 from comfy_api_service.domain.times import iso, seconds_of
 from comfy_api_service.services.views import Durable, Moved, Pictured
 
@@ -149,6 +152,28 @@ def test_draining_tells_those_who_came_and_those_who_come() -> None:
 
 def _canonical(body: str) -> bytes:
     return JobRequest.model_validate_json(body).canonical()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("priority", -3),
+        ("deadline", 60.0),
+        ("max_attempts", 1),
+        ("labels", {"order": "4711"}),
+        ("webhook_url", "https://example.com/hooks"),
+        ("dedupe", True),
+    ],
+)
+def test_an_option_counts_alone_too(name: str, value: object) -> None:
+    request = JobRequest.model_validate_json(json.dumps({"prompt": "x", name: value}))
+    assert request.options() == JobOptions(**{name: value})  # type: ignore[arg-type]
+    assert JobRequest.model_validate_json('{"prompt": "x"}').options() == JobOptions()
+
+
+def test_an_output_counts_alone_too() -> None:
+    request = JobRequest.model_validate_json('{"prompt": "x", "output": {"format": "jpeg", "quality": 60}}')
+    assert request.options() == JobOptions(output=OutputOptions(OutputFormat.JPEG, 60))
 
 
 def test_equal_requests_have_equal_canonical_forms() -> None:

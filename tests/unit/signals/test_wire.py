@@ -32,7 +32,7 @@ SIGNALS = (
     | st.builds(wire.LookNow, IDS, IDS)
     | st.builds(wire.CancelAsked, IDS)
     | st.builds(wire.Pictured, IDS, IDS, COUNTS)
-    | st.builds(Note, st.just("job_1"), IDS, COUNTS, EVENTS | PROGRESS)
+    | st.builds(Note, st.just("job_1"), IDS, COUNTS, EVENTS | PROGRESS, st.none())
 )
 ANYTHING = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats() | st.text(),

@@ -49,7 +49,7 @@ _ENTRY: Final[dict[str, Any]] = {
     "actor": EXAMPLE_USER,
     "target": EXAMPLE_USER,
     "address": "203.0.113.7",
-    "request_id": "req_0123456789ABCDEFGHJKMNPQRS",
+    "request_id": "req_019aabc0b3a97ad9b8f2d16e5d4b1f6a",
     "data": {"tier": "pro"},
 }
 COLUMNS: Final = ("day", "user_id", "name", "tier", "images", "gpu_seconds")

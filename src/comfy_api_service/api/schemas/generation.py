@@ -149,12 +149,14 @@ class GenerationFields(Request):
             model=self.model,
             batch_size=self.images,
             clip_skip=self.clip_skip,
-            loras=tuple(Lora(one.name, one.weight) for one in self.loras),
+            loras=tuple(Lora(one.name, one.weight) for one in self.loras) if self.loras else (),
             upscale=None if upscale is None else Upscale(upscale.model, upscale.factor),
             image=self.image,
             strength=self.strength,
             mask=self.mask,
             controlnets=tuple(
                 ControlNet(one.model, one.image, one.strength, one.start, one.end) for one in self.controlnets
-            ),
+            )
+            if self.controlnets
+            else (),
         )

@@ -90,6 +90,8 @@ class OptionFields(Request):
     )
 
     def options(self) -> JobOptions:
+        if self.model_fields_set.isdisjoint(_OPTIONS):
+            return _USUAL
         output = self.output
         return JobOptions(
             priority=self.priority,
@@ -102,6 +104,11 @@ class OptionFields(Request):
         )
 
 
+_OPTIONS: Final = frozenset(OptionFields.model_fields)
+_USUAL: Final = JobOptions()
+_LEFT_OUT: Final = {"batch_size", "num_images", "labels", "dedupe"}
+
+
 class JobRequest(GenerationFields, OptionFields):
     """A simple generation with the options of a job."""
 
@@ -110,9 +117,8 @@ class JobRequest(GenerationFields, OptionFields):
 
     def canonical(self) -> bytes:
         """The same for every spelling of the same request: defaults left out, labels sorted."""
-        body = self.__pydantic_serializer__.to_json(
-            self, exclude_defaults=True, exclude={"batch_size", "num_images", "labels", "dedupe"}
-        )
+        left_out = None if _LEFT_OUT.isdisjoint(self.model_fields_set) else _LEFT_OUT
+        body = self.__pydantic_serializer__.to_json(self, exclude_defaults=True, exclude=left_out)
         labels = orjson.dumps(self.labels, option=orjson.OPT_SORT_KEYS)
         return b"%b|%d|%b" % (body, self.images, labels)
 
