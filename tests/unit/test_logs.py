@@ -118,6 +118,64 @@ def test_what_a_loop_held_when_it_ended_is_written_with_the_next_line() -> None:
     assert told == ["of the first loop", "of the second", "both are written"]
 
 
+FINALIZED = """
+import asyncio, gc
+import structlog
+from comfy_api_service.cli.loop import _tell
+from comfy_api_service.telemetry import configure_logs
+configure_logs(level="INFO", as_json=True)
+lines = structlog.get_logger().bind()._logger
+async def fail():
+    raise RuntimeError
+async def main():
+    asyncio.get_running_loop().set_exception_handler(_tell)
+    gc.collect()
+    gc.freeze()
+    for number in range(1, 16):
+        gc.disable()
+        task = asyncio.ensure_future(fail())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        circle = [task]
+        circle.append(circle)
+        lines._waiting.append(b'{"event": "held"}')
+        gc.set_threshold(gc.get_count()[0] + number, 1000, 1000)  # collected at so many containers from here
+        del task, circle
+        gc.enable()
+        lines.flush()
+        gc.disable()
+        gc.set_threshold(20000)
+        gc.collect()
+asyncio.run(main())
+"""
+
+
+def test_what_is_logged_by_what_the_collector_finds_while_lines_are_written_holds_up_nothing() -> None:
+    command = [sys.executable, "-c", FINALIZED]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    told = [json.loads(line)["event"] for line in done.stderr.splitlines()]
+    assert sorted(told) == ["held"] * 15 + ["uncaught_fault"] * 15
+
+
+POSITIONAL = """
+import structlog
+from comfy_api_service.telemetry import configure_logs
+configure_logs(level="INFO", as_json={as_json})
+log = structlog.get_logger()
+log.info("%s of %d", "one", 2)
+log.info("%(number)d in all", {{"number": 3}})
+log.bind(bound="to it").info("100 %", own="too")
+"""
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_both_forms_of_the_log_take_what_structlog_takes(as_json: bool) -> None:
+    command = [sys.executable, "-c", POSITIONAL.format(as_json=as_json)]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    for words in ("one of 2", "3 in all", "100 %", "to it", "too"):
+        assert words in told
+
+
 def test_a_log_that_nobody_reads_any_more_fails_nothing() -> None:
     reading, writing = os.pipe()
     os.close(reading)

@@ -403,7 +403,7 @@ def _job_row(job: NewJob, place: Written) -> dict[str, object]:
         "images": job.images,
         "timing_key": job.timing_key,
         "params": dumps(job.params),
-        "labels": dumps(options.labels),
+        "labels": dumps(dict(options.labels)),
         "output": dumps(output_document(options.output)),
         "graph": None if job.graph is None else packed(job.graph),
         "print": job.fingerprint,

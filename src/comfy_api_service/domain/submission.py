@@ -1,7 +1,8 @@
 """What a caller asks for, and what became of the asking. Values only."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from comfy_api_service.domain.generation import GenerationRequest
@@ -11,16 +12,15 @@ from comfy_api_service.domain.tiers import UNLIMITED, Limits
 from comfy_api_service.domain.upload import JobInput
 
 
-@dataclass(frozen=True, slots=True)
-class JobOptions:
+class JobOptions(NamedTuple):
     """Everything about a job that is not the picture itself. `deadline` is in seconds from now."""
 
     priority: int = 0
     deadline: float | None = None
     max_attempts: int = 3
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = MappingProxyType({})
     webhook_url: str | None = None
-    output: OutputOptions = field(default_factory=OutputOptions)
+    output: OutputOptions = OutputOptions()
     dedupe: bool = False
 
 

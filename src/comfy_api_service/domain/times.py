@@ -17,8 +17,9 @@ _MILLISECONDS: Final = tuple(f".{number:03d}Z" for number in range(1000))
 _TWO_DIGITS: Final = tuple(f"{number:02d}" for number in range(60))
 
 
+@lru_cache(maxsize=64)
 def _second(seconds: int) -> str:
-    """Estimates are of a new second each time."""
+    """Lines of the log are of the same second, estimates of another one each time."""
     day, of_day = divmod(seconds, 86_400)
     minutes, second = divmod(of_day, 60)
     hour, minute = divmod(minutes, 60)

@@ -4,6 +4,7 @@ import hashlib
 import secrets
 from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache
 
 from comfy_api_service.db import jobs as rows
 from comfy_api_service.db import keys
@@ -24,7 +25,7 @@ from comfy_api_service.domain.errors import Code, Conflict, NotFound, Refused, S
 from comfy_api_service.domain.events import Event, EventType
 from comfy_api_service.domain.generation_request import GenerationRequest
 from comfy_api_service.domain.ids import new_job_id
-from comfy_api_service.domain.job import TERMINAL, Job, Status
+from comfy_api_service.domain.job import TERMINAL, Job, OutputOptions, Status
 from comfy_api_service.domain.params import generation_from, is_of_graph, source_from
 from comfy_api_service.domain.submission import (
     Accepted,
@@ -291,11 +292,12 @@ def _fingerprint(order: Order) -> str:
 
 
 def _within(options: JobOptions, limits: Limits) -> JobOptions:
-    if (options.output.files, options.output.bytes) == (limits.output_files, limits.output_bytes):
-        return options
-    return replace(
-        options, output=replace(options.output, files=limits.output_files, bytes=limits.output_bytes)
-    )
+    return options._replace(output=_limited(options.output, limits.output_files, limits.output_bytes))
+
+
+@lru_cache(maxsize=256)
+def _limited(output: OutputOptions, files: int | None, most_bytes: int | None) -> OutputOptions:
+    return replace(output, files=files, bytes=most_bytes)
 
 
 def refusal(

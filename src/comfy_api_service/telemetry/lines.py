@@ -22,7 +22,7 @@ class Lines:
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a finalizer may log in the middle of `flush`
         self._waiting: deque[bytes] = deque()  # taken and left by threads as they come
         self._write_by = 0.0
         atexit.register(self.flush)
@@ -32,18 +32,20 @@ class Lines:
         return self
 
     def msg(self, line: bytes) -> None:
-        waiting, now = self._waiting, time.monotonic()
-        waiting.append(line)
-        if len(waiting) == 1:
+        self._waiting.append(line)
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self.flush()
+            return
+        now, waiting = time.monotonic(), len(self._waiting)
+        if now < self._write_by and waiting <= MOST:
+            return  # a loop comes back for it
+        if waiting > 1:
+            self.flush()  # one that ended does not
+        else:
             self._write_by = now + HELD_SECONDS
-            try:
-                loop = asyncio.get_running_loop()
-            except RuntimeError:
-                self.flush()
-            else:
-                loop.call_later(HELD_SECONDS, self.flush)
-        elif now > self._write_by or len(waiting) > MOST:
-            self.flush()  # a loop that ended does not come back for what it held
+            loop.call_later(HELD_SECONDS, self.flush)
 
     log = debug = info = msg
 

@@ -88,7 +88,9 @@ def _straight(number: int) -> type[Any]:
 
     def level(method: str) -> Callable[..., None]:
         def tell(self: Any, event: str, *values: Any, **fields: Any) -> None:
-            fields["event"] = event % values if values else event
+            if values:  # as structlog does it
+                event %= values[0] if len(values) == 1 and isinstance(values[0], dict) else values
+            fields["event"] = event
             line: Any = {**self._context, **fields} if self._context else fields
             for processor in self._processors:
                 line = processor(self._logger, method, line)
