@@ -46,7 +46,7 @@ def run(
         **more,
     }
     return subprocess.run(
-        ["sh", SCRIPTS / script, *arguments],
+        ["env", "--default-signal=HUP", "sh", SCRIPTS / script, *arguments],  # ignored below `nohup`
         cwd=folder,
         env=environment,
         capture_output=True,

@@ -58,7 +58,12 @@ class Lines:
     def flush(self) -> None:
         """Whoever reads the log may have gone: that is no reason to fail a request."""
         with self._lock:
-            lines = [self._waiting.popleft() for _ in range(len(self._waiting))]
+            lines = []
+            try:
+                while True:
+                    lines.append(self._waiting.popleft())
+            except IndexError:  # no more, or they were taken meanwhile
+                pass
             if lines:
                 with contextlib.suppress(OSError, ValueError):
                     self._stream.write(b"\n".join([*lines, b""]))
