@@ -33,16 +33,6 @@ BEFORE_ADMIN: Final = "/api/v1"
 ADMIN: Final = f"{BEFORE_ADMIN}/admin/"
 QUIET: Final = frozenset({"/", "/ping", "/health", "/health/live", "/health/ready", "/metrics"})
 """Paths that are asked all the time: logged at debug."""
-_LOWER: Final = {
-    name: name.lower().encode()
-    for name in (
-        "X-RateLimit-Limit",
-        "X-RateLimit-Remaining",
-        "X-RateLimit-Reset",
-        "RateLimit-Policy",
-        "RateLimit",
-    )
-}
 log = structlog.get_logger()
 
 
@@ -196,13 +186,12 @@ class Exchange:
     def _completed(self, headers: Any) -> list[tuple[bytes, bytes]]:
         """With what every answer carries."""
         given = {name for name, _ in headers}
-        limits: dict[str, str] = self._scope.get("comfy_limits", {})
         return [
             *headers,
             (b"x-request-id", self.request_id.encode()),
             *self._security,
             *(header for header in API_ONLY if header[0] not in given),
-            *[(_LOWER[name], value.encode()) for name, value in limits.items()],
+            *self._scope.get("comfy_limits", ()),
         ]
 
 

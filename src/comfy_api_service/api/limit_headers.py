@@ -11,22 +11,22 @@ from functools import lru_cache
 from comfy_api_service.limits.base import MICROSECONDS, Bucket, Charge, Decision, Level
 
 
-def limit_headers(charges: Sequence[Charge], decision: Decision, *, now: float) -> dict[str, str]:
-    """Of a decision over the charges; `now` in Unix seconds. None without a charge.
+def limit_headers(charges: Sequence[Charge], decision: Decision, *, now: float) -> list[tuple[bytes, bytes]]:
+    """Of a decision over the charges, as ASGI has them; `now` in Unix seconds. None without a charge.
 
     `X-RateLimit-…` are of the bucket with the least share left, the first of equal ones; its reset is the Unix
     second in which it is full again. The others list every bucket, in the order of the charges.
     """
     if not charges:
-        return {}
+        return []
     scarcest = min(decision.levels, key=_share) if len(charges) > 1 else decision.levels[0]
-    return {
-        "X-RateLimit-Limit": str(scarcest.limit),
-        "X-RateLimit-Remaining": str(scarcest.remaining),
-        "X-RateLimit-Reset": str(math.ceil(now + scarcest.reset_after)),
-        "RateLimit-Policy": ", ".join([_policy(charge.bucket) for charge in charges]),
-        "RateLimit": ", ".join(map(_level, charges, decision.levels)),
-    }
+    return [
+        (b"x-ratelimit-limit", b"%d" % scarcest.limit),
+        (b"x-ratelimit-remaining", b"%d" % scarcest.remaining),
+        (b"x-ratelimit-reset", b"%d" % math.ceil(now + scarcest.reset_after)),
+        (b"ratelimit-policy", b", ".join([_policy(charge.bucket) for charge in charges])),
+        (b"ratelimit", b", ".join(map(_level, charges, decision.levels))),
+    ]
 
 
 def _share(level: Level) -> float:
@@ -34,14 +34,14 @@ def _share(level: Level) -> float:
 
 
 @lru_cache(maxsize=256)
-def _policy(bucket: Bucket) -> str:
+def _policy(bucket: Bucket) -> bytes:
     seconds = max(round(bucket.span / MICROSECONDS), 1)  # not up: the interval of 7 a minute is rounded
-    return f'"{bucket.kind}";q={bucket.capacity};w={seconds}'
+    return f'"{bucket.kind}";q={bucket.capacity};w={seconds}'.encode()
 
 
-def _level(charge: Charge, level: Level) -> str:
+def _level(charge: Charge, level: Level) -> bytes:
     bucket = charge.bucket
-    return f'"{bucket.kind}";r={level.remaining};t={_until_one_more(bucket, level)}'
+    return f'"{bucket.kind}";r={level.remaining};t={_until_one_more(bucket, level)}'.encode()
 
 
 def _until_one_more(bucket: Bucket, level: Level) -> int:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from comfy_api_service.domain.account import LOCAL, Account
 from comfy_api_service.domain.credentials import Scope
@@ -15,8 +15,7 @@ class Kind(StrEnum):
     SESSION = "session"
 
 
-@dataclass(frozen=True, slots=True)
-class Credential:
+class Credential(NamedTuple):
     """`id`: the key's public id, or the session's."""
 
     kind: Kind

@@ -7,8 +7,14 @@ from typing import Final
 
 def iso(seconds: float) -> str:
     """From seconds since the epoch."""
-    whole, milliseconds = divmod(int(seconds * 1000), 1000)
-    return _second(whole) + _MILLISECONDS[milliseconds]
+    return _millisecond(int(seconds * 1000))
+
+
+@lru_cache(maxsize=64)
+def _millisecond(milliseconds: int) -> str:
+    """Many lines and answers are of the same one."""
+    whole, rest = divmod(milliseconds, 1000)
+    return _second(whole) + _MILLISECONDS[rest]
 
 
 _MILLISECONDS: Final = tuple(f".{number:03d}Z" for number in range(1000))

@@ -15,8 +15,7 @@ LONGEST: Final = 2**52
 """Microseconds that a bucket may take to fill: beyond, Lua's numbers would not be exact."""
 
 
-@dataclass(frozen=True, slots=True)
-class Bucket:
+class Bucket(NamedTuple):
     """Of `kind` (a word of the code) for `whom` (an account, an address, anything that was sent)."""
 
     kind: str

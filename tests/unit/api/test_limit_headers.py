@@ -1,5 +1,7 @@
 """The headers of a limited caller against the arithmetic of its bucket, request by request."""
 
+from collections.abc import Sequence
+
 import pytest
 from tests.support.buckets import HandClock
 
@@ -9,6 +11,10 @@ from comfy_api_service.limits.memory import MemoryBuckets
 
 SUBMISSIONS = Charge(Bucket.per(60, 5, kind="submissions", whom="a"))
 READS = Charge(Bucket.per(60, 100, kind="reads", whom="a"))
+
+
+def told(charges: Sequence[Charge], decision: Decision, *, now: float) -> dict[str, str]:
+    return {name.decode(): value.decode() for name, value in limit_headers(charges, decision, now=now)}
 
 
 class Caller:
@@ -22,7 +28,7 @@ class Caller:
 
     async def asks(self) -> tuple[bool, dict[str, str]]:
         decision = await self._buckets.take(*self._charges)
-        return decision.granted == 1, limit_headers(self._charges, decision, now=self.clock.now())
+        return decision.granted == 1, told(self._charges, decision, now=self.clock.now())
 
 
 async def test_request_by_request() -> None:
@@ -47,35 +53,35 @@ async def test_request_by_request() -> None:
         now = caller.clock.now()
         assert found is granted
         assert headers == {
-            "X-RateLimit-Limit": "5",
-            "X-RateLimit-Remaining": str(left),
-            "X-RateLimit-Reset": headers["X-RateLimit-Reset"],
-            "RateLimit-Policy": '"submissions";q=5;w=60',
-            "RateLimit": f'"submissions";r={left};t={more}',
+            "x-ratelimit-limit": "5",
+            "x-ratelimit-remaining": str(left),
+            "x-ratelimit-reset": headers["x-ratelimit-reset"],
+            "ratelimit-policy": '"submissions";q=5;w=60',
+            "ratelimit": f'"submissions";r={left};t={more}',
         }
-        assert full - 1 < int(headers["X-RateLimit-Reset"]) - now < full + 1
+        assert full - 1 < int(headers["x-ratelimit-reset"]) - now < full + 1
 
 
 async def test_it_is_full_when_it_says_and_not_a_second_before() -> None:
     caller = Caller(SUBMISSIONS)
     headers = [await caller.asks() for _ in range(3)][-1][1]
     looker = Charge(SUBMISSIONS.bucket, 0)
-    wait = int(headers["X-RateLimit-Reset"]) - caller.clock.now()
+    wait = int(headers["x-ratelimit-reset"]) - caller.clock.now()
     caller.clock.pass_seconds(wait - 1)
     before = await caller._buckets.take(looker)
-    assert limit_headers([looker], before, now=caller.clock.now())["X-RateLimit-Remaining"] == "4"
+    assert told([looker], before, now=caller.clock.now())["x-ratelimit-remaining"] == "4"
     caller.clock.pass_seconds(1)
-    after = limit_headers([looker], await caller._buckets.take(looker), now=caller.clock.now())
-    assert after["X-RateLimit-Remaining"] == "5"
-    assert after["X-RateLimit-Reset"] == str(round(caller.clock.now()))
-    assert after["RateLimit"] == '"submissions";r=5;t=0'
+    after = told([looker], await caller._buckets.take(looker), now=caller.clock.now())
+    assert after["x-ratelimit-remaining"] == "5"
+    assert after["x-ratelimit-reset"] == str(round(caller.clock.now()))
+    assert after["ratelimit"] == '"submissions";r=5;t=0'
 
 
 async def test_who_waits_as_told_is_let_in_and_not_before() -> None:
     caller = Caller(SUBMISSIONS)
     granted, headers = [await caller.asks() for _ in range(7)][-1]
     assert not granted
-    seconds = int(headers["RateLimit"].rpartition("t=")[2])
+    seconds = int(headers["ratelimit"].rpartition("t=")[2])
     caller.clock.pass_seconds(seconds - 1)
     assert not (await caller.asks())[0]
     caller.clock.pass_seconds(1)
@@ -85,10 +91,10 @@ async def test_who_waits_as_told_is_let_in_and_not_before() -> None:
 async def test_of_several_the_scarcest_is_told_and_all_are_listed_in_their_order() -> None:
     caller = Caller(READS, SUBMISSIONS)
     _, headers = await caller.asks()
-    assert headers["X-RateLimit-Limit"] == "5"
-    assert headers["X-RateLimit-Remaining"] == "4"
-    assert headers["RateLimit-Policy"] == '"reads";q=100;w=60, "submissions";q=5;w=60'
-    assert headers["RateLimit"] == '"reads";r=99;t=1, "submissions";r=4;t=12'
+    assert headers["x-ratelimit-limit"] == "5"
+    assert headers["x-ratelimit-remaining"] == "4"
+    assert headers["ratelimit-policy"] == '"reads";q=100;w=60, "submissions";q=5;w=60'
+    assert headers["ratelimit"] == '"reads";r=99;t=1, "submissions";r=4;t=12'
 
 
 def test_of_equal_shares_the_first() -> None:
@@ -96,9 +102,9 @@ def test_of_equal_shares_the_first() -> None:
     levels = {"small": Level(2, 1, 30.0, 0.0), "large": Level(4, 2, 30.0, 0.0)}
     for first, second in ((small, large), (large, small)):
         decision = Decision(1, (levels[first.kind], levels[second.kind]))
-        headers = limit_headers([Charge(first), Charge(second)], decision, now=1000.2)
-        assert headers["X-RateLimit-Limit"] == str(first.capacity)
-        assert headers["X-RateLimit-Reset"] == "1031"
+        headers = told([Charge(first), Charge(second)], decision, now=1000.2)
+        assert headers["x-ratelimit-limit"] == str(first.capacity)
+        assert headers["x-ratelimit-reset"] == "1031"
 
 
 @pytest.mark.parametrize(
@@ -107,9 +113,9 @@ def test_of_equal_shares_the_first() -> None:
 def test_the_window(seconds: float, tokens: int, window: int) -> None:
     """In whole seconds, though an interval of microseconds does not come out even."""
     charge = Charge(Bucket.per(seconds, tokens, kind="k", whom="a"))
-    headers = limit_headers([charge], Decision(1, (Level(tokens, 0, seconds, 0.0),)), now=0.0)
-    assert headers["RateLimit-Policy"] == f'"k";q={tokens};w={window}'
+    headers = told([charge], Decision(1, (Level(tokens, 0, seconds, 0.0),)), now=0.0)
+    assert headers["ratelimit-policy"] == f'"k";q={tokens};w={window}'
 
 
 def test_without_a_limit_nothing_is_told() -> None:
-    assert limit_headers([], Decision(1, ()), now=0.0) == {}
+    assert told([], Decision(1, ()), now=0.0) == {}
