@@ -16,10 +16,8 @@ from benchmarks.submissions import CONNECTIONS, WARM_UP, accepted, sending
 
 
 async def run(options: Options) -> list[Check]:
-    rounds, seconds = (
-        options.choose(160, 30),
-        0.5,
-    )  # short ones, for what else the machine does changes slowly
+    rounds = options.choose(160, 30)
+    seconds = 0.5  # short turns, for what else the machine does changes slowly
     folder = options.folder / "telemetry"
     prefixes = itertools.count()
     async with AsyncExitStack() as stack:

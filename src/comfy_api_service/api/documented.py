@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
-from comfy_api_service.api.schemas.base import EXAMPLE_TIME
+from comfy_api_service.api.schemas.base import EXAMPLE_REQUEST, EXAMPLE_TIME
 from comfy_api_service.api.schemas.errors import ErrorAnswer
 from comfy_api_service.domain.errors import TABLE, Code
 
@@ -122,7 +122,7 @@ def _example(code: Code) -> dict[str, Any]:
             "code": code,
             "message": TABLE[code].means,
             "details": details,
-            "request_id": "req_019aabc0b3a97ad9b8f2d16e5d4b1f6a",
+            "request_id": EXAMPLE_REQUEST,
             "timestamp": EXAMPLE_TIME,
         }
     }

@@ -13,23 +13,15 @@ def iso(seconds: float) -> str:
 @lru_cache(maxsize=64)
 def _millisecond(milliseconds: int) -> str:
     """Many lines and answers are of the same one."""
-    whole, rest = divmod(milliseconds, 1000)
-    return _second(whole) + _MILLISECONDS[rest]
-
-
-_MILLISECONDS: Final = tuple(f".{number:03d}Z" for number in range(1000))
-
-
-_TWO_DIGITS: Final = tuple(f"{number:02d}" for number in range(60))
-
-
-@lru_cache(maxsize=64)
-def _second(seconds: int) -> str:
-    """Lines of the log are of the same second, estimates of another one each time."""
+    seconds, rest = divmod(milliseconds, 1000)
     day, of_day = divmod(seconds, 86_400)
     minutes, second = divmod(of_day, 60)
     hour, minute = divmod(minutes, 60)
-    return f"{_day(day)}T{_TWO_DIGITS[hour]}:{_TWO_DIGITS[minute]}:{_TWO_DIGITS[second]}"
+    return f"{_day(day)}T{_TWO_DIGITS[hour]}:{_TWO_DIGITS[minute]}:{_TWO_DIGITS[second]}{_MILLISECONDS[rest]}"
+
+
+_MILLISECONDS: Final = tuple(f".{number:03d}Z" for number in range(1000))
+_TWO_DIGITS: Final = tuple(f"{number:02d}" for number in range(60))
 
 
 def iso_or_none(seconds: float | None) -> str | None:

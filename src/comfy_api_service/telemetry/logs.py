@@ -12,7 +12,7 @@ from comfy_api_service.telemetry.context import completed
 from comfy_api_service.telemetry.exceptions import Told
 from comfy_api_service.telemetry.lines import Lines
 
-LEVELS: Final = ("debug", "info", "warning", "error", "critical")
+_LEVELS: Final = ("debug", "info", "warning", "error", "critical")
 
 
 def configure_logs(
@@ -98,5 +98,5 @@ def _straight(number: int) -> type[Any]:
 
         return tell
 
-    told = {name: level(name) for name in LEVELS if logging.getLevelNamesMapping()[name.upper()] >= number}
+    told = {name: level(name) for name in _LEVELS if logging.getLevelNamesMapping()[name.upper()] >= number}
     return type("Straight", (structlog.make_filtering_bound_logger(number),), told)

@@ -19,7 +19,7 @@ from tests.support.schema import DIALECTS, copied
 
 from comfy_api_service.api.app import openapi_text
 
-EXAMPLES = 8
+EXAMPLES = 12
 """An operation; so many that the whole takes less than a minute."""
 
 

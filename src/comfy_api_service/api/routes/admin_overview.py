@@ -19,7 +19,7 @@ from comfy_api_service.api.examples import JOB
 from comfy_api_service.api.parameters import PAGE_DEFAULT, Cursor, Limit, UserQuery
 from comfy_api_service.api.schemas.accounts import EXAMPLE_USER, NO_NUL, example_limits
 from comfy_api_service.api.schemas.admin import AccountJobList, EntryList, StatsAnswer, TierList
-from comfy_api_service.api.schemas.base import EXAMPLE_TIME
+from comfy_api_service.api.schemas.base import EXAMPLE_REQUEST, EXAMPLE_TIME
 from comfy_api_service.api.spreadsheets import Line, csv_of
 from comfy_api_service.api.state import Administrator, services_of
 from comfy_api_service.domain.errors import Code, FieldError, ValidationFailed
@@ -49,7 +49,7 @@ _ENTRY: Final[dict[str, Any]] = {
     "actor": EXAMPLE_USER,
     "target": EXAMPLE_USER,
     "address": "203.0.113.7",
-    "request_id": "req_019aabc0b3a97ad9b8f2d16e5d4b1f6a",
+    "request_id": EXAMPLE_REQUEST,
     "data": {"tier": "pro"},
 }
 COLUMNS: Final = ("day", "user_id", "name", "tier", "images", "gpu_seconds")

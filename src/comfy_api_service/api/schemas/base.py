@@ -14,6 +14,7 @@ WORKFLOW_ID_PATTERN: Final = "^(?:wfl_[0-9A-HJKMNP-TV-Z]{26}|[a-z][a-z0-9-]{1,62
 EXAMPLE_JOB: Final = f"job_{CROCKFORD[:26]}"
 EXAMPLE_BATCH: Final = f"batch_{CROCKFORD[:26]}"
 EXAMPLE_TIME: Final = "2026-01-31T12:00:00.000Z"
+EXAMPLE_REQUEST: Final = "req_019aabc0b3a97ad9b8f2d16e5d4b1f6a"
 
 JobId = Annotated[str, Field(pattern=JOB_ID_PATTERN, examples=[EXAMPLE_JOB])]
 BatchId = Annotated[str, Field(pattern=BATCH_ID_PATTERN, examples=[EXAMPLE_BATCH])]
