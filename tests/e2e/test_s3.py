@@ -7,6 +7,7 @@ from pathlib import Path
 import httpx2
 import pytest
 from tests.support.checker import check
+from tests.support.files import files_below
 from tests.support.processes import client, serve, simulator, until_online
 from tests.support.s3 import S3Server, s3_server, s3_settings
 
@@ -78,7 +79,7 @@ def test_a_result_survives_kill_9_of_store_and_service(tmp_path: Path, store: S3
             store.kill()
             job_id = str(api.post("/api/v1/jobs", json=BODY).json()["job_id"])
             end = time.monotonic() + LIMIT
-            while not list((tmp_path / "data" / "parked").rglob("parcel.json")):
+            while "parcel.json" not in [path.name for path in files_below(tmp_path / "data" / "parked")]:
                 assert time.monotonic() < end, "\n".join(service.output)
                 time.sleep(0.02)
             assert until_status(api, job_id, "running")["attempts"] == 1

@@ -1,6 +1,5 @@
 """What processes hold, read every few seconds, and what the servers and disks hold, read less often."""
 
-import os
 import sqlite3
 from collections import defaultdict
 from contextlib import closing
@@ -11,6 +10,7 @@ from typing import Final
 import asyncpg
 import psutil
 import redis
+from tests.support.files import files_below
 from tests.support.postgres import blocking
 from tests.support.schema import NAME
 
@@ -124,9 +124,7 @@ def keys_of_redis(url: str) -> tuple[int, float] | None:
 
 
 def bytes_below(folder: Path) -> int:
-    return sum(
-        _size(Path(place) / name) for place, _, names in os.walk(folder) for name in names
-    )  # files go away under it
+    return sum(map(_size, files_below(folder)))
 
 
 def _size(path: Path) -> int:

@@ -20,6 +20,7 @@ import httpx2
 import obstore
 from aiohttp import web
 from obstore.store import S3Store
+from tests.support.files import files_below
 from yarl import URL
 
 from comfy_api_service.storage.s3 import Bucket
@@ -67,10 +68,7 @@ class S3Server:
     def files(self, bucket: Bucket) -> list[str]:
         """Keys of what is stored, and names of what is being written, past the server."""
         folder = self.folder(bucket)
-        walk = os.walk(folder)  # folders may go away under it
-        return sorted(
-            str((Path(place) / name).relative_to(folder)) for place, _, names in walk for name in names
-        )
+        return [str(path.relative_to(folder)) for path in files_below(folder)]
 
     def start(self) -> None:
         """Begin, or begin again at the same address."""

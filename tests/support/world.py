@@ -1,12 +1,12 @@
 """A service whose results go to a bucket, with all that outlives it: data folder, store and backend."""
 
-import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from tests.support.checker import check
+from tests.support.files import files_below
 from tests.support.s3 import S3Server, s3_settings
 from tests.support.stack import online, running
 
@@ -30,8 +30,7 @@ class World:
 
     def parked(self) -> list[str]:
         """Names of the files that wait."""
-        walk = os.walk(self.folder / "parked" / "jobs")  # folders may go away under it
-        return sorted(name for _, _, names in walk for name in names)
+        return sorted(path.name for path in files_below(self.folder / "parked" / "jobs"))
 
     def kept(self) -> list[str]:
         return self.store.files(self.bucket)

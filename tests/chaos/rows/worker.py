@@ -19,6 +19,7 @@ from tests.chaos.ways import (
     tell_at,
     while_running,
 )
+from tests.support.files import files_below
 from tests.support.processes import Process
 
 from comfy_api_service.domain.leases import DEAD_SECONDS
@@ -107,7 +108,7 @@ def _replaced(process: Process) -> bool:
 
 def _parked(folder: Path) -> bool:
     """Whether a result waits there for the store."""
-    return any((folder / "parked").glob("jobs/*/*/parcel.json"))
+    return any(path.name == "parcel.json" for path in files_below(folder / "parked" / "jobs"))
 
 
 def restarted(scene: Scene) -> None:

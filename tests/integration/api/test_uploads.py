@@ -10,6 +10,7 @@ from typing import Any
 import httpx2
 import pytest
 from tests.support.api import Client, connected
+from tests.support.files import files_below
 from tests.support.people import AUTH, person
 from tests.support.pictures import jpeg, png
 from tests.support.stack import running
@@ -37,7 +38,7 @@ def code(answer: httpx2.Response) -> tuple[int, str]:
 
 
 def stored(folder: Path) -> list[Path]:
-    return [path for path in (folder / "artifacts" / "uploads").rglob("*") if path.is_file()]
+    return files_below(folder / "artifacts" / "uploads")
 
 
 async def test_a_picture_is_kept_cleaned_and_read_again(client: Client, tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ class Scene:
         beside = self.folder.parent
         found = []
         for root in (beside, self.folder / "artifacts"):
-            for place, folders, names in os.walk(root):  # folders may go away under it
+            for place, folders, names in os.walk(root):
                 if root == beside and self.folder.name in folders:
                     folders.remove(self.folder.name)
                 found += [str(Path(place) / name) for name in names]

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from tests.support.checker import check
+from tests.support.files import files_below
 from tests.support.stack import FAST, ended, job, online, order, running, submit, until
 
 from comfy_api_service.bootstrap import Service
@@ -122,7 +123,7 @@ async def test_a_cancel_that_comes_while_the_result_is_stored_wins_and_leaves_no
         collector.collect = slowly  # type: ignore[assignment]
         accepted = await submit(service)
         assert (await ended(service, accepted.job_id)).state is State.CANCELED
-        await until(lambda: not list((tmp_path / "artifacts" / "jobs").rglob("*.png")))
+        await until(lambda: not files_below(tmp_path / "artifacts" / "jobs"))
     check(tmp_path)
 
 

@@ -1,12 +1,12 @@
 """Backends that die, lie, stall or fall silent: no job is lost, none is done twice."""
 
 import asyncio
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tests.support.checker import check
+from tests.support.files import files_below
 from tests.support.graphs import flat_picture, submit_graph
 from tests.support.stack import (
     FAST,
@@ -151,17 +151,13 @@ async def test_a_result_that_was_fetched_for_a_lost_prompt_is_not_kept(
         await online(service)
         sim.faults.lose_frames(types=("execution_success",))
         accepted = await submit(service)
-        await until(lambda: _some(stored.glob("*/1/image_0.png")))
+        await until(lambda: stored / accepted.job_id / "1" / "image_0.png" in files_below(stored))
         sim.faults.heal()
         sim.faults.forget_history()
         done = await ended(service, accepted.job_id)
         assert (done.state, done.attempt) == (State.SUCCEEDED, 2)
         assert [path.name for path in (stored / accepted.job_id).iterdir()] == ["2"]
     check(tmp_path)
-
-
-async def _some(paths: Iterable[Path]) -> bool:
-    return any(True for _ in paths)
 
 
 async def test_what_the_store_prepared_for_a_job_that_failed_is_removed(tmp_path: Path) -> None:
