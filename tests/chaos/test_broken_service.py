@@ -18,7 +18,7 @@ from tests.support.checker import Fault, Kind, faults
 from tests.support.stack import FAST, SLOW, ended, online, order, reached, running, submit
 
 from comfy_api_service.api import errors
-from comfy_api_service.bootstrap import Service
+from comfy_api_service.bootstrap.api import Service
 from comfy_api_service.db import endings, insertion, keys, transitions, work
 from comfy_api_service.db.base import Params, Part, Row
 from comfy_api_service.db.insertion import Written

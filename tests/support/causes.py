@@ -24,7 +24,7 @@ from tests.support.stack import FAST, LIMIT, MODEL, until
 from tests.support.valkey import Valkey
 from websockets.asyncio.client import connect
 
-from comfy_api_service.bootstrap import Service
+from comfy_api_service.bootstrap.api import Service
 from comfy_api_service.db.base import Tx
 from comfy_api_service.db.dispatch import Room
 from comfy_api_service.domain.job import TERMINAL

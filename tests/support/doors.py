@@ -5,7 +5,7 @@ from typing import Any
 
 from tests.support.postgres import blocking
 
-from comfy_api_service import bootstrap
+from comfy_api_service.bootstrap import parts
 from comfy_api_service.domain.account import Role
 from comfy_api_service.domain.credentials import Scope
 from comfy_api_service.domain.principal import SHELL
@@ -19,7 +19,7 @@ def new_keys(environment: Mapping[str, str], tiers: Sequence[str]) -> list[str]:
     }
 
     async def make() -> list[str]:
-        async with bootstrap.people(Settings(**where)) as people:
+        async with parts.people(Settings(**where)) as people:
             made = []
             for number, tier in enumerate(tiers):
                 user = await people.users.create(

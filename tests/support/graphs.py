@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.support.rows import put
 
-from comfy_api_service.bootstrap import Service
+from comfy_api_service.bootstrap.api import Service
 from comfy_api_service.domain.graph import Graph, canonical, pictures_in, requirement_of
 from comfy_api_service.domain.ids import LOCAL_ACCOUNT, new_job_id
 from comfy_api_service.domain.submission import JobOptions, NewJob

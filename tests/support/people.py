@@ -10,7 +10,7 @@ from typing import Any, Final
 from tests.support.api import Client, connected
 from tests.support.postgres import blocking
 
-from comfy_api_service.bootstrap import Service
+from comfy_api_service.bootstrap.api import Service
 from comfy_api_service.db import accounts, api_keys
 from comfy_api_service.db.base import Tx
 from comfy_api_service.db.postgres import PostgresDatabase

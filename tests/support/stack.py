@@ -8,8 +8,8 @@ from typing import Any
 
 from tests.support.schema import lay, url_of
 
-from comfy_api_service import bootstrap
-from comfy_api_service.bootstrap import Service
+from comfy_api_service.bootstrap.api import Service
+from comfy_api_service.bootstrap.service import service as opened
 from comfy_api_service.domain.account import LOCAL
 from comfy_api_service.domain.clock import Clock
 from comfy_api_service.domain.generation import GenerationRequest
@@ -35,7 +35,7 @@ async def running(
     if url is None:
         lay(folder)
     given = {"data_dir": folder, "comfyui_url": urls, "shutdown_grace": 0, "database_url": url, **settings}
-    async with bootstrap.service(Settings(_env_file=None, **given), clock=clock) as service:
+    async with opened(Settings(_env_file=None, **given), clock=clock) as service:
         yield service
 
 

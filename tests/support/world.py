@@ -10,7 +10,7 @@ from tests.support.files import files_below
 from tests.support.s3 import S3Server, s3_settings
 from tests.support.stack import online, running
 
-from comfy_api_service.bootstrap import Service
+from comfy_api_service.bootstrap.api import Service
 from comfy_api_service.simulator import Simulator
 from comfy_api_service.storage.s3 import Bucket
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from comfy_api_service.bootstrap import s3_bucket
+from comfy_api_service.bootstrap.parts import s3_bucket
 from comfy_api_service.domain.tiers import TIERS
 from comfy_api_service.settings import SettingsError, load, without_effect
 from comfy_api_service.storage.s3 import Bucket

@@ -1,30 +1,8 @@
-"""Addresses of this service's own things, under the public address or the one that the request used."""
+"""Addresses of this service's own things, under a base as `state.base_of` gives it."""
 
 from typing import Final
 
-from starlette.requests import HTTPConnection
-
-from comfy_api_service.api.host_names import HOST
-from comfy_api_service.api.state import state_of
-
 API: Final = "/api/v1"
-
-
-def base_of(connection: HTTPConnection) -> str:
-    """What stands before every path: `http://host:port`, or nothing if the request named no sane host."""
-    public = state_of(connection).options.public_url
-    if public is not None:
-        return public
-    scope = connection.scope
-    for name, value in scope["headers"]:
-        if name == b"host":
-            host = value.decode("latin-1")
-            return (
-                f"{scope['comfy_scheme']}://{host}{scope.get('root_path', '')}"
-                if HOST.fullmatch(host)
-                else ""
-            )
-    return ""
 
 
 def job_url(base: str, job_id: str) -> str:

@@ -20,7 +20,6 @@ import structlog
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from comfy_api_service.api.addresses import base_of
 from comfy_api_service.api.answers import dumps
 from comfy_api_service.api.errors import error_answer
 from comfy_api_service.api.events import event
@@ -28,7 +27,7 @@ from comfy_api_service.api.listening import End, Listener
 from comfy_api_service.api.options import jobs_switched_off
 from comfy_api_service.api.parameters import LAST_ID_MAX
 from comfy_api_service.api.reading import truth, whole_number
-from comfy_api_service.api.state import grant, principal, require, state_of
+from comfy_api_service.api.state import base_of, grant, principal, require, state_of
 from comfy_api_service.domain.credentials import Scope as Allowed
 from comfy_api_service.domain.errors import (
     Code,

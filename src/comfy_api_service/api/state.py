@@ -9,6 +9,7 @@ from starlette.types import Scope
 
 from comfy_api_service.api.client_address import bucket_of
 from comfy_api_service.api.draining import Draining
+from comfy_api_service.api.host_names import HOST
 from comfy_api_service.api.limit_headers import limit_headers
 from comfy_api_service.api.options import ApiOptions
 from comfy_api_service.api.services import ApiServices
@@ -35,6 +36,23 @@ def state_of(connection: HTTPConnection) -> AppState:
 
 def services_of(connection: HTTPConnection) -> ApiServices:
     return state_of(connection).services
+
+
+def base_of(connection: HTTPConnection) -> str:
+    """What stands before every path: `http://host:port`, or nothing if the request named no sane host."""
+    public = state_of(connection).options.public_url
+    if public is not None:
+        return public
+    scope = connection.scope
+    for name, value in scope["headers"]:
+        if name == b"host":
+            host = value.decode("latin-1")
+            return (
+                f"{scope['comfy_scheme']}://{host}{scope.get('root_path', '')}"
+                if HOST.fullmatch(host)
+                else ""
+            )
+    return ""
 
 
 # --- who calls -------------------------------------------------------------------------------------------

@@ -2,10 +2,11 @@
 
 import asyncio
 import contextlib
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from comfy_api_service.api import webhook_shapes
-from comfy_api_service.bootstrap.makers import makers
 from comfy_api_service.bootstrap.parts import Parts, stop
 from comfy_api_service.domain.account import LOCAL, Account
 from comfy_api_service.domain.ids import LOCAL_ACCOUNT, new_deliverer_id
@@ -16,13 +17,12 @@ from comfy_api_service.outbound.post import open_poster
 from comfy_api_service.services.deliverer import Deliverer
 from comfy_api_service.services.forever import forever
 from comfy_api_service.services.held import AT_ONCE, Held
-from comfy_api_service.services.lane_work import Tools
+from comfy_api_service.services.lane_work import LaneWork, Tools
 from comfy_api_service.services.sealing import Sealer
 from comfy_api_service.services.views import JobView
 
-
-def sealer_of(on: Parts) -> Sealer:
-    return Sealer(on.secret)
+if TYPE_CHECKING:
+    from comfy_api_service.telemetry.tracing import Tracing
 
 
 async def deliverer(on: Parts, stack: contextlib.AsyncExitStack) -> Deliverer:
@@ -45,7 +45,7 @@ async def deliverer(on: Parts, stack: contextlib.AsyncExitStack) -> Deliverer:
     tools = Tools(
         db=on.db,
         poster=poster,
-        sealer=sealer_of(on),
+        sealer=Sealer(on.secret),
         clock=on.clock,
         metrics=on.metrics,
         describe=describe,
@@ -61,10 +61,19 @@ async def deliverer(on: Parts, stack: contextlib.AsyncExitStack) -> Deliverer:
         on.metrics,
         tools,
         alone=settings.postgres_url is None,
-        lane_work=makers(on.tracing).lane_work,
+        lane_work=_lane_work(on.tracing),
     )
     on.announcer.on_change(made.look)
     task = asyncio.create_task(forever("deliverer", made.run), name="deliverer")
     stack.push_async_callback(stop, task)
     stack.push_async_callback(made.drain, settings.shutdown_grace)
     return made
+
+
+def _lane_work(tracing: "Tracing | None") -> Callable[..., LaneWork]:
+    """The plain class, unless traces are on."""
+    if tracing is None:
+        return LaneWork
+    from comfy_api_service.services.traced import TracedLaneWork  # noqa: PLC0415
+
+    return partial(TracedLaneWork, tracing)

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -272,6 +272,11 @@ def _secret(settings: Settings) -> bytes:
 
 
 STOP_AGAIN_SECONDS = 1.0
+
+
+def background(stack: contextlib.AsyncExitStack, name: str, work: Callable[[], Any]) -> None:
+    """In the background, until the stack is left."""
+    stack.push_async_callback(stop, asyncio.create_task(forever(name, work), name=name))
 
 
 async def stop(task: "asyncio.Task[Any]") -> None:

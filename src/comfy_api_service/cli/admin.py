@@ -20,7 +20,7 @@ from comfy_api_service.domain.credentials import Scope
 from comfy_api_service.domain.principal import SHELL
 
 if TYPE_CHECKING:
-    from comfy_api_service.bootstrap import People
+    from comfy_api_service.bootstrap.parts import People
     from comfy_api_service.domain.users import User
     from comfy_api_service.settings import Settings
 
@@ -215,7 +215,7 @@ def _facts(user: "User") -> dict[str, Any]:
 
 def _with(data_dir: Path | None, act: "Wish[T]") -> T:
     settings = effective(data_dir=data_dir)
-    from comfy_api_service.cli.server import start_faults  # noqa: PLC0415 - loads the web server
+    from comfy_api_service.cli.starting import start_faults  # noqa: PLC0415
     from comfy_api_service.domain.errors import NotFound, ServiceError, Unavailable  # noqa: PLC0415
 
     async def work() -> T:
@@ -235,7 +235,7 @@ def _with(data_dir: Path | None, act: "Wish[T]") -> T:
 
 @asynccontextmanager
 async def _opened(settings: "Settings") -> "AsyncIterator[People]":
-    from comfy_api_service import bootstrap  # noqa: PLC0415 - loads the whole service
+    from comfy_api_service.bootstrap import parts  # noqa: PLC0415 - loads what all roles stand on
 
-    async with bootstrap.people(settings) as people:
+    async with parts.people(settings) as people:
         yield people

@@ -109,7 +109,7 @@ def _facts(backend: "Backend", *, driven: bool) -> dict[str, Any]:
 
 def _with(data_dir: Path | None, act: "Callable[[Backends], Coroutine[Any, Any, T]]") -> T:
     settings = effective(data_dir=data_dir)
-    from comfy_api_service.cli.server import start_faults  # noqa: PLC0415 - loads the web server
+    from comfy_api_service.cli.starting import start_faults  # noqa: PLC0415
     from comfy_api_service.domain.errors import NotFound, Unavailable  # noqa: PLC0415
 
     async def work() -> T:
@@ -127,7 +127,7 @@ def _with(data_dir: Path | None, act: "Callable[[Backends], Coroutine[Any, Any, 
 
 @asynccontextmanager
 async def _opened(settings: "Settings") -> "AsyncIterator[Backends]":
-    from comfy_api_service import bootstrap  # noqa: PLC0415 - loads the whole service
+    from comfy_api_service.bootstrap import parts  # noqa: PLC0415 - loads what all roles stand on
 
-    async with bootstrap.backends(settings) as backends:
+    async with parts.backends(settings) as backends:
         yield backends

@@ -65,9 +65,9 @@ def backup(
     pg_dump of the server's version or newer must be on PATH.
     """
     settings = effective(data_dir=data_dir)
-    from comfy_api_service import bootstrap  # noqa: PLC0415 - loads the whole service
+    from comfy_api_service.bootstrap import backups  # noqa: PLC0415 - loads database and storage
     from comfy_api_service.cli.doctor.shown import effective_settings  # noqa: PLC0415
-    from comfy_api_service.cli.server import start_faults  # noqa: PLC0415
+    from comfy_api_service.cli.starting import start_faults  # noqa: PLC0415
 
     path = None if to == STDOUT else _path(Path(to))
     if keep is not None and not Path(to).is_dir():
@@ -77,7 +77,7 @@ def backup(
     work_in = settings.data_dir if path is None else path.parent
     with start_faults(settings), refusals(), transfer() as told, _written(path) as file:
         manifest = run(
-            bootstrap.back_up(
+            backups.back_up(
                 settings,
                 file,
                 told,

@@ -39,14 +39,14 @@ def restore(
     is brought up to date. Jobs that were open go on when the service starts.
     """
     settings = effective(data_dir=data_dir)
-    from comfy_api_service import bootstrap  # noqa: PLC0415 - loads the whole service
-    from comfy_api_service.cli.server import start_faults  # noqa: PLC0415
+    from comfy_api_service.bootstrap import backups  # noqa: PLC0415 - loads database and storage
+    from comfy_api_service.cli.starting import start_faults  # noqa: PLC0415
     from comfy_api_service.db.migrate import SchemaTooNew  # noqa: PLC0415
 
     if check:
         with refusals(), transfer() as told:
             try:
-                manifest = run(bootstrap.verify(archive, told))
+                manifest = run(backups.verify(archive, told))
             except SchemaTooNew as newer:
                 raise Fault(
                     f"The archive is whole, but newer than this program: schema {newer.revision}."
@@ -54,7 +54,7 @@ def restore(
         print(f"{archive} is whole: {summary(manifest)}; made {manifest.made_at} by {manifest.version}")
         return
     with start_faults(settings), refusals(), transfer() as told:
-        manifest, aside, same_key = run(bootstrap.bring_back(settings, archive, told, force=force))
+        manifest, aside, same_key = run(backups.bring_back(settings, archive, told, force=force))
     say(f"restored: {summary(manifest)}; made {manifest.made_at} by {manifest.version}")
     if aside is not None:
         say(f"what was here is now in {aside}: delete it when all is well")

@@ -21,11 +21,11 @@ def migrate(
 ) -> None:
     """Bring the database's schema up to date, and print its revision. Every start does it too."""
     settings = effective(data_dir=data_dir)
-    from comfy_api_service import bootstrap  # noqa: PLC0415 - loads the whole service
-    from comfy_api_service.cli.server import start_faults  # noqa: PLC0415
+    from comfy_api_service.bootstrap.parts import migrate  # noqa: PLC0415 - loads what all roles stand on
+    from comfy_api_service.cli.starting import start_faults  # noqa: PLC0415
 
     with start_faults(settings):
-        print(run(bootstrap.migrate(settings)))
+        print(run(migrate(settings)))
 
 
 def openapi() -> None:

@@ -6,9 +6,7 @@ Nothing else starts uvicorn; the choice of its parts stands here alone.
 import asyncio
 import contextlib
 import socket
-import sqlite3
 import ssl
-import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -21,12 +19,12 @@ from comfy_api_service.cli.loop import settle_memory
 from comfy_api_service.cli.output import say
 from comfy_api_service.cli.pages import pages
 from comfy_api_service.cli.stalled import Stalled
+from comfy_api_service.cli.starting import raise_file_limit, start_faults, start_logs
 from comfy_api_service.cli.stopping import StopSignals
 from comfy_api_service.cli.unused import UNUSED_REMEDY, unused_accounts
-from comfy_api_service.telemetry.logs import configure_logs
 
 if TYPE_CHECKING:
-    from comfy_api_service.bootstrap import Service
+    from comfy_api_service.bootstrap.api import Service
     from comfy_api_service.settings import Settings
 
 WEBSOCKETS: Final = "websockets-sansio"
@@ -34,7 +32,6 @@ WEBSOCKETS: Final = "websockets-sansio"
 KEEP_ALIVE_SECONDS: Final = 75
 """How long an idle connection is kept: longer than clients and proxies keep theirs (mostly 5 and 60 s), for what
 one of them sends just as it is closed here is lost."""
-FILES_WANTED: Final = 65_536
 LONGEST_MESSAGE: Final = 65_536
 """Bytes of a WebSocket message from a client; clients have next to nothing to say."""
 
@@ -165,68 +162,16 @@ async def _end(along: "asyncio.Task[None] | None") -> None:
 
 @contextlib.asynccontextmanager
 async def _started(settings: "Settings", role: Role) -> "AsyncIterator[Service]":
-    from comfy_api_service import bootstrap  # noqa: PLC0415 - loads the whole service
+    if role == "api":
+        from comfy_api_service.bootstrap.api import api as opened  # noqa: PLC0415 - loads what the role needs
+    else:
+        from comfy_api_service.bootstrap.service import service as opened  # noqa: PLC0415
 
-    configure_logs(
-        level=settings.log_level,
-        as_json=logs_as_json(settings.log_format),
-        messages=settings.log_fault_messages,
-        processors=bootstrap.log_processors(settings),
-    )
+    start_logs(settings)
     async with contextlib.AsyncExitStack() as stack:
         with start_faults(settings):
-            service = await stack.enter_async_context(
-                (bootstrap.api if role == "api" else bootstrap.service)(settings)
-            )
+            service = await stack.enter_async_context(opened(settings))
         yield service
-
-
-@contextlib.contextmanager
-def start_faults(settings: "Settings") -> Iterator[None]:
-    """What opening data folder and database can meet, as `Fault`."""
-    from comfy_api_service.bootstrap import DataFolderInUse, DataFolderUnusable  # noqa: PLC0415
-    from comfy_api_service.db.migrate import SchemaTooNew  # noqa: PLC0415
-    from comfy_api_service.db.problems import DatabaseUnusable  # noqa: PLC0415
-    from comfy_api_service.outbound.hook import HookUnusable  # noqa: PLC0415
-
-    folder = settings.data_dir.absolute()
-    try:
-        yield
-    except DataFolderInUse:
-        raise Fault(
-            f"Another process of the service works in {folder}.",
-            "Stop that one, or give this one a folder of its own with --data-dir.",
-        ) from None
-    except SchemaTooNew as error:
-        elsewhere = "DATABASE_URL" if settings.postgres_url else "--data-dir"
-        raise Fault(
-            str(error), f"Update this program, or give it a database of its own with {elsewhere}."
-        ) from None
-    except HookUnusable as error:
-        raise Fault(
-            f"PROMPT_HOOK cannot be used: {error}.",
-            "Install the package beside this program, or name its folder in PYTHONPATH.",
-        ) from None
-    except DatabaseUnusable as error:
-        raise Fault(f"The database cannot be used: {error}.", error.problem.remedy) from None
-    except DataFolderUnusable as error:
-        raise Fault(
-            str(error),
-            f"Make {folder} a folder that this user can write to, or give another with --data-dir.",
-        ) from None
-    except sqlite3.DatabaseError as error:
-        raise Fault(
-            f"The database in {folder} cannot be used: {error}.", "`comfy-api doctor` says more."
-        ) from error
-    except OSError as error:
-        raise Fault(
-            f"The data folder cannot be used: {error.strerror or error}.",
-            f"Make room in {folder} and make it writable, or give another folder with --data-dir.",
-        ) from error
-
-
-def logs_as_json(choice: str) -> bool:
-    return choice == "json" or (choice == "auto" and not sys.stderr.isatty())
 
 
 def _config(service: "Service", tls: ssl.SSLContext | None = None) -> uvicorn.Config:
@@ -247,16 +192,3 @@ def _config(service: "Service", tls: ssl.SSLContext | None = None) -> uvicorn.Co
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=LAST_ANSWERS,
     )
-
-
-def raise_file_limit() -> None:
-    """Let the process have as many sockets as the system allows it; the usual soft limit is 1 024."""
-    try:
-        import resource  # noqa: PLC0415 - not on Windows
-    except ImportError:
-        return
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = FILES_WANTED if hard == resource.RLIM_INFINITY else min(FILES_WANTED, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -81,22 +81,16 @@ async def _run(settings: "Settings", python: str | None, arguments: str) -> None
 
 
 async def _drive(settings: "Settings", stopped: "asyncio.Task[None]") -> None:
-    from comfy_api_service import bootstrap  # noqa: PLC0415 - loads the whole service
+    from comfy_api_service.bootstrap.worker import worker as opened  # noqa: PLC0415 - loads what the role needs
     from comfy_api_service.cli.loop import settle_memory  # noqa: PLC0415
     from comfy_api_service.cli.pages import pages  # noqa: PLC0415
-    from comfy_api_service.cli.server import logs_as_json, raise_file_limit, start_faults  # noqa: PLC0415
-    from comfy_api_service.telemetry.logs import configure_logs  # noqa: PLC0415
+    from comfy_api_service.cli.starting import raise_file_limit, start_faults, start_logs  # noqa: PLC0415
 
     raise_file_limit()
-    configure_logs(
-        level=settings.log_level,
-        as_json=logs_as_json(settings.log_format),
-        messages=settings.log_fault_messages,
-        processors=bootstrap.log_processors(settings),
-    )
+    start_logs(settings)
     async with contextlib.AsyncExitStack() as stack:
         with start_faults(settings):
-            service = await stack.enter_async_context(bootstrap.worker(settings))
+            service = await stack.enter_async_context(opened(settings))
         if stopped.done():
             return
         settle_memory()

@@ -7,7 +7,7 @@ import structlog
 from tests.support.api import Client, connected, serving
 from tests.support.stack import FAST, online, running
 
-from comfy_api_service.bootstrap import Service
+from comfy_api_service.bootstrap.api import Service
 from comfy_api_service.simulator import Simulator
 from comfy_api_service.telemetry.context import completed
 

@@ -19,7 +19,7 @@ from tests.support.tokens import HEADER, key_of, signed_with, token_of, written
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from comfy_api_service.bootstrap import Service
+from comfy_api_service.bootstrap.api import Service
 from comfy_api_service.db import accounts
 from comfy_api_service.db.base import Reader
 from comfy_api_service.domain.account import Role

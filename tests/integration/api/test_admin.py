@@ -15,7 +15,7 @@ from tests.support.api import SMALL, Client, connected
 from tests.support.stack import online, running, until
 
 from comfy_api_service.api.app import api_routes
-from comfy_api_service.bootstrap import Service
+from comfy_api_service.bootstrap.api import Service
 from comfy_api_service.db import accounts
 from comfy_api_service.domain.account import Role
 from comfy_api_service.domain.credentials import Scope

@@ -9,7 +9,7 @@ import pytest
 from tests.support.api import SMALL, Client, connected
 from tests.support.stack import FAST, online, running, until
 
-from comfy_api_service.bootstrap import Service
+from comfy_api_service.bootstrap.api import Service
 from comfy_api_service.simulator import Simulator
 
 BATCH = "/api/v1/generate/batch"

@@ -15,7 +15,7 @@ from websockets.exceptions import InvalidStatus
 
 import comfy_api_service
 from comfy_api_service.api.openapi import document
-from comfy_api_service.bootstrap import Service
+from comfy_api_service.bootstrap.api import Service
 from comfy_api_service.simulator import Simulator
 
 pytestmark = pytest.mark.sqlite

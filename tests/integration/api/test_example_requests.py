@@ -12,7 +12,7 @@ from tests.support.api import Client, connected
 from tests.support.people import AUTH, person
 from tests.support.stack import online, running, until
 
-from comfy_api_service.bootstrap import Service
+from comfy_api_service.bootstrap.api import Service
 from comfy_api_service.domain.account import Role
 from comfy_api_service.domain.credentials import Scope
 from comfy_api_service.simulator import Simulator

@@ -10,7 +10,7 @@ import pytest
 from tests.support.api import SMALL, Client, connected, serving
 from tests.support.stack import SLOW, online, reached, running, until
 
-from comfy_api_service.bootstrap import Service
+from comfy_api_service.bootstrap.api import Service
 from comfy_api_service.domain.account import LOCAL
 from comfy_api_service.domain.job import State
 from comfy_api_service.simulator import Simulator

@@ -16,7 +16,7 @@ from tests.support.rows import add_stocked
 from tests.support.stack import running
 from tests.unit.domain.graph_corpus import graph_of, hostile, legitimate, stocked
 
-from comfy_api_service.bootstrap import Service
+from comfy_api_service.bootstrap.api import Service
 from comfy_api_service.domain.checking.file_names import FILE_INPUTS, is_reference
 
 JOBS = "/api/v1/jobs"

@@ -11,7 +11,7 @@ from tests.support.pictures import jpeg, png
 from tests.support.sites import site
 from tests.support.stack import FAST, ended, online, order, running, submit
 
-from comfy_api_service.bootstrap import Service
+from comfy_api_service.bootstrap.api import Service
 from comfy_api_service.domain.account import LOCAL, Account
 from comfy_api_service.domain.errors import Code, Refused, ServiceError
 from comfy_api_service.domain.job import State

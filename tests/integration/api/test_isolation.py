@@ -17,7 +17,7 @@ from tests.support.stack import online, running
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from comfy_api_service.bootstrap import Service
+from comfy_api_service.bootstrap.api import Service
 from comfy_api_service.domain.account import Role
 from comfy_api_service.domain.credentials import Scope
 from comfy_api_service.domain.principal import SHELL

@@ -8,7 +8,7 @@ import pytest
 from tests.support.api import SMALL, Client, connected
 from tests.support.stack import SLOW, ended, online, running
 
-from comfy_api_service.bootstrap import Service
+from comfy_api_service.bootstrap.api import Service
 from comfy_api_service.simulator import Simulator
 
 JOBS = "/api/v1/jobs"

@@ -9,7 +9,7 @@ from tests.support.api import SMALL, Client, connected
 from tests.support.people import AUTH, calling, person
 from tests.support.stack import online, running, until
 
-from comfy_api_service.bootstrap import Service
+from comfy_api_service.bootstrap.api import Service
 from comfy_api_service.domain.account import Role
 from comfy_api_service.domain.principal import SHELL
 from comfy_api_service.services.users import Changes

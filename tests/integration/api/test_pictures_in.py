@@ -8,7 +8,7 @@ from tests.integration.api.test_workflows import ended, run
 from tests.support.api import SMALL, Client
 from tests.support.pictures import png
 
-from comfy_api_service.bootstrap import Service
+from comfy_api_service.bootstrap.api import Service
 from comfy_api_service.db.jobs import graph_of
 from comfy_api_service.domain.ids import LOCAL_ACCOUNT
 

@@ -15,7 +15,7 @@ from tests.support.api import SMALL, Client, connected
 from tests.support.hooks import HookServer, hook_server
 from tests.support.stack import MODEL, online, running
 
-from comfy_api_service.bootstrap import Service
+from comfy_api_service.bootstrap.api import Service
 from comfy_api_service.db.jobs import graph_of
 from comfy_api_service.domain.ids import LOCAL_ACCOUNT
 from comfy_api_service.outbound.hook import HookUnusable

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from tests.support.api import SMALL, Client
 
-from comfy_api_service.bootstrap import Service
+from comfy_api_service.bootstrap.api import Service
 
 pytestmark = pytest.mark.sqlite
 

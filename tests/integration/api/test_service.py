@@ -10,7 +10,7 @@ import pytest
 from tests.support.api import SMALL, Client, connected
 from tests.support.stack import online, running
 
-from comfy_api_service.bootstrap import Service
+from comfy_api_service.bootstrap.api import Service
 from comfy_api_service.simulator import Simulator
 from comfy_api_service.storage.base import StorageUnavailable
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from tests.support.api import SMALL, Client, connected
 
-from comfy_api_service.bootstrap import Service
+from comfy_api_service.bootstrap.api import Service
 from comfy_api_service.domain.account import LOCAL
 from comfy_api_service.services.views import JobView
 

@@ -15,7 +15,7 @@ from tests.support.people import AUTH, person
 from tests.support.pictures import jpeg, png
 from tests.support.stack import running
 
-from comfy_api_service.bootstrap import Service
+from comfy_api_service.bootstrap.api import Service
 from comfy_api_service.simulator import Simulator
 
 PATH = "/api/v1/upload"

@@ -12,7 +12,7 @@ from tests.support.api import SMALL, Client, connected
 from tests.support.receivers import Receiver, receiver
 from tests.support.stack import ended, online, running, until
 
-from comfy_api_service.bootstrap import Service
+from comfy_api_service.bootstrap.api import Service
 from comfy_api_service.domain.times import seconds_of
 from comfy_api_service.services.lane_work import START
 from comfy_api_service.services.webhooks import MOST

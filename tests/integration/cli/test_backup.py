@@ -25,8 +25,8 @@ from tests.support.s3 import S3Server, s3_settings
 from tests.support.schema import bound, url_of
 from tests.support.tools import postgres_tools
 
-from comfy_api_service import bootstrap
 from comfy_api_service.bootstrap.parts import parts
+from comfy_api_service.bootstrap.service import service
 from comfy_api_service.cli.main import main
 from comfy_api_service.db import sqlite_backup
 from comfy_api_service.db.base import Tx
@@ -390,7 +390,7 @@ def test_a_service_that_runs_is_not_restored_over(tmp_path: Path, cli: Cli) -> N
     archive = cli("backup", "a.tar")
 
     async def beside() -> None:
-        async with bootstrap.service(load(data_dir=tmp_path / "data")):
+        async with service(load(data_dir=tmp_path / "data")):
             assert "Another process" in await asyncio.to_thread(cli, "restore", archive, "--force", code=1)
 
     asyncio.run(beside())

@@ -9,12 +9,13 @@ import pytest
 from tests.support.postgres import PostgresServer, blocking
 from tests.support.schema import copied
 
-from comfy_api_service import bootstrap
+from comfy_api_service.bootstrap.parts import migrate
+from comfy_api_service.bootstrap.service import service
 from comfy_api_service.cli.doctor import postgres as doctor
 from comfy_api_service.cli.doctor.accounts import unused
 from comfy_api_service.cli.doctor.finding import Finding, Level
 from comfy_api_service.cli.faults import Fault
-from comfy_api_service.cli.server import start_faults
+from comfy_api_service.cli.starting import start_faults
 from comfy_api_service.db.migrate import HEAD
 from comfy_api_service.settings import Settings
 
@@ -108,7 +109,7 @@ def test_what_is_wrong_is_named_with_a_remedy(
         assert words in found.message
         assert found.remedy
         settings = Settings(_env_file=None, data_dir=tmp_path, database_url=address)
-        for begin in (bootstrap.migrate(settings), _serve(settings)):
+        for begin in (migrate(settings), _serve(settings)):
             with pytest.raises(Fault) as raised, start_faults(settings):
                 asyncio.run(begin)
             assert words in raised.value.message
@@ -124,5 +125,5 @@ def test_the_right_password_lets_in(postgres: PostgresServer, url: str) -> None:
 
 
 async def _serve(settings: Settings) -> None:
-    async with bootstrap.service(settings):
+    async with service(settings):
         pass

@@ -126,7 +126,7 @@ async def test_the_service_looks_after_its_connections(
 
     monkeypatch.setattr(cli_server, "_Server", Server)
     monkeypatch.setattr(cli_server, "_config", config)
-    monkeypatch.setattr(cli_server, "configure_logs", lambda **_: None)
+    monkeypatch.setattr(cli_server, "start_logs", lambda _: None)
     monkeypatch.setattr(module, "SECONDS", 0.2)
     lay(tmp_path)
     settings = Settings(_env_file=None, data_dir=tmp_path, comfyui_url=("http://127.0.0.1:9",))

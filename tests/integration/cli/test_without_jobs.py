@@ -10,7 +10,7 @@ import pytest
 from tests.support.api import SMALL, serving
 from tests.support.stack import FAST, SLOW, online, reached, running, until
 
-from comfy_api_service.bootstrap import Service
+from comfy_api_service.bootstrap.api import Service
 from comfy_api_service.cli.client import api as client
 from comfy_api_service.cli.client.api import Api
 from comfy_api_service.cli.client.making import make

@@ -7,7 +7,7 @@ import pytest
 from tests.support.stack import ended, order, submit, until
 from tests.support.world import World
 
-from comfy_api_service.bootstrap import Service
+from comfy_api_service.bootstrap.api import Service
 from comfy_api_service.domain.account import LOCAL
 from comfy_api_service.domain.clock import SystemClock
 from comfy_api_service.domain.errors import Code, ServiceError

@@ -16,7 +16,7 @@ from tests.support.pictures import picture, png
 from tests.support.stack import FAST, SLOW, ended, job, online, order, reached, running, submit, until
 from tests.support.world import World
 
-from comfy_api_service.bootstrap import Service
+from comfy_api_service.bootstrap.api import Service
 from comfy_api_service.comfyui.errors import NodeFault, PromptRefused
 from comfy_api_service.domain import breaker
 from comfy_api_service.domain.account import LOCAL

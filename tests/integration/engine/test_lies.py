@@ -18,7 +18,7 @@ from tests.support.graphs import flat_picture, submit_graph
 from tests.support.pictures import png
 from tests.support.stack import FAST, ended, online, running, until
 
-from comfy_api_service.bootstrap import Service
+from comfy_api_service.bootstrap.api import Service
 from comfy_api_service.comfyui import files, streams, transport
 from comfy_api_service.domain.errors import Code
 from comfy_api_service.domain.job import Job, OutputFormat, OutputOptions, State

@@ -15,7 +15,7 @@ import pytest
 from tests.support.checker import check
 from tests.support.stack import FAST, MODEL, ended, online, order, running, submit, until
 
-from comfy_api_service.bootstrap import Service
+from comfy_api_service.bootstrap.api import Service
 from comfy_api_service.db import accounts
 from comfy_api_service.db.base import Tx
 from comfy_api_service.domain.account import Account

@@ -8,7 +8,7 @@ import pytest
 from tests.support.stack import FAST, ended, job, order, reached, submit, until
 from tests.support.world import World
 
-from comfy_api_service.bootstrap import Service
+from comfy_api_service.bootstrap.api import Service
 from comfy_api_service.db import work
 from comfy_api_service.db.base import Reader
 from comfy_api_service.db.work import OpenAttempt

@@ -24,7 +24,7 @@ from tests.support.stack import (
 )
 from tests.support.valkey import Valkey
 
-from comfy_api_service.bootstrap import Service
+from comfy_api_service.bootstrap.api import Service
 from comfy_api_service.db.jobs import JobFilters
 from comfy_api_service.domain.account import LOCAL
 from comfy_api_service.domain.job import State

@@ -20,7 +20,9 @@ from tests.support.stack import (
     until,
 )
 
-from comfy_api_service import bootstrap
+from comfy_api_service.bootstrap.api import Service
+from comfy_api_service.bootstrap.folder import DataFolderInUse
+from comfy_api_service.bootstrap.service import service as opened
 from comfy_api_service.domain.account import LOCAL
 from comfy_api_service.domain.clock import SystemClock
 from comfy_api_service.domain.job import State
@@ -63,7 +65,7 @@ async def test_a_prompt_that_is_gone_after_both_restarted_runs_again(tmp_path: P
     check(tmp_path)
 
 
-async def _attempts(service: bootstrap.Service, job_id: str, number: int) -> bool:
+async def _attempts(service: Service, job_id: str, number: int) -> bool:
     return (await job(service, job_id)).attempt == number
 
 
@@ -108,8 +110,8 @@ async def test_draining_lets_running_jobs_finish_and_takes_no_more(tmp_path: Pat
 
 async def test_two_processes_never_work_on_one_data_folder(tmp_path: Path) -> None:
     async with running(tmp_path, "http://127.0.0.1:9"):
-        with pytest.raises(bootstrap.DataFolderInUse):
-            async with bootstrap.service(Settings(_env_file=None, data_dir=tmp_path)):
+        with pytest.raises(DataFolderInUse):
+            async with opened(Settings(_env_file=None, data_dir=tmp_path)):
                 pass
     async with running(tmp_path, "http://127.0.0.1:9"):
         await asyncio.sleep(0)

@@ -10,7 +10,7 @@ from tests.support.checker import check
 from tests.support.files import files_below
 from tests.support.stack import FAST, ended, job, online, order, running, submit, until
 
-from comfy_api_service.bootstrap import Service
+from comfy_api_service.bootstrap.api import Service
 from comfy_api_service.db import sessions
 from comfy_api_service.db.base import Tx
 from comfy_api_service.domain.account import LOCAL

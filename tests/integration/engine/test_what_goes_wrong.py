@@ -22,7 +22,7 @@ from tests.support.stack import (
     until,
 )
 
-from comfy_api_service.bootstrap import Service
+from comfy_api_service.bootstrap.api import Service
 from comfy_api_service.domain.account import LOCAL
 from comfy_api_service.domain.errors import Code
 from comfy_api_service.domain.job import State

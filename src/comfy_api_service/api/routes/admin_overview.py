@@ -12,7 +12,6 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response, StreamingResponse
 
 from comfy_api_service.api import cursors, overview
-from comfy_api_service.api.addresses import base_of
 from comfy_api_service.api.answers import answer
 from comfy_api_service.api.documented import answers, errors, gives
 from comfy_api_service.api.examples import JOB
@@ -21,7 +20,7 @@ from comfy_api_service.api.schemas.accounts import EXAMPLE_USER, NO_NUL, example
 from comfy_api_service.api.schemas.admin import AccountJobList, EntryList, StatsAnswer, TierList
 from comfy_api_service.api.schemas.base import EXAMPLE_REQUEST, EXAMPLE_TIME
 from comfy_api_service.api.spreadsheets import Line, csv_of
-from comfy_api_service.api.state import Administrator, services_of
+from comfy_api_service.api.state import Administrator, base_of, services_of
 from comfy_api_service.domain.errors import Code, FieldError, ValidationFailed
 from comfy_api_service.domain.job import Status
 from comfy_api_service.services.usage import Usages

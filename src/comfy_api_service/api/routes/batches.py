@@ -13,7 +13,6 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from comfy_api_service.api import shapes
-from comfy_api_service.api.addresses import base_of
 from comfy_api_service.api.answers import answer
 from comfy_api_service.api.documented import (
     APPLIED,
@@ -32,7 +31,7 @@ from comfy_api_service.api.parameters import BatchPath, Flag
 from comfy_api_service.api.reading import idempotency_key, parse, preferred_wait, read_json
 from comfy_api_service.api.routes.generate import require_backend
 from comfy_api_service.api.schemas.generate import BatchAnswer, BatchRequest
-from comfy_api_service.api.state import Caller, Submitting, note_limits, services_of
+from comfy_api_service.api.state import Caller, Submitting, base_of, note_limits, services_of
 from comfy_api_service.api.waiting import wait_for_caller
 from comfy_api_service.domain.account import Account
 from comfy_api_service.domain.errors import Code, ServiceError

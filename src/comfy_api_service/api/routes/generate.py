@@ -6,7 +6,6 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from comfy_api_service.api import shapes
-from comfy_api_service.api.addresses import base_of
 from comfy_api_service.api.answers import answer
 from comfy_api_service.api.documented import (
     APPLIED,
@@ -27,7 +26,7 @@ from comfy_api_service.api.reading import preferred_wait
 from comfy_api_service.api.routes.results import OF_RESULTS, picture
 from comfy_api_service.api.schemas.generate import GenerationAnswer
 from comfy_api_service.api.schemas.submission import GraphJobRequest, JobRequest, TemplateJobRequest
-from comfy_api_service.api.state import Caller, Submitting, services_of
+from comfy_api_service.api.state import Caller, Submitting, base_of, services_of
 from comfy_api_service.api.waiting import Away, wait_for_caller
 from comfy_api_service.domain.account import Account
 from comfy_api_service.domain.errors import TABLE, Code, Unavailable

@@ -6,7 +6,6 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from comfy_api_service.api import cursors, shapes
-from comfy_api_service.api.addresses import base_of
 from comfy_api_service.api.answers import answer
 from comfy_api_service.api.documented import (
     IDEMPOTENCY,
@@ -29,7 +28,7 @@ from comfy_api_service.api.schemas.submission import (
     Submitted,
     TemplateJobRequest,
 )
-from comfy_api_service.api.state import Caller, Submitting, services_of
+from comfy_api_service.api.state import Caller, Submitting, base_of, services_of
 from comfy_api_service.domain.errors import Code
 from comfy_api_service.domain.submission import Accepted
 

@@ -5,13 +5,13 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Query, Request
 from starlette.responses import RedirectResponse, Response
 
-from comfy_api_service.api.addresses import absolute, base_of
+from comfy_api_service.api.addresses import absolute
 from comfy_api_service.api.delivery import deliver
 from comfy_api_service.api.documented import Responses, empty, errors, gives
 from comfy_api_service.api.negotiation import accepted_types
 from comfy_api_service.api.parameters import Flag, Index, JobPath, Thumbnail
 from comfy_api_service.api.schemas.errors import ErrorAnswer
-from comfy_api_service.api.state import Caller, services_of
+from comfy_api_service.api.state import Caller, base_of, services_of
 from comfy_api_service.domain.errors import Code, NotFound
 
 _FILE: Final[Responses] = {

@@ -7,7 +7,6 @@ from fastapi import APIRouter, Request
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.responses import Response
 
-from comfy_api_service.api.addresses import base_of
 from comfy_api_service.api.answers import answer
 from comfy_api_service.api.documented import answers, errors, gives
 from comfy_api_service.api.parameters import Flag
@@ -19,7 +18,7 @@ from comfy_api_service.api.schemas.service import (
     ReadyAnswer,
     RootAnswer,
 )
-from comfy_api_service.api.state import services_of, state_of
+from comfy_api_service.api.state import base_of, services_of, state_of
 from comfy_api_service.domain.errors import Code, Refused, Unavailable
 from comfy_api_service.domain.times import iso
 

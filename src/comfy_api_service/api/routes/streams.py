@@ -5,12 +5,11 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import Response
 
-from comfy_api_service.api.addresses import base_of
 from comfy_api_service.api.documented import empty, errors, gives
 from comfy_api_service.api.listening import close
 from comfy_api_service.api.parameters import Flag, JobPath, LastId
 from comfy_api_service.api.sse import EventStream, after_first, has_ended
-from comfy_api_service.api.state import Caller, Listening, services_of, state_of
+from comfy_api_service.api.state import Caller, Listening, base_of, services_of, state_of
 from comfy_api_service.domain.errors import Code, NotFound
 
 router = APIRouter(tags=["events"], default_response_class=Response)

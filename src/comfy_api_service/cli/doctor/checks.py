@@ -90,7 +90,7 @@ async def of_comfyui(settings: "Settings", python: str | None) -> list[Finding]:
 
 async def in_store(settings: "Settings") -> list[Finding]:
     """The S3-compatible store, if there is one."""
-    from comfy_api_service.bootstrap import s3_bucket  # noqa: PLC0415
+    from comfy_api_service.bootstrap.parts import s3_bucket  # noqa: PLC0415
     from comfy_api_service.cli.doctor import store  # noqa: PLC0415
 
     bucket = s3_bucket(settings)

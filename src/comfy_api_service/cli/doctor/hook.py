@@ -4,7 +4,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Final
 
-from comfy_api_service.bootstrap import open_hook
+from comfy_api_service.bootstrap.parts import open_hook
 from comfy_api_service.cli.doctor.finding import Finding, fault, ok, warning
 from comfy_api_service.domain.account import LOCAL
 from comfy_api_service.domain.hook import HookFailed, Refuse, decision_of, question
