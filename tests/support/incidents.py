@@ -250,6 +250,7 @@ def quiet() -> World:
         world.is_(f"up{{{of}}}", same(1))
         world.is_(f"comfyui_database_up{{{of}}}", same(1))
     world.gains(f'comfyui_prompt_rules_total{{outcome="allowed",{API}}}', same(100))
+    world.gains(f'comfyui_webhook_deliveries_total{{status="unreadable",{WORKER}}}', same(0))
     return world
 
 
@@ -360,4 +361,9 @@ INCIDENTS: Final = (
         by=6 * HOUR,
     ),
     Incident("ComfyWebhooksStand", _is(f"comfyui_webhook_oldest_seconds{{{WORKER}}}", 90), by=3 * HOUR + 5),
+    Incident(
+        "ComfyWebhooksUnreadable",
+        _gains(f'comfyui_webhook_deliveries_total{{status="unreadable",{WORKER}}}', 1),
+        by=3 * HOUR + 5,
+    ),
 )

@@ -156,6 +156,7 @@ class Lane:
     account_id: str
     webhook_id: str | None
     failures: int
+    paused_until: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +195,7 @@ async def _due(tx: Tx, which: str, most: int, left: dict[str, int], room: Room, 
         full = sorted(account for account, count in left.items() if count == 0)
         limit = most - len(found)
         rows = await tx.all(
-            f"""SELECT receiver, account_id, webhook_id, failures FROM webhook_lanes
+            f"""SELECT receiver, account_id, webhook_id, failures, paused_until FROM webhook_lanes
                 WHERE due_at IS NOT NULL AND {which} AND due_at <= :now
                 AND NOT {tx.dialect.among("account_id", "full")} AND NOT {tx.dialect.among("receiver", "worked")}
                 ORDER BY due_at LIMIT :limit"""
@@ -213,7 +214,9 @@ async def _due(tx: Tx, which: str, most: int, left: dict[str, int], room: Room, 
                 refused = True
                 continue
             left[account_id] -= 1
-            found.append(Lane(row["receiver"], account_id, row["webhook_id"], row["failures"]))
+            found.append(
+                Lane(row["receiver"], account_id, row["webhook_id"], row["failures"], row["paused_until"])
+            )
         if len(rows) < limit or not refused:
             break
     return found

@@ -9,8 +9,9 @@ DELIVERY_SECONDS: Final = 3 * 86_400.0
 """How long a delivery is tried."""
 KEPT_SECONDS: Final = 30 * 86_400.0
 """How long the log has a delivery, whatever became of it."""
-DISABLE_SECONDS: Final = 3 * 86_400.0
-"""A webhook that nothing could be delivered to for so long is disabled."""
+DISABLE_SECONDS: Final = DELIVERY_SECONDS - 300.0
+"""A webhook that nothing could be delivered to for so long is disabled. The last attempt of the delivery that failed
+first, which comes a little before that one's end (`LAST_SECONDS`), is to find that it is so."""
 LONGEST_PAUSE: Final = 6 * 3600.0
 FAILING: Final = 3
 """Failures in a row after which a receiver is asked by one delivery at a time."""

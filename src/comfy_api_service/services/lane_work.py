@@ -97,6 +97,7 @@ class LaneWork:
         self._failures = lane.failures
         self._failed_at = 0.0
         self._paused_until = 0.0
+        self._kept_waiting_until = lane.paused_until
         self._gone = False
         self._width = START
         self._ready: deque[Ready] = deque()
@@ -275,6 +276,7 @@ class LaneWork:
         attempt = Attempt(now, 0.0, None, why)
         if why is Trouble.SECRET:  # another process may have the key, or this one after a restart
             self._paused_until = now + UNREADABLE_SECONDS
+            self._tools.metrics.webhook_deliveries.labels("unreadable").inc()
             self._outcomes.append(
                 Outcome(delivery, attempt, DeliveryState.WAITING, self._paused_until, counted=False)
             )
@@ -297,7 +299,11 @@ class LaneWork:
             "webhook-signature": signature(ready.secrets, delivery.id, timestamp, body),
         }
         url = delivery.url or found.url or ""
-        if delivery.attempts == 0 and delivery.type is not WebhookEvent.TEST:
+        if (
+            delivery.attempts == 0
+            and delivery.type is not WebhookEvent.TEST
+            and delivery.event_at > self._kept_waiting_until
+        ):
             tools.metrics.webhook_delay.observe(max(at - delivery.event_at, 0.0))
         return Sent(delivery, at, await tools.poster.post(url, body, headers, asker=delivery.account_id))
 
@@ -332,6 +338,8 @@ class LaneWork:
         metrics, now = self._tools.metrics, self._tools.clock.now()
         metrics.webhook_duration.observe(reply.seconds)
         attempt = Attempt(sent.at, round(reply.seconds, 3), reply.status, reply.error)
+        if reply.error is not Trouble.INTERNAL and (not reply.delivered or reply.seconds >= QUICK_SECONDS):
+            self._kept_waiting_until = now  # what was behind this one waited for the receiver, not for us
         next_at = None
         if reply.delivered:
             self._failures = 0

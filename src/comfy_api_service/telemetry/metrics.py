@@ -240,7 +240,7 @@ class Metrics:
     def _count_webhooks(self, registry: CollectorRegistry) -> None:
         self.webhook_deliveries = Counter(
             "comfyui_webhook_deliveries",
-            "Attempts to deliver webhooks, by what came of them.",
+            "Attempts to deliver webhooks, by what came of them; unreadable: held back for a secret of another key.",
             ["status"],
             registry=registry,
         )
@@ -256,7 +256,7 @@ class Metrics:
         )
         self.webhook_delay = Histogram(
             "comfyui_webhook_delay_seconds",
-            "From the event to the first attempt to deliver it.",
+            "From the event to the first attempt to deliver it; not of what waited for its receiver.",
             registry=registry,
             buckets=REQUEST_SECONDS,
         )
@@ -266,7 +266,7 @@ class Metrics:
             registry=registry,
             buckets=REQUEST_SECONDS,
         )
-        for status in ("delivered", "retried", "failed"):
+        for status in ("delivered", "retried", "failed", "unreadable"):
             self.webhook_deliveries.labels(status)
 
     def _begin_redis(self) -> None:

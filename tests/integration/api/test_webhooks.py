@@ -1,5 +1,6 @@
 """Webhooks as callers use them and receivers see them: registered, signed, delivered, logged, sent again."""
 
+import asyncio
 import base64
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,7 +14,10 @@ from tests.support.receivers import Receiver, receiver
 from tests.support.stack import ended, online, running, until
 
 from comfy_api_service.bootstrap.api import Service
+from comfy_api_service.db.base import Reader, Tx
+from comfy_api_service.domain.redelivery import DELIVERY_SECONDS, LAST_SECONDS
 from comfy_api_service.domain.times import seconds_of
+from comfy_api_service.services import lane_work
 from comfy_api_service.services.lane_work import START
 from comfy_api_service.services.webhooks import MOST
 from comfy_api_service.simulator import Simulator
@@ -241,6 +245,91 @@ async def test_three_days_of_nothing_but_failure_disable(
 
 
 @pytest.mark.sqlite
+async def test_the_last_attempt_of_a_single_event_disables(
+    service: Service, client: Client, there: Receiver
+) -> None:
+    """Nothing else ever came: the first failure is a little younger than the delivery that it ends with."""
+    made = await created(client, there.url)
+    path = f"{PATH}/{made['webhook_id']}"
+    there.answers(500)
+    await client.post(f"{path}/test")
+    await there.until(1)
+
+    async def failing() -> bool:
+        return (await client.get(path)).json()["failing_since"] is not None
+
+    await until(failing)
+    passed = {"passed": DELIVERY_SECONDS - LAST_SECONDS}
+
+    async def days_pass(tx: Tx) -> None:
+        await tx.run("UPDATE webhooks SET failing_since = failing_since - :passed", passed)
+        await tx.run(
+            "UPDATE webhook_deliveries SET event_at = event_at - :passed, created_at = created_at - :passed, "
+            "expires_at = expires_at - :passed, next_at = 0",
+            passed,
+        )
+        await tx.run("UPDATE webhook_lanes SET due_at = 0, paused_until = 0")
+
+    await service.db.write(days_pass)
+    await until_disabled(client, path, "failing")
+
+
+@pytest.mark.sqlite
+async def test_what_waits_for_its_receiver_is_not_late(
+    service: Service, client: Client, there: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither behind slow answers nor in a rest that it asked for, by whoever takes the lane after it."""
+    monkeypatch.setattr(lane_work, "QUICK_SECONDS", 0.05)
+    counted = service.services.metrics.webhook_delay
+    made = await created(client, there.url, "job.succeeded")
+
+    def first_attempts() -> float:
+        return float(next(one.value for one in counted.collect()[0].samples if one.name.endswith("_count")))
+
+    there.gate.clear()
+    jobs = [await submitted(client, seed=seed) for seed in range(START + 2)]
+    for job_id in jobs:
+        await ended(service, job_id)
+    await there.until(START)
+
+    async def all_wait() -> bool:
+        return len(await log_of(client, made["webhook_id"])) == len(jobs)
+
+    await until(all_wait)
+    await asyncio.sleep(0.1)  # a slow answer
+    there.gate.set()
+    await there.until(len(jobs))
+    assert first_attempts() == START
+
+    there.answers(429, **{"Retry-After": "1800"})
+    await ended(service, await submitted(client, seed=98))
+
+    async def rests() -> bool:
+        lane = await service.db.read(lambda tx: tx.one("SELECT holder, paused_until FROM webhook_lanes"))
+        return lane is not None and lane["holder"] is None and lane["paused_until"] > 0
+
+    await until(rests)
+    await ended(service, await submitted(client, seed=99))
+
+    async def is_over(tx: Tx) -> None:
+        now = {"now": service.services.clock.now()}
+        await tx.run("UPDATE webhook_lanes SET due_at = :now, paused_until = :now", now)
+        await tx.run("UPDATE webhook_deliveries SET next_at = :now WHERE state = 'waiting'", now)
+
+    await until(lambda: service.db.read(_waits_anew))
+    await service.db.write(is_over)
+    there.answers(204)
+    await there.until(len(jobs) + 3)
+    assert first_attempts() == START + 1, "the one that was asked to wait, and not the one behind it"
+    await ended(service, await submitted(client, seed=100))
+    await until(lambda: first_attempts() == START + 2)
+
+
+async def _waits_anew(tx: Reader) -> bool:
+    return await tx.one("SELECT 1 AS one FROM webhook_deliveries WHERE attempts = 0") is not None
+
+
+@pytest.mark.sqlite
 async def test_a_success_ends_the_days_of_failure(service: Service, client: Client, there: Receiver) -> None:
     made = await created(client, there.url)
     path = f"{PATH}/{made['webhook_id']}"
@@ -410,6 +499,8 @@ async def test_another_key_of_the_service_costs_no_delivery(
             return (line["last_error"], line["attempts"]) == ("secret_unreadable", 0)
 
         await until(told)
+        held_back = other.services.metrics.webhook_deliveries.labels("unreadable")
+        assert held_back._value.get() >= 1, "ComfyWebhooksUnreadable asks for it"
     assert there.came == []
     async with running(tmp_path, sim.url, secret_key=right, **given) as first:
         await first.db.write(lambda tx: tx.run("UPDATE webhook_lanes SET due_at = 1, paused_until = 0"))
