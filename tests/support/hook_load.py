@@ -2,9 +2,9 @@
 
 Twelve receivers of one account: half of them fail at random, one never answers, one is slow, four are healthy. In
 between a process that delivers is killed. What each receiver took is held against the events of the jobs themselves:
-every one there, verified by the standard library of receivers, with its number. Raises `AssertionError` if not; the
-command ends with 1, too, if a healthy or flaky receiver waited a second or more for a first attempt, the time around the
-kill apart, in which what the dead process held is taken over.
+every one there, verified by the standard library of receivers, with its number. Raises `AssertionError` if not; ends
+with 1, too, if a healthy or flaky receiver waited a second or more for a first attempt, the time around the kill apart,
+in which what the dead process held is taken over.
 """
 
 import argparse
