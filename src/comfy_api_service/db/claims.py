@@ -83,7 +83,7 @@ _LANES = f"""WITH l AS (
     WHERE n.account_id = lanes.account_id AND n.queued > 0 LIMIT 1) IS NOT NULL
   ORDER BY vtime, account_id LIMIT {MAX_LANES})
 SELECT l.account_id, l.vtime, l.weight, l.newcomer, n.requirement_id, n.queued, {{model}} AS model,
-  j.id, j.priority, j.cost FROM l"""
+  j.id, j.priority, j.cost, j.out_of_memory FROM l"""
 _NEEDS = """lane_needs n
   JOIN capabilities c ON c.requirement_id = n.requirement_id AND c.inventory_hash = :inventory
   JOIN requirements r ON r.id = n.requirement_id"""
@@ -97,7 +97,7 @@ WHERE n.account_id = l.account_id AND n.queued > 0""",
     "postgresql": f"""{_LANES.format(model="n.primary_model")}
 CROSS JOIN LATERAL (SELECT n.account_id, n.requirement_id, n.queued, r.primary_model FROM {_NEEDS}
   WHERE n.account_id = l.account_id AND n.queued > 0 OFFSET 0) n
-CROSS JOIN LATERAL (SELECT h.id, h.priority, h.cost {_HEAD}) j""",
+CROSS JOIN LATERAL (SELECT h.id, h.priority, h.cost, h.out_of_memory {_HEAD}) j""",
 }
 """At most 64 ready lanes in order of virtual time, and the heads of their needs: a row a need, by dialect.
 
@@ -112,8 +112,24 @@ UNION ALL SELECT 'measured', key, seconds FROM timings
 WHERE {among} OR key = (SELECT 'load:' || resident_model FROM backends WHERE id = :id)"""
 
 
-async def ready_lanes(tx: Reader, inventory_hash: str) -> tuple[Lane, ...]:
-    rows = await tx.all(READY[tx.dialect.name], {"inventory": inventory_hash})
+_TOO_LARGE = """SELECT j.id FROM jobs j JOIN attempts a ON a.job_id = j.id AND a.number = j.attempt
+WHERE {among} AND a.backend_id = :id AND EXISTS (
+  SELECT 1 FROM capabilities c JOIN backends b ON b.inventory_hash = c.inventory_hash
+  WHERE c.requirement_id = j.requirement_id AND b.id <> :id AND b.state = 'online' AND b.draining = 0
+    AND b.removed_at IS NULL)"""
+
+
+async def ready_lanes(tx: Reader, claimant: Claimant) -> tuple[Lane, ...]:
+    """What the claimant could run, but for what ran out of its memory a moment ago and another backend can run."""
+    rows = await tx.all(READY[tx.dialect.name], {"inventory": claimant.inventory_hash})
+    again = sorted(row["id"] for row in rows if row["out_of_memory"])
+    if again:
+        elsewhere = await tx.all(
+            _TOO_LARGE.format(among=tx.dialect.among("j.id", "jobs")),
+            {"jobs": dumps(again), "id": claimant.backend_id},
+        )
+        leave = {row["id"] for row in elsewhere}
+        rows = [row for row in rows if row["id"] not in leave]
     return tuple(_lane(needs) for needs in grouped(rows, "account_id").values())
 
 
@@ -184,7 +200,7 @@ async def claim(
     Who has most of the pool is claimed from, and ended in, more often than others: passed by whenever somebody
     has its lane, it would get less than its share.
     """
-    ready = await ready_lanes(tx, claimant.inventory_hash)
+    ready = await ready_lanes(tx, claimant)
     if not ready:
         return None
     seen = await _snapshot(tx, claimant, ready, patient=patient)
@@ -202,7 +218,7 @@ async def claim(
             claimed = await _take(tx, claimant, choice, prompt_id, now)
             if claimed is not None:
                 return claimed
-        seen = replace(seen, lanes=await ready_lanes(tx, claimant.inventory_hash))  # others were faster
+        seen = replace(seen, lanes=await ready_lanes(tx, claimant))  # others were faster
     return Busy.BUSY
 
 

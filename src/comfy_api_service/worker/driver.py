@@ -36,7 +36,7 @@ from comfy_api_service.worker.reporter import Reporter
 from comfy_api_service.worker.room import Room
 from comfy_api_service.worker.run import RESTARTED, Run
 from comfy_api_service.worker.settle import Settler
-from comfy_api_service.worker.verdict import Declined, Lost, Verdict, Why
+from comfy_api_service.worker.verdict import Broke, Declined, Lost, Verdict, Why
 
 log = structlog.get_logger()
 
@@ -303,7 +303,7 @@ class Driver:
                 self._changed.set()
             self.busy.ended(run.prompt_id)
         try:
-            if isinstance(verdict, Lost) and verdict.reason == RESTARTED:
+            if _unloads(verdict):
                 await self._forget_residency()
             await self._settler.settle(run, verdict, self._client, graph)
         except Exception:
@@ -326,7 +326,7 @@ class Driver:
         return held
 
     async def _forget_residency(self) -> None:
-        """A backend that restarted has nothing loaded."""
+        """After a restart, or once it was told to free its memory, a backend has nothing loaded."""
         self._resident = None
         await self._reporter.persist(
             lambda tx: backends.forget_residency(tx, self.backend_id, self._worker_id)
@@ -405,3 +405,9 @@ class Driver:
 def _refused(verdict: Verdict) -> bool:
     """The backend answered, and well, whatever it said of the prompt."""
     return isinstance(verdict, Declined) or (isinstance(verdict, Lost) and verdict.reason == INPUTS_LOST)
+
+
+def _unloads(verdict: Verdict) -> bool:
+    if isinstance(verdict, Broke):
+        return verdict.failure.out_of_memory
+    return isinstance(verdict, Lost) and verdict.reason == RESTARTED

@@ -6,7 +6,8 @@ from comfy_api_service.db import claims, counters, lanes, transitions, work
 from comfy_api_service.db.base import Database, Tx
 from comfy_api_service.db.endings import Ending
 from comfy_api_service.db.transitions import Fence
-from comfy_api_service.domain.job import State
+from comfy_api_service.domain.errors import Code
+from comfy_api_service.domain.job import JobError, State
 from comfy_api_service.domain.scheduling import entering
 from comfy_api_service.domain.submission import JobOptions
 
@@ -66,6 +67,52 @@ async def test_jobs_for_an_offline_model_hold_up_nobody(db: Database) -> None:
     assert claimed.job_id == job_id
 
 
+async def test_what_ran_out_of_memory_goes_elsewhere_if_anybody_else_can(db: Database) -> None:
+    small, large = await add_backend(db, backend_id="bck_1"), await add_backend(db, backend_id="bck_2")
+    await add_accounts(db, "a", "b")
+    heavy, behind = await put(db, new_job(account="a"), new_job(account="a"))
+    (others,) = await put(db, new_job(account="b"))
+    error = JobError(Code.OUT_OF_MEMORY, "…")
+
+    async def runs_out(fence: Fence) -> None:
+        assert await db.write(
+            lambda tx: transitions.requeue(tx, fence, reason="out of memory", now=2.0, out_of_memory=error)
+        )
+
+    first = await claim(db, small)
+    assert first is not None
+    assert first.job_id == heavy
+    await runs_out(first.fence)
+    goes_on = await claim(db, small)
+    assert goes_on is not None
+    assert goes_on.job_id == others, "nobody else waits for it"
+    assert await claim(db, small) is None
+    for state in ("state = 'offline'", "draining = 1", "removed_at = 1"):
+        alone = f"UPDATE backends SET {state} WHERE id = 'bck_2'"
+        again = await db.write(lambda tx: _only_tried(tx, alone, small))  # noqa: B023
+        assert again == heavy, "rather here than nowhere"
+    second = await claim(db, large)
+    assert second is not None
+    assert (second.job_id, second.attempt) == (heavy, 2)
+    after = await claim(db, small)
+    assert after is not None
+    assert after.job_id == behind
+    assert await drift(db) == []
+
+
+async def _only_tried(tx: Tx, first: str, claimant: claims.Claimant) -> str | None:
+    """Which job would be next after this statement; both are undone."""
+    before = await tx.one("SELECT state, draining, removed_at FROM backends WHERE id = 'bck_2'")
+    assert before is not None
+    await tx.run(first)
+    ready = await claims.ready_lanes(tx, claimant)
+    await tx.run(
+        "UPDATE backends SET state = :state, draining = :draining, removed_at = :removed WHERE id = 'bck_2'",
+        {"state": before["state"], "draining": before["draining"], "removed": before["removed_at"]},
+    )
+    return ready[0].needs[0].head if ready else None
+
+
 async def test_a_replaced_attempt_changes_nothing(db: Database) -> None:
     claimant = await add_backend(db)
     (job_id,) = await put(db, new_job())
@@ -117,7 +164,7 @@ async def test_the_least_served_account_goes_first(db: Database) -> None:
 
 
 async def newcomer(db: Database, claimant: claims.Claimant) -> bool:
-    (lane,) = await db.read(lambda tx: claims.ready_lanes(tx, claimant.inventory_hash))
+    (lane,) = await db.read(lambda tx: claims.ready_lanes(tx, claimant))
     return lane.newcomer
 
 

@@ -229,6 +229,22 @@ async def test_out_of_memory_is_tried_once_more_after_freeing(tmp_path: Path) ->
     check(tmp_path)
 
 
+async def test_out_of_memory_goes_to_another_backend(tmp_path: Path) -> None:
+    async with (
+        Simulator(FAST) as small,
+        Simulator(FAST) as large,
+        running(tmp_path, small.url, large.url) as service,
+    ):
+        await online(service, 2)
+        small.faults.out_of_memory(times=None)
+        jobs = [await submit(service, order(seed=seed)) for seed in range(4)]
+        ends = [await ended(service, one.job_id) for one in jobs]
+        assert [one.state for one in ends] == [State.SUCCEEDED] * len(jobs)
+        assert {2} <= {one.attempt for one in ends} <= {1, 2}
+        assert any(request.path == "/free" for request in small.record.requests)
+    check(tmp_path)
+
+
 async def test_a_half_answer_to_view_is_asked_again(tmp_path: Path) -> None:
     async with Simulator(FAST) as sim, running(tmp_path, sim.url) as service:
         await online(service)

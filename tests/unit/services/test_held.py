@@ -21,7 +21,7 @@ class Work:
 def begin(places: Held, receiver: str, account_id: str = "a", *, failing: bool = False) -> Work:
     work = Work(failing)
     future: asyncio.Task[None] = None  # type: ignore[assignment]
-    places.begin(Lane(receiver, account_id, None, 0), work, future)
+    places.begin(Lane(receiver, account_id, None, 0, 0.0), work, future)
     return work
 
 
