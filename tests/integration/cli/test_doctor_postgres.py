@@ -13,6 +13,7 @@ from comfy_api_service.bootstrap.parts import migrate
 from comfy_api_service.bootstrap.service import service
 from comfy_api_service.cli.doctor import postgres as doctor
 from comfy_api_service.cli.doctor.accounts import unused
+from comfy_api_service.cli.doctor.checks import key
 from comfy_api_service.cli.doctor.finding import Finding, Level
 from comfy_api_service.cli.faults import Fault
 from comfy_api_service.cli.starting import start_faults
@@ -53,6 +54,15 @@ def test_accounts_that_nobody_is_asked_for(url: str) -> None:
     blocking(lambda: _execute(url, f"INSERT INTO accounts ({columns}) VALUES ({row})"))
     (found,) = blocking(lambda: unused(settings))
     assert "1 account and its keys are not used" in found.message
+
+
+def test_a_key_that_other_machines_do_not_have(url: str) -> None:
+    found = key(Settings(_env_file=None, database_url=url))
+    assert found.status is Level.WARNING
+    assert "SECRET_KEY" in found.remedy
+    given = key(Settings(_env_file=None, database_url=url, secret_key="a" * 16 + "b" * 17))
+    assert given.status is Level.OK
+    assert "b" * 17 not in given.message
 
 
 def test_a_newer_schema(url: str) -> None:

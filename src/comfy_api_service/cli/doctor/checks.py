@@ -55,6 +55,8 @@ async def of_settings(
         if settings.postgres_url is None
         else await postgres.database(settings.postgres_url, settings.database_pool_size),
     ]
+    if settings.postgres_url is not None:
+        findings.append(key(settings))
     if not settings.auth_enabled:
         findings += await accounts.unused(settings)
     if settings.tls_cert_file is not None and settings.tls_key_file is not None:
@@ -74,6 +76,18 @@ async def of_settings(
 
         findings.append(await traces.examine(settings))
     return findings + (await of_comfyui(settings, comfyui_python) if comfyui else [])
+
+
+def key(settings: "Settings") -> Finding:
+    """Of processes that share a database: those that have another one refuse what this one signs and seals."""
+    if settings.secret_key is not None:
+        return ok("key", "SECRET_KEY is set; every process on this database needs the same")
+    return warning(
+        "key",
+        f"no SECRET_KEY: processes with another data folder than {settings.data_dir.absolute()} have another key, "
+        "refuse logins and links of this one, and cannot sign webhooks made here",
+        "Give all processes that share the database the same SECRET_KEY, unless all have this folder.",
+    )
 
 
 async def of_comfyui(settings: "Settings", python: str | None) -> list[Finding]:
