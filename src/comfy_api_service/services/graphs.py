@@ -112,28 +112,35 @@ def _milder(one: GraphRefused | None, other: GraphRefused) -> GraphRefused:
 
 
 def _with_backends(refused: GraphRefused, pool: PoolView) -> GraphRefused:
-    """With the backends that lack each node that is lacking."""
-    lacking = {
-        problem.class_type
-        for problem in refused.problems
-        if problem.code is Code.NODE_NOT_AVAILABLE and problem.class_type is not None
+    """With the backends that lack each node and each model that is lacking."""
+    known = {
+        backend.name: inventory
+        for backend in pool.backends
+        if (inventory := pool.inventories.get(backend.inventory_hash or "")) is not None
     }
-    if not lacking:
-        return refused
-    without = {
-        name: sorted(
-            backend.name
-            for backend in pool.backends
-            if (inventory := pool.inventories.get(backend.inventory_hash or "")) is not None
-            and name not in inventory.classes
-        )
-        for name in lacking
-    }
-    return GraphRefused(
-        [
-            replace(problem, details={**problem.details, "lacked_by": without[problem.class_type]})
-            if problem.code is Code.NODE_NOT_AVAILABLE and problem.class_type in without
-            else problem
-            for problem in refused.problems
+    return GraphRefused([_with_those_that_lack_it(problem, known) for problem in refused.problems])
+
+
+def _with_those_that_lack_it(problem: Problem, known: Mapping[str, Inventory]) -> Problem:
+    """Judged against one inventory it reads as if nobody had it: another may, and lack something else."""
+    details = problem.details
+    if problem.code is Code.NODE_NOT_AVAILABLE and problem.class_type is not None:
+        having = [name for name, inventory in known.items() if problem.class_type in inventory.classes]
+    elif problem.code is Code.MODEL_NOT_FOUND:
+        having = [
+            name for name, inventory in known.items() if details["model"] in _choices(inventory, problem)
         ]
-    )
+    else:
+        return problem
+    lacked_by = sorted(known.keys() - set(having))
+    message = problem.message
+    if having:
+        message = message.replace("no backend has", "no backend that has all the rest has")
+    return replace(problem, message=message, details={**details, "lacked_by": lacked_by})
+
+
+def _choices(inventory: Inventory, problem: Problem) -> tuple[Any, ...]:
+    """What the input that a problem names may be there."""
+    node = inventory.classes.get(problem.class_type or "")
+    spec = None if node is None else node.inputs.get(problem.input or "")
+    return () if spec is None else spec.options or ()

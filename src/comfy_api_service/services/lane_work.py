@@ -3,6 +3,7 @@ is due. How many side by side follows from how the receiver does: a quick one ge
 """
 
 import asyncio
+import contextlib
 import random
 import time
 from collections import deque
@@ -244,13 +245,16 @@ class LaneWork:
             self._open[asyncio.create_task(self._send(ready))] = ready.delivery.id
 
     def _opened(self, sealed: Sequence[bytes]) -> tuple[bytes, ...] | None:
-        try:
-            return tuple(self._tools.sealer.open(one, self._lane.account_id) for one in sealed)
-        except Unreadable:
+        """Those that can be; None if none can."""
+        opened = []
+        for one in sealed:
+            with contextlib.suppress(Unreadable):
+                opened.append(self._tools.sealer.open(one, self._lane.account_id))
+        if len(opened) < len(sealed):
             log.warning(
                 "webhook_secret_unreadable", account=self._lane.account_id, webhook=self._lane.webhook_id
             )
-            return None
+        return tuple(opened) or None
 
     async def _make_secret(self) -> None:
         """For an account that has none: its jobs' deliveries are signed all the same."""

@@ -508,3 +508,24 @@ async def test_another_key_of_the_service_costs_no_delivery(
         await first.db.write(lambda tx: tx.run("UPDATE webhook_deliveries SET next_at = 1"))
         (came,) = await there.until(1)
         came.verified(made["secret"])
+
+
+@pytest.mark.sqlite
+async def test_one_rotation_ends_what_another_key_began(
+    tmp_path: Path, sim: Simulator, there: Receiver
+) -> None:
+    """The secret of before is still to sign for a day, and cannot."""
+    given: dict[str, Any] = {"webhook_allow_private": True}
+    async with (
+        running(tmp_path, sim.url, secret_key="a" * 16 + "b" * 17, **given) as first,
+        connected(first.app) as client,
+    ):
+        made = await created(client, there.url)
+    async with (
+        running(tmp_path, sim.url, secret_key="c" * 16 + "d" * 17, **given) as other,
+        connected(other.app) as client,
+    ):
+        rotated = await client.post(f"{PATH}/{made['webhook_id']}/rotate")
+        await client.post(f"{PATH}/{made['webhook_id']}/test")
+        (came,) = await there.until(1)
+        came.verified(rotated.json()["secret"])
