@@ -323,7 +323,8 @@ class Settings(BaseSettings):
     )
     secret_key: SecretStr | None = Field(
         None,
-        description="Signs links and tokens. Default: made at first start, kept in `DATA_DIR`.",
+        description="Signs links and tokens, encrypts the secrets of webhooks; the same for all processes that share a "
+        "database. Default: made at first start, kept in `DATA_DIR`.",
     )
     metrics_token: SecretStr | None = Field(
         None, description="If set, `/metrics` needs it as a bearer token."
