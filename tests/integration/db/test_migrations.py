@@ -164,21 +164,64 @@ def columns(path: Path) -> dict[tuple[str, str], tuple[str, bool]]:
         }
 
 
+def to_the_version_before(connection: Connection) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(migrate.MIGRATIONS))
+    config.attributes["connection"] = connection
+    command.upgrade(config, sorted(migrate.KNOWN)[-2])
+    connection.commit()
+
+
 def test_the_newest_migration_takes_nothing_from_processes_of_the_version_before(tmp_path: Path) -> None:
     """They run on while it is applied: what they read and write must be there, and nothing new be asked of them."""
     path = tmp_path / "x.sqlite3"
-    before = sorted(migrate.KNOWN)[-2]
     engine = create_engine(f"sqlite:///{path}")
-    config = Config()
-    config.set_main_option("script_location", str(migrate.MIGRATIONS))
     with engine.connect() as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, before)
-        connection.commit()
+        to_the_version_before(connection)
     engine.dispose()
     old = columns(path)
     migrate.upgrade(path)
-    new = columns(path)
+    takes_nothing(old, columns(path))
+
+
+async def test_nor_does_it_on_a_server(empty: str) -> None:
+    """Functions that they call are there too, with the same arguments."""
+    engine = create_async_engine(empty.replace("postgresql://", "postgresql+asyncpg://"))
+    async with engine.connect() as connection:
+        await connection.run_sync(to_the_version_before)
+    await engine.dispose()
+    old, called = await columns_on(empty), await functions_on(empty)
+    await migrate.upgrade_server(empty)
+    takes_nothing(old, await columns_on(empty))
+    assert called
+    assert called <= await functions_on(empty)
+
+
+async def columns_on(url: str) -> dict[tuple[str, str], tuple[str, bool]]:
+    asked = """SELECT table_name, column_name, data_type, is_nullable = 'YES' OR column_default IS NOT NULL
+               OR is_identity = 'YES' FROM information_schema.columns WHERE table_schema = current_schema()"""
+    return {(table, name): (kind, free) for table, name, kind, free in await fetched(url, asked)}
+
+
+async def functions_on(url: str) -> set[str]:
+    asked = """SELECT p.oid::regprocedure || ' ' || pg_get_function_arguments(p.oid)
+                 || ' ' || pg_get_function_result(p.oid) FROM pg_proc p
+               WHERE p.pronamespace = current_schema()::regnamespace"""
+    return {row[0] for row in await fetched(url, asked)}
+
+
+async def fetched(url: str, asked: str) -> list[asyncpg.Record]:
+    connection = await asyncpg.connect(url)
+    try:
+        return list(await connection.fetch(asked))
+    finally:
+        await connection.close()
+
+
+def takes_nothing(
+    old: dict[tuple[str, str], tuple[str, bool]], new: dict[tuple[str, str], tuple[str, bool]]
+) -> None:
+    assert old
     assert {column: new.get(column, ("", False))[0] for column in old} == {
         column: kind for column, (kind, _) in old.items()
     }
