@@ -33,7 +33,7 @@ class Announcer:
 
     def _note(self, event: Event, change: Change) -> None:
         """Count and log; never the error's message, which may quote a node's own words."""
-        told = {"job_id": event.job_id, "account": change.account_id, "attempt": change.attempt}
+        told = {"job_id": event.job_id, "account_id": change.account_id, "attempt": change.attempt}
         if event.type is EventType.REQUEUED:
             log.info("job_requeued", reason=event.data["reason"], **told)
         if event.type is EventType.DONE:

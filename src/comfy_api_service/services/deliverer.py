@@ -162,7 +162,7 @@ class Deliverer:
         try:
             due_at = await work.run()
         except Exception:  # it is anybody's when the hold ends
-            log.exception("webhook_lane_failed", account=lane.account_id, receiver=lane.receiver)
+            log.exception("webhook_lane_failed", account_id=lane.account_id, receiver=lane.receiver)
         finally:
             self._held.end(lane.receiver)
         if due_at is not None and due_at <= self._clock.now() + self._pause:

@@ -201,7 +201,7 @@ class LaneWork:
         if found.disabled_now:
             log.warning(
                 "webhook_disabled",
-                account=lane.account_id,
+                account_id=lane.account_id,
                 webhook=lane.webhook_id,
                 reason=found.disabled,
                 given_up=found.given_up,
@@ -252,7 +252,7 @@ class LaneWork:
                 opened.append(self._tools.sealer.open(one, self._lane.account_id))
         if len(opened) < len(sealed):
             log.warning(
-                "webhook_secret_unreadable", account=self._lane.account_id, webhook=self._lane.webhook_id
+                "webhook_secret_unreadable", account_id=self._lane.account_id, webhook=self._lane.webhook_id
             )
         return tuple(opened) or None
 
@@ -355,7 +355,7 @@ class LaneWork:
             told = "failed" if next_at is None else "retried"
             log.info(
                 "webhook_attempt_failed",
-                account=delivery.account_id,
+                account_id=delivery.account_id,
                 delivery=delivery.id,
                 job_id=delivery.job_id,
                 error=reply.error,
