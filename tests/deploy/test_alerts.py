@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.support.incidents import DAY, HOUR, INCIDENTS, WEEK, World, good_week, quiet
-from tests.support.monitoring import MONITORING, alerts
+from tests.support.incidents import BURNS, DAY, HOUR, INCIDENTS, OBJECTIVES, WEEK, World, good_week, quiet
+from tests.support.monitoring import MONITORING, alerts, module
 
 pytestmark = pytest.mark.timeout(600)  # promtool goes through a week, minute by minute
 
@@ -23,6 +23,7 @@ PROMTOOL = os.environ.get("PROMTOOL") or shutil.which("promtool")
 needs_promtool = pytest.mark.skipif(
     PROMTOOL is None, reason="promtool is neither on PATH nor in PROMTOOL: docs/OPERATIONS.md, Monitoring"
 )
+PACE = module("objectives")
 RULES = sorted((MONITORING / "rules").glob("*.yml"))
 
 
@@ -35,12 +36,15 @@ def promtool(*arguments: str | Path) -> str:
 
 def held(folder: Path, files: Sequence[Path], *cases: dict[str, Any], minutes: int = 1) -> None:
     """Cases in promtool's form, evaluated each so many minutes: what was recorded then stands for so long."""
+    order: list[str] = []
     for path in files:
         text = path.read_text(encoding="utf-8")
+        order += [group["name"] for group in yaml.safe_load(text)["groups"]]
         (folder / path.name).write_text(text.replace("* 60 >=", f"* {minutes * 60} >="))
     document = {
         "rule_files": [path.name for path in files],
         "evaluation_interval": f"{minutes}m",
+        "group_eval_order": order,  # by chance otherwise: what is recorded may come after the alert that reads it
         "tests": list(cases),
     }
     path = folder / "cases.yml"
@@ -92,6 +96,52 @@ def test_each_alert_fires_in_its_bad_case_and_not_before(tmp_path: Path, file: P
             told = (incident.begin - 1, incident.alert, False), (incident.by, incident.alert, True)
             cases.append(case(world, incident.by, *told))
     held(tmp_path, [file], *cases, minutes=5 if file.stem == "objectives" else 1)
+
+
+def met(expression: str, minute: int, slo: str, yes: bool) -> dict[str, Any]:
+    """Whether the condition holds at that minute."""
+    return {
+        "expr": f"group by (slo) ({expression})",
+        "eval_time": f"{minute}m",
+        "exp_samples": [{"labels": f'{{slo="{slo}"}}', "value": 1}] if yes else [],
+    }
+
+
+@needs_promtool
+@pytest.mark.parametrize("window", BURNS)
+def test_each_window_of_an_objectives_alert_finds_what_the_other_does_not(
+    tmp_path: Path, window: str
+) -> None:
+    """All objectives burn at once; the alerts fire by that window alone, and end soon after what they are about."""
+    burn = BURNS[window]
+    pace = 10 if window.endswith("d") else 5
+    [(how, pair, least)] = [
+        found
+        for found in (
+            ("BurnsFast", PACE.FAST, PACE.LEAST_FAST),
+            ("BurnsSlowly", PACE.SLOW, PACE.LEAST_SLOW),
+        )
+        if window in [long for _, long, _ in found[1]]
+    ]
+    expected: list[tuple[int, str, bool]] = []
+    why: list[dict[str, Any]] = []
+    for one in PACE.OBJECTIVES:
+        told = one.alert + how
+        expected += [(burn.begin, told, False), (burn.end, told, True), (burn.over, told, False)]
+        for times, long, short in pair:
+            burns = PACE._burns(one, times, long, short, least).replace("* 60 >=", f"* {pace * 60} >=")
+            why.append(met(burns, burn.end, one.name, long == window))
+            if long == window:  # it is the short one that ends it
+                ratio = f'comfyui:slo_errors:ratio{long}{{slo="{one.name}"}}'
+                why.append(met(f"{ratio} > {times * one.budget:g}", burn.over, one.name, yes=True))
+    found = case(burn.world({one.name: one.budget for one in PACE.OBJECTIVES}), burn.over, *expected)
+    found["promql_expr_test"] += why
+    held(tmp_path, [MONITORING / "rules" / "objectives.yml"], found, minutes=pace)
+
+
+def test_every_objective_burns_by_each_window() -> None:
+    assert OBJECTIVES.keys() == {one.name for one in PACE.OBJECTIVES}
+    assert BURNS.keys() == {long for _, long, _ in (*PACE.FAST, *PACE.SLOW)}
 
 
 @needs_promtool

@@ -5,6 +5,7 @@ import re
 import stat
 import subprocess
 import tomllib
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ import jsonschema_rs
 import pytest
 from tests.support.comfyui_image import started
 from tests.support.commands import check_command, known_settings
-from tests.support.compose import DEPLOY, environment, load, own, variables_of
+from tests.support.compose import DEPLOY, environment, handed, load, own, variables_of
 from tests.support.image import only
 
+from comfy_api_service.settings import Settings
 from comfy_api_service.settings import load as load_settings
 
+Make = Callable[[str, Mapping[str, str]], Settings]
 SCHEMA = Path(__file__).parents[1] / "fixtures" / "compose" / "compose-spec.json"
 FILES = ("compose.yaml", "compose.tls.yaml")
 VARIABLES = {
@@ -28,6 +31,16 @@ STACK = load("compose.yaml", VARIABLES)
 SERVICES: dict[str, dict[str, Any]] = STACK["services"]
 OWN = dict(own(SERVICES))
 KEPT = ("postgres", "valkey", "store")
+ROLES = ("api", "worker")
+EXAMPLE = dict(
+    re.findall(r"^#?([A-Z_0-9]+)=(.*)", (DEPLOY / "example.env").read_text(encoding="utf-8"), re.MULTILINE)
+)
+"""As if no line were a comment."""
+OF_THE_STACK = {
+    *("HOST", "PORT", "DATA_DIR", "SHUTDOWN_GRACE"),
+    *("DATABASE_URL_FILE", "REDIS_URL_FILE", "SECRET_KEY_FILE"),
+    *("S3_ENDPOINT", "S3_REGION", "S3_BUCKET", "S3_PUBLIC_URL", "S3_ACCESS_KEY_FILE", "S3_SECRET_KEY_FILE"),
+}
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -51,11 +64,12 @@ def test_it_does_not_start_without_a_comfyui() -> None:
         load("compose.yaml", {})
 
 
-def test_the_example_names_every_variable_and_no_other() -> None:
-    example = (DEPLOY / "example.env").read_text(encoding="utf-8")
-    named = set(re.findall(r"^#?([A-Z_]+)=", example, re.MULTILINE))
+def test_the_example_names_every_variable_and_settings_besides() -> None:
+    named = EXAMPLE.keys() - {"COMPOSE_FILE", "COMPOSE_PROFILES"}
     read = {variable for name in FILES for variable in variables_of(name)}
-    assert named - {"COMPOSE_FILE", "COMPOSE_PROFILES"} == read
+    assert read <= named
+    assert named - read <= known_settings()
+    assert named - read, "some that the file does not name"
 
 
 def test_only_the_proxy_is_published_and_on_loopback() -> None:
@@ -90,7 +104,11 @@ def test_its_user_may_enter_its_working_folder(name: str) -> None:
     user, _, group = only("USER").rest.partition(":")
     folder = only("WORKDIR").rest
     mounts = [mount for mount in OWN[name]["tmpfs"] if mount.startswith(folder)]
-    kept = [volume for volume in OWN[name].get("volumes", []) if volume["target"] == folder]
+    kept = [
+        volume
+        for volume in OWN[name].get("volumes", [])
+        if isinstance(volume, dict) and volume["target"] == folder
+    ]
     assert len(mounts) + len(kept) == 1, "it is there, and writable"
     for mount in mounts:
         options = dict(option.split("=") for option in mount.partition(":")[2].split(","))
@@ -189,7 +207,9 @@ def test_what_needs_more_is_a_profile() -> None:
 
 
 def test_each_worker_has_a_folder_of_its_own() -> None:
-    assert [volume for volume in SERVICES["worker"]["volumes"] if "source" in volume] == []
+    assert [
+        volume for volume in SERVICES["worker"]["volumes"] if isinstance(volume, dict) and "source" in volume
+    ] == []
 
 
 def test_store_and_service_agree() -> None:
@@ -221,16 +241,61 @@ def test_settings_know_the_whole_environment() -> None:
         assert environment(OWN[name]).keys() <= known_settings(), name
 
 
-def test_the_environment_makes_good_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _make_secrets(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    for name in ("api", "worker", "migrate"):
-        with monkeypatch.context() as patch:
-            for variable, value in environment(OWN[name]).items():
-                patch.setenv(variable, value.replace("/run/secrets", str(tmp_path / "secrets")))
-            settings = load_settings()
-        assert settings.database_url is not None
-        assert settings.database_url.startswith("postgresql://comfy:")
+@pytest.mark.parametrize(
+    ("role", "of_role"), [("api", {"PUBLIC_URL"}), ("worker", {"METRICS_HOST", "METRICS_PORT"})]
+)
+def test_every_setting_may_be_a_line_of_env_but_what_the_stack_stands_on(
+    role: str, of_role: set[str]
+) -> None:
+    beside = {"OTEL_SERVICE_NAME", "OTEL_TRACES_SAMPLER", "SSL_CERT_FILE", "HTTPS_PROXY"}
+    lines = dict.fromkeys(known_settings() | beside, "of the operator")
+    got = handed(role, lines)
+    alone = handed(role, VARIABLES)
+    assert {name for name, value in lines.items() if got.get(name) != value} == OF_THE_STACK | of_role
+    assert {name: got[name] for name in OF_THE_STACK | of_role} == {
+        name: alone[name] for name in OF_THE_STACK | of_role
+    }
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_what_the_stack_stands_on_wins_by_every_name_that_it_has(role: str, make: Make) -> None:
+    others = {
+        "DATABASE_URL": "postgresql://elsewhere/other",
+        "REDIS_URL": "redis://elsewhere",
+        "SECRET_KEY": "0123456789abcdef" * 2,
+        "HOST": "127.0.0.1",
+        "PORT": "9",
+    }
+    for prefix in ("S3", "MINIO"):
+        of_store = ("ENDPOINT", "BUCKET", "ACCESS_KEY", "SECRET_KEY", "REGION")
+        others |= {f"{prefix}_{name}": "http://elsewhere" for name in of_store}
+    assert make(role, VARIABLES | others) == make(role, VARIABLES)
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_the_example_makes_good_settings_with_every_line(role: str, make: Make) -> None:
+    settings = make(role, EXAMPLE)
+    assert settings.registration_enabled
+    assert settings.tiers["pro"].images_per_day == 5
+    assert settings.sentry_dsn is not None
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_the_example_makes_good_settings_with_any_one_line(role: str, make: Make) -> None:
+    for name, value in EXAMPLE.items():
+        make(role, VARIABLES | {name: value})
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_files_that_settings_name_are_mounted(role: str) -> None:
+    assert "./files:/etc/comfy-api:ro" in SERVICES[role]["volumes"]
+
+
+@pytest.mark.parametrize("name", ["api", "worker", "migrate"])
+def test_the_environment_makes_good_settings(name: str, make: Make) -> None:
+    settings = make(name, VARIABLES)
+    assert settings.database_url is not None
+    assert settings.database_url.startswith("postgresql://comfy:")
 
 
 def test_every_secret_is_made_and_stays(tmp_path: Path) -> None:
@@ -262,6 +327,25 @@ def test_secrets_are_read_by_containers_and_not_by_others_of_the_machine(tmp_pat
     folder = tmp_path / "secrets"
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert {stat.S_IMODE(file.stat().st_mode) for file in folder.iterdir()} == {0o444}
+
+
+@pytest.fixture
+def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
+    """The settings of a service's container, with these lines in `.env`."""
+    _make_secrets(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiers.toml").write_text("[pro]\nimages_per_day = 5\n")
+    (tmp_path / "sentry_dsn").write_text("https://key@sentry.example.com/1\n")
+    secrets, files = str(tmp_path / "secrets"), str(tmp_path)
+
+    def made(service: str, lines: Mapping[str, str]) -> Settings:
+        with monkeypatch.context() as patch:
+            for variable, value in handed(service, lines).items():
+                here = value.replace("/run/secrets", secrets).replace("/etc/comfy-api", files)
+                patch.setenv(variable, here)
+            return load_settings()
+
+    return made
 
 
 def _make_secrets(folder: Path) -> dict[str, str]:

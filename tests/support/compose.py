@@ -58,6 +58,23 @@ def environment(service: Mapping[str, Any]) -> dict[str, str]:
     return {key: str(value) for key, value in service.get("environment", {}).items() if value is not None}
 
 
+def handed(service: str, lines: Mapping[str, str]) -> dict[str, str]:
+    """What the container's environment is with these lines in `.env`, and nothing in the shell."""
+    found = load("compose.yaml", lines)["services"][service]
+    given: dict[str, str] = {}
+    for file in found.get("env_file", ()):
+        assert file == {"path": ".env", "required": False}
+        given |= lines
+    for name, value in found["environment"].items():
+        if value is not None:
+            given[name] = str(value)
+        elif name in lines:
+            given[name] = lines[name]
+        else:  # without a value anywhere it is unset, whatever a file says
+            given.pop(name, None)
+    return given
+
+
 def own(services: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     """The services that run this project's image."""
     return ((name, service) for name, service in services.items() if "build" in service)

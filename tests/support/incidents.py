@@ -258,6 +258,74 @@ def _late(metric: str, labels: str, bound: str, share: float) -> Callable[[World
     return _gains(f'{metric}_bucket{{le="{bound}",{labels}}}', 100 * (1 - share))
 
 
+OBJECTIVES: Final[Mapping[str, tuple[str, str, bool]]] = {
+    "availability": (
+        f'comfyui_http_requests_total{{code="202",{POST}}}',
+        f'comfyui_http_requests_total{{code="503",{POST}}}',
+        False,
+    ),
+    "submission": (
+        f'comfyui_http_request_duration_seconds_bucket{{le="0.25",{POST}}}',
+        f"comfyui_http_request_duration_seconds_count{{{POST}}}",
+        True,
+    ),
+    "start": (
+        f'comfyui_job_wait_seconds_bucket{{le="120.0",{WORKER}}}',
+        f"comfyui_job_wait_seconds_count{{{WORKER}}}",
+        True,
+    ),
+    "success": (
+        f'comfyui_jobs_total{{status="succeeded",{WORKER}}}',
+        f'comfyui_job_failures_total{{reason="STORAGE_FAILED",{WORKER}}}',
+        False,
+    ),
+    "webhooks": (
+        f'comfyui_webhook_delay_seconds_bucket{{le="5.0",{WORKER}}}',
+        f"comfyui_webhook_delay_seconds_count{{{WORKER}}}",
+        True,
+    ),
+}
+"""Of each: what counts the good events, what counts the bad ones, and whether the latter counts the good as well."""
+
+
+@dataclass(frozen=True, slots=True)
+class Burn:
+    """So many `times` each budget from minute `begin` to `end`; nothing bad before and after.
+
+    `busier`: so many times the events before `begin`, which make long windows forgiving.
+    """
+
+    times: float
+    begin: int
+    end: int
+    over: int
+    """The minute at which the short window has seen that it is over, and the long one has not."""
+    busier: float = 1
+
+    def world(self, budgets: Mapping[str, float]) -> World:
+        made = World()
+        for name, (good, bad, both) in OBJECTIVES.items():
+            share = self.times * budgets[name]
+            assert share <= 1
+            before = 100 * self.busier
+            made.gains(good, self._course(100 * (1 - share), before))
+            made.gains(bad, self._course(100 * share, 0) if not both else self._course(100, before))
+        return made
+
+    def _course(self, burning: float, before: float) -> Course:
+        after = 0.0 if before == 0 else 100.0
+        return lambda minute: before if minute < self.begin else burning if minute < self.end else after
+
+
+BURNS: Final[Mapping[str, Burn]] = {
+    "1h": Burn(times=20, begin=6 * HOUR, end=7 * HOUR, over=7 * HOUR + 10),
+    "6h": Burn(times=7, begin=6 * HOUR, end=12 * HOUR, over=12 * HOUR + 30),
+    "1d": Burn(times=4, begin=DAY, end=2 * DAY + 2 * HOUR, over=2 * DAY + 4 * HOUR, busier=10),
+    "3d": Burn(times=2, begin=DAY, end=2 * DAY + 6 * HOUR, over=2 * DAY + 10 * HOUR),
+}
+"""By the long window that alone finds it, of the two that an alert has."""
+
+
 _UNAVAILABLE: Final = f'comfyui_http_requests_total{{code="503",{POST}}}'
 _FAILED: Final = f'comfyui_job_failures_total{{reason="STORAGE_FAILED",{WORKER}}}'
 _HTTP: Final = ("comfyui_http_request_duration_seconds", POST, "0.25")

@@ -158,6 +158,7 @@ async def test_a_cancel_ends_the_waiting(world: World) -> None:
         await service.services.jobs.cancel(LOCAL, job_id)
         assert (await ended(service, job_id)).state is State.CANCELED
         await until(lambda: world.parked() == [])
+        assert service.services.metrics.parked_ends.labels("canceled")._value.get() == 1
     world.check(job_id)
     assert world.kept() == []
 
@@ -170,6 +171,7 @@ async def test_a_deadline_ends_the_waiting(world: World) -> None:
         assert done.error is not None
         assert done.error.code is Code.DEADLINE_EXCEEDED
         await until(lambda: world.parked() == [])
+        assert service.services.metrics.parked_ends.labels("canceled")._value.get() == 1
     world.check(job_id)
 
 
