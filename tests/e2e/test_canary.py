@@ -1,7 +1,8 @@
 """Words that callers and the operator brought, each of its own kind, searched in all that the service says and leaves.
 
 `MAY_BE` is the table of where each kind may be found; it stands in docs/TRACES.md too. What is searched is told
-by one service that was asked in every way, rightly and wrongly, and failed in several.
+by a service that was asked in every way, rightly and wrongly, and failed in several: once as one process, which
+also tells traces and reports, once as API and worker over PostgreSQL and Valkey.
 """
 
 import base64
@@ -12,24 +13,29 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import httpx2
 import psutil
 import pytest
+from tests.support.canary import Searched, overhearing, rows, word
 from tests.support.collector import Collector, collector
 from tests.support.pictures import png
+from tests.support.postgres import PostgresServer
 from tests.support.processes import Process, client, simulator, until_online
 from tests.support.s3 import S3Server, s3_server, s3_settings
+from tests.support.schema import copied
+from tests.support.valkey import free_port, valkey
 
 ROOT: Final = Path(__file__).parents[2]
 QUICK: Final = ("--seconds-per-step", "0.01", "--seconds-per-load", "0")
 LIMIT: Final = 60.0
 JSON: Final = {"Content-Type": "application/json"}
-WORD: Final = re.compile(rb"zq((?:(?!zq)[a-z])+?)canary", re.IGNORECASE)
-_OF_JOB: Final = frozenset({"database", "/admin/jobs"})
+_OF_JOB: Final = frozenset({"owner", "database", "/admin/jobs"})
+_NAMED: Final = frozenset({"errors", "messages"})
 MAY_BE: Final[Mapping[str, frozenset[str]]] = {
     "prompt": _OF_JOB,
     "negative": _OF_JOB,
@@ -39,53 +45,30 @@ MAY_BE: Final[Mapping[str, frozenset[str]]] = {
     "idempotency": frozenset({"database"}),
     "graphtext": _OF_JOB,
     "graphtitle": _OF_JOB,
+    "nodeid": _OF_JOB | {"redis"},
     "prefix": _OF_JOB,
     "template": _OF_JOB,
     "input": _OF_JOB,
     "explode": _OF_JOB,
     "nodeerror": _OF_JOB,
-    "keyname": frozenset({"database", "/admin/api-keys"}),
+    "keyname": frozenset({"owner", "database", "/admin/api-keys"}),
     "backend": frozenset({"database"}),
-    "hookpath": frozenset({"database"}),
-    "hookquery": frozenset({"database"}),
+    "hookpath": frozenset({"owner", "database"}),
+    "hookquery": frozenset({"owner", "database"}),
+    "unknownfield": _NAMED,
+    "model": _NAMED,
+    "lora": _NAMED,
+    "class": _NAMED,
+    "filter": _NAMED,
+    "host": frozenset({"errors"}),
+    "url": frozenset({"errors"}),
 }
-"""Kinds that are not named may be nowhere at all: not in the database either. The owner's own answers are not
-searched: there they belong.
+"""Kinds that are not named may be nowhere at all: not in the database either.
+
+`owner` is what he asks for and gets, `errors` how he is refused, with `messages`, which programs log, alone.
 """
-
-
-def word(kind: str) -> str:
-    return f"zq{kind}canary"
-
-
-@dataclass
-class Searched:
-    """What was found where. `texts` are searched for words, and for the secrets that the service itself made."""
-
-    texts: dict[str, list[bytes]] = field(default_factory=dict)
-    secrets: dict[str, str | bytes] = field(default_factory=dict)
-
-    def add(self, place: str, *found: bytes | str) -> None:
-        self.texts.setdefault(place, []).extend(
-            one.encode("utf-8", "replace") if isinstance(one, str) else one for one in found
-        )
-
-    def found(self) -> dict[str, set[str]]:
-        """Places by kind."""
-        places: dict[str, set[str]] = {}
-        for place, texts in self.texts.items():
-            for text in texts:
-                for kind in WORD.findall(text):
-                    places.setdefault(kind.decode().lower(), set()).add(place)
-                for name, secret in self.secrets.items():
-                    if any(form in text for form in _forms(secret)):
-                        places.setdefault(name, set()).add(place)
-        return places
-
-
-def _forms(secret: str | bytes) -> tuple[bytes, ...]:
-    raw = secret if isinstance(secret, bytes) else secret.encode()
-    return raw, base64.b64encode(raw).rstrip(b"=")
+GIVING: Final = ("/webhooks", "/rotate", "/secret", "/login", "/register", "/ticket", "/keys")
+"""Ends of paths that answer a POST with a secret, this once."""
 
 
 @pytest.fixture
@@ -108,7 +91,7 @@ def look(request):
 """
 
 
-def environment(folder: Path, sim: Process, store: S3Server, collected: Collector) -> dict[str, str]:
+def environment(folder: Path, sim: Process, store: S3Server) -> dict[str, str]:
     (folder / "tmp").mkdir()
     (folder / "operators.py").write_text(HOOK)
     settings = s3_settings(store.bucket("results"))
@@ -120,21 +103,90 @@ def environment(folder: Path, sim: Process, store: S3Server, collected: Collecto
         "LOG_LEVEL": "DEBUG",
         "AUTH_ENABLED": "true",
         "REGISTRATION_ENABLED": "true",
-        "RATE_LIMIT_ENABLED": "false",
         "NODE_POLICY": "open",
         "COMFYUI_URL": sim.url.replace("://", f"://user:{word('backend')}@"),
         "SECRET_KEY": f"{word('setting')}5d0c7a1e94b83f26d75e0a9c41f8b3672",
         "METRICS_TOKEN": word("metricstoken"),
         "PROMPT_HOOK": "python:operators:look",
         "PROMPT_HOOK_ON_FAILURE": "refuse",
-        "OTEL_EXPORTER_OTLP_ENDPOINT": collected.url,
-        "OTEL_EXPORTER_OTLP_HEADERS": f"authorization={word('otelheader')}",
-        "OTEL_BSP_SCHEDULE_DELAY": "50",
-        "SENTRY_DSN": collected.dsn.replace("0123456789abcdef", word("dsn")),
         "MAX_BODY_SIZE": "65536",
         "WEBHOOK_ALLOW_PRIVATE": "true",
         "WEBHOOK_RETRY_DELAY": "1",
     }
+
+
+@dataclass
+class Running:
+    """The processes of a service, the first of which answers."""
+
+    processes: list[Process]
+    figures: list[str]
+    """Addresses that tell them."""
+    key: str
+    """Of an administrator."""
+
+
+@contextmanager
+def one_process(
+    folder: Path, given: dict[str, str], collected: Collector, searched: Searched
+) -> Iterator[Running]:
+    """Over SQLite; traces and reports go to the collector."""
+    given |= {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": collected.url,
+        "OTEL_EXPORTER_OTLP_HEADERS": f"authorization={word('otelheader')}",
+        "OTEL_BSP_SCHEDULE_DELAY": "50",
+        "SENTRY_DSN": collected.dsn.replace("0123456789abcdef", word("dsn")),
+        "RATE_LIMIT_ENABLED": "false",
+    }
+    key = administrator(folder, given)
+    with started(folder, given, searched, "serve", "--port", "0") as service:
+        yield Running([service], [service.url], key)
+    searched.add("traces and reports", *collected.raw)
+    assert {"uncaught_fault", "unhandled_error", "settling_failed"} <= {
+        event["tags"].get("event") for event in collected.events
+    }
+
+
+@contextmanager
+def roles_apart(
+    folder: Path, given: dict[str, str], postgres: PostgresServer, searched: Searched
+) -> Iterator[Running]:
+    """Over PostgreSQL and Valkey, of which every command is heard."""
+    password, port = word("redispassword"), free_port()
+    with (
+        copied(postgres) as url,
+        valkey(options=("--requirepass", password)) as redis,
+        overhearing(redis.folder / "socket", password) as heard,
+    ):
+        given |= {
+            "DATABASE_URL": url.replace("@", f":{word('databasepassword')}@"),
+            "REDIS_URL": f"unix://:{password}@{redis.folder}/socket",
+        }
+        key = administrator(folder, given)
+        with (
+            started(folder, given, searched, "api", "--port", "0") as door,
+            started(folder, {**given, "METRICS_PORT": str(port)}, searched, "worker") as worker,
+        ):
+            yield Running([door, worker], [door.url, f"http://127.0.0.1:{port}"], key)
+        kept, shown = rows(url)
+    searched.add("database", *kept)
+    searched.add("statements", *shown)
+    searched.add("redis", heard.text)
+    for name in (b"cui:bucket:", b"cui:0:progress:", b"cui:0:listeners", b"cui:0:workers"):
+        assert name in heard.text, name
+
+
+@contextmanager
+def started(folder: Path, given: dict[str, str], searched: Searched, *arguments: str) -> Iterator[Process]:
+    """With mistakes in it; its log is searched."""
+    process = Process(["tests.support.faulty", *arguments], folder=folder, environment=given)
+    try:
+        process.wait_listening()
+        yield process
+        process.terminate()
+    finally:
+        process.close()
+        searched.add("log", *process.output)
 
 
 def administrator(folder: Path, given: dict[str, str]) -> str:
@@ -168,21 +220,30 @@ def graph() -> dict[str, Any]:
         "2": {"class_type": "CLIPTextEncode", "inputs": {"text": word("graphtext"), "clip": ["1", 1]},
               "_meta": {"title": word("graphtitle")}},
         "3": {"class_type": "EmptyLatentImage", "inputs": {"width": 64, "height": 64, "batch_size": 1}},
-        "4": {"class_type": "KSampler", "inputs": {
+        word("nodeid"): {"class_type": "KSampler", "inputs": {
             "seed": 1, "steps": 2, "cfg": 7.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0,
             "model": ["1", 0], "positive": ["2", 0], "negative": ["2", 0], "latent_image": ["3", 0]}},
-        "5": {"class_type": "VAEDecode", "inputs": {"samples": ["4", 0], "vae": ["1", 2]}},
+        "5": {"class_type": "VAEDecode", "inputs": {"samples": [word("nodeid"), 0], "vae": ["1", 2]}},
         "6": {"class_type": "SaveImage", "inputs": {"images": ["5", 0], "filename_prefix": word("prefix")}},
     }  # fmt: skip
 
 
 class Caller:
-    """Asks in every way; keeps what a stranger is answered."""
+    """Asks in every way; what the owner and strangers are answered is searched."""
 
     def __init__(self, http: httpx2.Client, key: str, searched: Searched) -> None:
         self.http = http
         self.searched = searched
         self.http.headers["X-API-Key"] = key
+        self.http.event_hooks["response"] = [self._keep]
+
+    def _keep(self, response: httpx2.Response) -> None:
+        response.read()
+        asked, failed = response.request, response.status_code >= 400
+        if failed or asked.method != "POST" or not asked.url.path.endswith(GIVING):
+            self.searched.add("errors" if failed else "owner", told(response), response.content)
+        if failed:
+            self.searched.add("messages", response.json()["error"]["message"])
 
     def job(self, document: dict[str, Any], *wanted: str, **headers: str) -> str:
         answer = self.http.post("/api/v1/jobs", json=document, headers=headers)
@@ -203,8 +264,12 @@ class Caller:
         answer = httpx2.request(
             method, f"{self.http.base_url}{path}", headers=headers, trust_env=False, **content
         )
-        told = "\n".join(f"{name}: {value}" for name, value in answer.headers.items())
-        self.searched.add("strangers", told, answer.text)
+        self.searched.add("strangers", told(answer), answer.text)
+
+
+def told(answer: httpx2.Response) -> str:
+    """Its headers."""
+    return "\n".join(f"{name}: {value}" for name, value in answer.headers.items())
 
 
 def listen(caller: Caller, collected: Collector) -> None:
@@ -321,15 +386,29 @@ def kinds(collected: Collector) -> set[str]:
     return {json.loads(body)["type"] for body in tuple(collected.delivered)}
 
 
-def search(searched: Searched, service: Process, http: httpx2.Client) -> None:
-    for process in (
-        psutil.Process(service.popen.pid),
-        *psutil.Process(service.popen.pid).children(recursive=True),
-    ):
-        searched.add("titles", " ".join(process.cmdline()), process.name())
-    metrics = http.get("/metrics", headers={"Authorization": f"Bearer {word('metricstoken')}"})
-    assert "comfyui_jobs_total" in metrics.text
-    searched.add("metrics", metrics.text)
+def look(caller: Caller, job_id: str) -> None:
+    """At all that the owner is shown; a delivery that was refused among it."""
+    http, hooks = caller.http, "/api/v1/webhooks"
+    end = time.monotonic() + LIMIT
+    while 500 not in {one["last_status"] for one in http.get(f"{hooks}/deliveries").json()["deliveries"]}:
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    for path in (hooks, "/api/v1/jobs", f"/api/v1/jobs/{job_id}", f"/api/v1/jobs/{job_id}/events",
+                 "/api/v1/workflows", "/api/v1/usage", "/api/v1/auth/me", "/api/v1/auth/keys"):  # fmt: skip
+        answer = http.get(path)
+        assert answer.status_code == 200, (path, answer.text)
+
+
+def search(searched: Searched, running: Running, http: httpx2.Client) -> None:
+    for service in running.processes:
+        top = psutil.Process(service.popen.pid)
+        for process in (top, *top.children(recursive=True)):
+            searched.add("titles", " ".join(process.cmdline()), process.name())
+    for url in running.figures:
+        token = {"Authorization": f"Bearer {word('metricstoken')}"}
+        metrics = httpx2.get(f"{url}/metrics", headers=token, trust_env=False)
+        assert "comfyui_jobs_total" in metrics.text
+        searched.add("metrics", metrics.text)
     for path in ("/admin/audit", "/admin/backends", "/admin/stats", "/admin/api-keys", "/admin/jobs"):
         answer = http.get(path)
         assert answer.status_code == 200, (path, answer.text)
@@ -352,46 +431,41 @@ def search_files(searched: Searched, folder: Path, store: S3Server) -> None:
                 searched.add("database" if in_database else place, path.read_bytes())
 
 
+@pytest.mark.parametrize("form", ["one process", "roles apart"])
 def test_words_are_found_where_they_belong_and_nowhere_else(
-    tmp_path: Path, collected: Collector, store: S3Server
+    tmp_path: Path, collected: Collector, store: S3Server, request: pytest.FixtureRequest, form: str
 ) -> None:
     searched = Searched()
     with simulator(tmp_path, *QUICK) as sim:
-        given = environment(tmp_path, sim, store, collected)
-        key = administrator(tmp_path, given)
-        searched.secrets = {"api key": key.removeprefix("cui_sk_"), "store": given["S3_SECRET_KEY"]}
-        service = Process(
-            ["tests.support.faulty", "serve", "--port", "0"], folder=tmp_path, environment=given
-        )
-        try:
-            service.wait_listening()
-            with client(service) as http:
-                until_online(http)
-                caller = Caller(http, key, searched)
-                listen(caller, collected)
-                job_id = succeed(caller, f"{collected.url}/webhooks")
-                be_refused(caller, job_id)
-                log_in(caller, searched)
-                fail(caller, sim, store)
+        given = environment(tmp_path, sim, store)
+        searched.secrets = {"store": given["S3_SECRET_KEY"]}
+        if form == "one process":
+            service = one_process(tmp_path, given, collected, searched)
+        else:
+            service = roles_apart(tmp_path, given, request.getfixturevalue("postgres"), searched)
+        with service as running, client(running.processes[0]) as http:
+            searched.secrets["api key"] = running.key.removeprefix("cui_sk_")
+            until_online(http)
+            caller = Caller(http, running.key, searched)
+            listen(caller, collected)
+            job_id = succeed(caller, f"{collected.url}/webhooks")
+            be_refused(caller, job_id)
+            log_in(caller, searched)
+            fail(caller, sim, store)
+            collected.until(lambda got: {"job.succeeded", "job.failed"} <= kinds(got))
+            if form == "one process":
                 collected.until(lambda got: len(got.events) >= 3)
-                collected.until(lambda got: {"job.succeeded", "job.failed"} <= kinds(got))
-                search(searched, service, http)
-            service.terminate()
-        finally:
-            service.close()
-    searched.add("log", *service.output)
-    searched.add("traces and reports", *collected.raw)
+            look(caller, job_id)
+            search(searched, running, http)
     searched.add("webhooks", *collected.delivered, *map(str, collected.webhooks))
     search_files(searched, tmp_path, store)
-    told = {line for line in service.output if "RuntimeError" in line or "LookupError" in line}
-    assert len(told) >= 3
-    assert {"uncaught_fault", "unhandled_error", "settling_failed"} <= {
-        event["tags"].get("event") for event in collected.events
-    }
+    log = searched.texts["log"]
+    assert len({line for line in log if b"RuntimeError" in line or b"LookupError" in line}) >= 3
     found = searched.found()
     for kind in ("prompt", "negative", "labelkey", "idempotency", "nodeerror", "backend"):
         assert "database" in found[kind], kind  # the search finds what is there
     assert "store" in found["embedded"]
     assert "webhooks" in found["labelvalue"]
+    assert "owner" in found["prompt"]
     wrong = {kind: sorted(places - MAY_BE.get(kind, frozenset())) for kind, places in found.items()}
     assert {kind: places for kind, places in wrong.items() if places} == {}

@@ -1,24 +1,29 @@
-"""The examples of README.md, docs/API.md, docs/GENERATION.md and docs/WORKFLOWS.md, run as they stand."""
+"""The examples of README.md and of docs/API.md, GENERATION.md, WEBHOOKS.md and WORKFLOWS.md, run as they stand."""
 
 import json
+import shutil
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
 from PIL import Image
+from tests.support.page_receivers import PAGE as WEBHOOKS
+from tests.support.page_receivers import PORT, PageReceiver, page_receiver, signed
 from tests.support.pages import LIMIT, Output, Place, blocks, command, needs_curl
 from tests.support.processes import Process, client, serve, simulator, until_health
+from tests.support.valkey import free_port
 
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A service beside the simulator, as `make demo` starts it."""
     folder = tmp_path_factory.mktemp("service")
-    with simulator(folder) as comfyui, serve(folder, comfyui.url) as service:
+    with simulator(folder) as comfyui, serve(folder, comfyui.url, WEBHOOK_ALLOW_PRIVATE="true") as service:
         with client(service) as http:
             until_known(http)
         yield service.url
@@ -192,3 +197,91 @@ def test_the_requests_of_the_guide(place: Place) -> None:
     assert max(place.picture("small.webp").size) == 256
     whole = (place.folder / "harbour.jpg").read_bytes()
     assert (place.folder / "start.bin").read_bytes() == whole[:100]
+
+
+NODE = pytest.mark.skipif(shutil.which("node") is None, reason="the examples in JavaScript are run by Node")
+
+
+@needs_curl
+@pytest.mark.parametrize("language", ["python", pytest.param("js", marks=NODE)])
+def test_the_page_about_webhooks_and_its_receivers(place: Place, language: str) -> None:
+    until_nothing_is_under_way(place.url)
+    port = free_port()
+    found = blocks(WEBHOOKS, "sh")
+    demo, register, own, submit, log = (block.replace(PORT, str(port)) for block in found)
+    assert demo == "WEBHOOK_ALLOW_PRIVATE=true make demo\n"
+    registered, account = (shown.document() for shown in place.shell([register, own]))
+    secrets = registered["secret"], account["secret"]
+    webhook = {"WEBHOOK": registered["webhook_id"]}
+    with page_receiver(place, language, port, *secrets) as receiver:
+        job_id = place.shell([submit])[0].document()["job_id"]
+        told = [line.rpartition(" ")[0] for line in receiver.until(4)]
+        assert sorted(told) == [
+            f"{event} {job_id}" for event in ("job.running", "job.succeeded") for _ in "ab"
+        ]
+        check_the_log(replace(place, environment=webhook), log, receiver)
+        check_what_is_refused(receiver, secrets)
+    other = secrets[0][:10] + "AAAA" + secrets[0][14:]
+    with page_receiver(place, language, port, other) as receiver:
+        there, (test, *_, newest, _, _) = replace(place, environment=webhook), log.splitlines()
+        there.shell([test])
+        [delivery, *_] = until_tried(there, newest, 1)
+        assert (delivery["type"], delivery["last_status"]) == ("webhook.test", 401)
+        assert receiver.lines() == []
+    httpx2.delete(f"{place.url}/api/v1/webhooks/{webhook['WEBHOOK']}", trust_env=False).raise_for_status()
+
+
+def until_nothing_is_under_way(url: str) -> None:
+    """A webhook hears of all jobs, those of tests before this one among them."""
+    end = time.monotonic() + LIMIT
+    path = f"{url}/api/v1/jobs?status=queued&status=running&limit=1"
+    while (found := httpx2.get(path, trust_env=False).json()["jobs"]) != []:
+        assert time.monotonic() < end, found
+        time.sleep(0.2)
+
+
+def check_the_log(place: Place, log: str, receiver: PageReceiver) -> None:
+    """Its commands; what came last before them comes again."""
+    newest = until_tried(place, log.splitlines()[2], 4)
+    assert [one["last_status"] for one in newest[:4]] == [204] * 4
+    delivery = {"DELIVERY": newest[0]["delivery_id"]}
+    [shown] = replace(place, environment={**place.environment, **delivery}).shell([log])
+    tested, failed, listed, again, enabled = (shown.document() for _ in range(5))
+    assert (tested["type"], again["delivery_id"]) == ("webhook.test", delivery["DELIVERY"])
+    assert failed["deliveries"] == []
+    assert len(listed["deliveries"]) == 5
+    assert enabled["enabled"] is True
+    lines = receiver.until(6)[4:]
+    assert sorted(line.partition(" ")[0] for line in lines) == sorted(("webhook.test", newest[0]["type"]))
+
+
+def check_what_is_refused(receiver: PageReceiver, secrets: tuple[str, ...]) -> None:
+    body = json.dumps({"type": "job.succeeded", "data": {"job_id": "job_1", "seq": 4}}).encode()
+    printed = len(receiver.lines())
+    for secret in secrets:
+        headers = signed(secret, body)
+        assert receiver.answer(body.replace(b"4", b"5"), headers) == 401
+        assert receiver.answer(body, {**headers, "webhook-id": "msg_2"}) == 401
+        assert receiver.answer(body, signed(secret, body, age=310)) == 401
+        assert receiver.answer(body, signed(secret, body, age=-310)) == 401
+        assert receiver.answer(body, signed(secret[:-8] + "AAAAAAA=", body)) == 401
+        for missing in headers:
+            left = {name: value for name, value in headers.items() if name != missing}
+            assert receiver.answer(body, left) == 401
+            assert receiver.answer(body, {**left, missing: "\u00e9 v1,"}) == 401
+        receiver.half()
+        assert len(receiver.lines()) == printed
+        assert receiver.answer(body, headers) == 204
+        printed += 1
+        assert receiver.until(printed)[-1] == "job.succeeded job_1 4"
+
+
+def until_tried(place: Place, listed: str, count: int) -> list[dict[str, Any]]:
+    """The newest deliveries, once so many of them were tried."""
+    end = time.monotonic() + LIMIT
+    while True:
+        found: list[dict[str, Any]] = place.shell([listed])[0].document()["deliveries"]
+        if all(one["attempts"] for one in found[:count]):
+            return found
+        assert time.monotonic() < end, found
+        time.sleep(0.1)

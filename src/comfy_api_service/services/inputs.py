@@ -4,7 +4,7 @@ import asyncio
 import base64
 import binascii
 import re
-from collections.abc import AsyncGenerator, Collection, Mapping
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import aclosing
 from typing import Final
 
@@ -32,6 +32,8 @@ _JOB: Final = re.compile(r"(job_[0-9A-HJKMNP-TV-Z]{26})(?:/([0-9]{1,6}))?")
 _DATA: Final = re.compile(r"data:(?:[a-z0-9.+-]+/[a-z0-9.+-]+)?(?:;[a-z0-9=.+-]+)*;base64,", re.IGNORECASE)
 _LONGEST_HEAD: Final = 200
 _SHOWN: Final = 64
+_USER: Final = re.compile(r"(?<=//).*@", re.DOTALL)
+_BEHIND: Final = re.compile(r"[?#]")
 NO_UPLOAD: Final = "There is no such upload."
 NO_RESULT: Final = "There is no such result."
 
@@ -42,11 +44,7 @@ class InputsRefused(Refused):
     def __init__(self, faults: Mapping[str, str]) -> None:
         self.faults = faults
         shown = [{"input": _shown(reference), "message": message} for reference, message in faults.items()]
-        super().__init__(
-            Code.INVALID_INPUT,
-            f"{shown[0]['input']}: {shown[0]['message']}" if shown else "An input cannot be used.",
-            details={"errors": shown},
-        )
+        super().__init__(Code.INVALID_INPUT, _told(shown), details={"errors": shown})
 
 
 class Inputs:
@@ -192,7 +190,16 @@ async def _nothing(why: str) -> AsyncGenerator[bytes]:
 
 
 def _shown(reference: str) -> str:
-    """Enough to find it again: without what stands in a data URL, or behind a URL's path."""
+    """Enough to find it again: without what stands in a data URL, or behind a URL's path, or before its host."""
     if reference[:5].lower() == "data:":
         return reference.partition(",")[0][:_SHOWN]
-    return reference.partition("?")[0][:_SHOWN]
+    return _USER.sub("", _BEHIND.split(reference, 1)[0])[:_SHOWN]
+
+
+def _told(shown: Sequence[Mapping[str, str]]) -> str:
+    """The first fault. A message names no host: which URL it is, the details tell."""
+    if not shown:
+        return "An input cannot be used."
+    first = shown[0]
+    name = "An input" if "//" in first["input"] else first["input"]
+    return f"{name}: {first['message']}"

@@ -71,6 +71,8 @@ async def test_every_fault_is_told_at_once_and_by_its_place(service: Service) ->
         "../../etc/passwd",
         "ftp://example.com/a.png",
         "https://127.0.0.1:1/a.png?token=secret",
+        "https://someone:secret@127.0.0.1/a.png#secret",
+        "https://someone:sec/ret@127.0.0.1/a.png",
     ]
     found = await faults(service, LOCAL, *references)
     assert list(found) == references
@@ -79,9 +81,18 @@ async def test_every_fault_is_told_at_once_and_by_its_place(service: Service) ->
     with pytest.raises(InputsRefused) as raised:
         await service.services.inputs.resolve(LOCAL, references)
     told = str(raised.value.details)
-    assert "secret" not in told
+    assert not [word for word in ("someone", "secret", "sec/", "token") if word in told]
+    assert told.count("'https://127.0.0.1/a.png'") == 2
     assert "%%%" not in told
     assert base64.b64encode(png()[:-9]).decode() not in told
+
+
+async def test_a_message_names_no_host_and_an_upload_by_its_id(service: Service) -> None:
+    for reference, name in (("https://u:secret@127.0.0.1/a.png", "An input"), ("upl_x", "upl_x")):
+        with pytest.raises(InputsRefused) as raised:
+            await service.services.inputs.resolve(LOCAL, [reference])
+        [why] = raised.value.faults.values()
+        assert raised.value.message == f"{name}: {why}"
 
 
 async def test_no_more_files_than_a_job_may_name(service: Service) -> None:

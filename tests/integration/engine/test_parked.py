@@ -5,6 +5,8 @@ import shutil
 from typing import Any
 
 import pytest
+from tests.support.api import connected
+from tests.support.collector import collector
 from tests.support.stack import FAST, ended, job, order, reached, submit, until
 from tests.support.world import World
 
@@ -25,10 +27,14 @@ from comfy_api_service.worker import driver
 
 async def park(service: Service, world: World, **given: Any) -> str:
     """A job whose result waits on the disk."""
-    accepted = await submit(service, order(**given))
-    await reached(service, accepted.job_id, State.STORING)
+    job_id = (await submit(service, order(**given))).job_id
+    await until_parked(service, world, job_id)
+    return job_id
+
+
+async def until_parked(service: Service, world: World, job_id: str) -> None:
+    await reached(service, job_id, State.STORING)
     await until(lambda: "parcel.json" in world.parked())
-    return accepted.job_id
 
 
 async def test_results_go_to_the_bucket(world: World) -> None:
@@ -211,18 +217,31 @@ async def test_what_has_no_room_on_the_disk_waits_with_the_backend_and_stops_the
 
 
 async def test_a_file_that_was_damaged_on_the_disk_is_made_again(world: World) -> None:
+    """Its trace has the tries to deliver it and the end of the lost attempt, below that, and the other attempt."""
     world.store.kill()
-    async with world.service() as service:
-        job_id = await park(service, world)
-    (waiting,) = (world.folder / "parked" / "jobs").rglob("*.png")
-    waiting.write_bytes(waiting.read_bytes()[:-1] + b"\0")
-    world.store.start()
-    async with world.service() as service:
-        done = await ended(service, job_id)
-        assert (done.state, done.attempt) == (State.SUCCEEDED, 2)
-        assert service.services.metrics.parked_ends.labels("damaged")._value.get() == 1
-        assert world.kept() == [artifact.key for artifact in done.artifacts]
+    with collector() as collected:
+        traced = {"otel_exporter_otlp_endpoint": collected.url}
+        async with world.service(**traced) as service, connected(service.app) as client:
+            body = {"prompt": "a lighthouse", "steps": 4, "width": 64, "height": 64}
+            job_id = (await client.post("/api/v1/jobs", json=body)).json()["job_id"]
+            await until_parked(service, world, job_id)
+        (waiting,) = (world.folder / "parked" / "jobs").rglob("*.png")
+        waiting.write_bytes(waiting.read_bytes()[:-1] + b"\0")
+        world.store.start()
+        async with world.service(**traced) as service:
+            done = await ended(service, job_id)
+            assert (done.state, done.attempt) == (State.SUCCEEDED, 2)
+            assert service.services.metrics.parked_ends.labels("damaged")._value.get() == 1
+            assert world.kept() == [artifact.key for artifact in done.artifacts]
     world.check(job_id)
+    first, second = sorted(collected.named("job attempt"), key=lambda span: span.start)
+    assert (first.attributes["error.type"], second.failed) == ("parked result damaged", False)
+    assert first.parent_id == second.parent_id
+    delivered, requeued = collected.named("job deliver"), collected.named("job requeue")
+    assert delivered
+    assert requeued
+    below = {(span.trace_id, span.parent_id) for span in (*delivered, *requeued)}
+    assert below == {(first.trace_id, first.span_id)}
 
 
 async def test_a_result_that_comes_back_from_the_dead_changes_nothing(world: World) -> None:

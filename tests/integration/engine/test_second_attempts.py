@@ -48,6 +48,7 @@ async def test_a_second_attempt_stands_beside_the_first(
         (2, False),
     ]
     assert attempts[0].attributes["error.type"] == "out of memory"
+    assert [span.parent_id for span in spans if span.name == "job requeue"] == [attempts[0].span_id]
     waits = sorted((span for span in spans if span.name == "job wait"), key=lambda span: span.start)
     assert waits[1].start > waits[0].end, "it waited from the loss of the first one"
     assert {span.attributes["comfyui.adopted"] for span in spans if span.name == "job execute"} == {False}
