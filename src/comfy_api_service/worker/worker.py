@@ -158,7 +158,8 @@ class Worker:
 
         await self._db.write(write)
         if self._shared is not None:
-            self._shared.start()
+            await self._shared.start()
+        self._replaced.clear()  # not before: until here, whatever fails is tried again
         await self.fleet.look()
 
     async def run(self) -> None:
@@ -195,7 +196,6 @@ class Worker:
         """Taken for dead, and alive: whoever took over goes on, and this worker begins anew."""
         while True:
             await self._replaced.wait()
-            self._replaced.clear()
             log.error("worker_replaced", worker=self.id)
             self._metrics.replaced.inc()
             await self.fleet.abandon()
