@@ -67,8 +67,10 @@ class SharedLease:
         self._thread: threading.Thread | None = None
         self._stop: Callable[[], object] = lambda: None
 
-    async def start(self) -> None:
-        """Begin, right after the worker was entered; if it was begun before, that one ends first."""
+    async def start(self, entered_at: float) -> None:
+        """Begin, right after the worker was entered, which was begun then (monotonic seconds). If it was begun
+        before, that one ends first.
+        """
         await self.stop()
         caller = asyncio.get_running_loop()
         runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
@@ -79,7 +81,7 @@ class SharedLease:
             with runner:
                 runner.run(self._live(caller, stopping))
 
-        self._proven_at = time.monotonic()
+        self._proven_at = entered_at
         self._replaced = False
         thread = threading.Thread(target=work, name="lease", daemon=True)
         thread.start()

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
@@ -156,9 +157,10 @@ class Worker:
             keep = sorted({*urls, *(one for scope in others for one in scope)})
             await backends.retire(tx, keep, node_id=None if alone else self._node_id, now=now)
 
+        entered_at = time.monotonic()
         await self._db.write(write)
         if self._shared is not None:
-            await self._shared.start()
+            await self._shared.start(entered_at)
         self._replaced.clear()  # not before: until here, whatever fails is tried again
         await self.fleet.look()
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -74,7 +75,7 @@ async def held(rows: Rows, dead: list[str] | None = None) -> AsyncIterator[Share
     one = SharedLease(
         "wrk_me", rows.open, on_dead=lambda worker, _: found.append(worker), on_replaced=rows.replaced
     )
-    await one.start()
+    await one.start(time.monotonic())
     try:
         yield one
     finally:
@@ -123,10 +124,21 @@ async def test_connections_that_cannot_be_opened_are_tried_again() -> None:
         await until(lambda: rows.proofs > 0)
 
 
+async def test_a_worker_whose_entering_took_too_long_holds_nothing_before_it_proves_its_life() -> None:
+    rows = Rows()
+    rows.fails = True
+    async with held(rows) as one:
+        await one.start(time.monotonic() - leases.POSTING_SECONDS)
+        assert not one.holds
+        rows.fails = False
+        async with asyncio.timeout(10):
+            await one.proven()
+
+
 async def test_a_second_start_ends_the_first() -> None:
     before = set(threading.enumerate())
     rows = Rows()
     async with held(rows) as one:
-        await one.start()
+        await one.start(time.monotonic())
         await until(lambda: rows.proofs > 0)
         assert [thread.name for thread in set(threading.enumerate()) - before].count("lease") == 1
