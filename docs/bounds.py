@@ -289,7 +289,8 @@ def _workers() -> Sequence[Bound]:
             "a backend that takes prompts and runs nothing",
             lasting(oversight.ZOMBIE_SECONDS),
             "",
-            f"no work for {lasting(contact.SUSPICION_SECONDS)}, its jobs go on elsewhere",
+            "its jobs go on elsewhere; no work until a small prompt of the worker's own came back, or for "
+            f"{lasting(contact.SUSPICION_SECONDS)} if it lacks the nodes for one",
         ),
         Bound(
             "a backend that nobody can reach",

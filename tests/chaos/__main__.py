@@ -1,6 +1,6 @@
 """`make chaos`: every cell of the matrix, with several seeds, and each trial; resumes what an earlier call began.
 
-Ends with 1 if anything was lost, doubled, stuck or wrong.
+Ends with 1 if anything was lost, doubled, stuck or wrong, or if there were too few faults to tell.
 """
 
 import argparse
@@ -93,10 +93,15 @@ def main() -> int:
     whole = len(results) == len(wanted)
     if not whole:
         SCREEN.print(f"{len(wanted) - len(results)} runs are left: the same command goes on from here")
+    lacks = ""
     if len(table) == len(cells()) + len(all_trials()) and not given.short:
-        report.write(table)
-        SCREEN.print(f"written into {report.PAGE.relative_to(ROOT)}")
-    return int(not whole or any(result["found"] or not result["faults"] for result in results))
+        if lacks := report.too_few(table):
+            SCREEN.print(lacks, markup=False)
+        else:
+            report.write(table)
+            SCREEN.print(f"written into {report.PAGE.relative_to(ROOT)}")
+    clean = all(result["faults"] and not result["found"] for result in results)
+    return int(not whole or not clean or bool(lacks))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,13 @@ BEGIN: Final = "<!-- written by `make chaos` -->"
 END: Final = "<!-- end of what is written -->"
 COUNTS: Final = ("faults", "signals", "jobs", "lost", "doubled", "stuck", "wrong")
 
+FAULTS: Final = 500
+"""As many there are in a campaign, at least."""
+SIGNALS: Final = 100
+"""So many of them are signals to processes."""
+OF_A_CELL: Final = 3
+"""So many are made in each cell."""
+
 Line = Mapping[str, Any]
 
 
@@ -35,6 +42,22 @@ def lines(results: Iterable[Line]) -> list[dict[str, Any]]:
 
 def total(table: Sequence[Line]) -> dict[str, Any]:
     return {name: sum(line[name] for line in table) for name in ("runs", *COUNTS)}
+
+
+def too_few(table: Sequence[Line]) -> str:
+    """What a campaign lacks that made fewer faults than it should; nothing if it made them."""
+    sums = total(table)
+    lacks = [
+        f"{sums[name]} {name} of {least}"
+        for name, least in (("faults", FAULTS), ("signals", SIGNALS))
+        if sums[name] < least
+    ]
+    lacks += [
+        f"{line['faults']} of {OF_A_CELL} in {line['row']}: {line['column']}"
+        for line in table
+        if line["faults"] < OF_A_CELL and line["row"] not in all_trials()
+    ]
+    return f"Too few faults, so no table is written: {'; '.join(lacks)}." if lacks else ""
 
 
 def as_text(table: Sequence[Line]) -> str:

@@ -336,6 +336,11 @@ def _begun(process: Process) -> bool:
     return bool(process.url) or process.popen.poll() is not None
 
 
+def lasting(scene: Scene, seconds: float, *, short: float) -> float:
+    """`seconds` in the campaign, `short` in `make test`."""
+    return seconds if scene.form.stop_seconds == FULL.stop_seconds else short
+
+
 @contextmanager
 def scene(folder: Path, row: Row, form: Form, seed: int, name: str) -> Iterator[Scene]:
     """All of it, started; ended with the block."""

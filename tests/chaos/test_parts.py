@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.chaos import __main__ as entry
 from tests.chaos import campaign, report, settable_clock, sites
 from tests.chaos.launcher import FOLDER, NAME
 from tests.chaos.matrix import Column, Row, Senseless, cells, matrix
@@ -226,6 +227,52 @@ def test_the_page_gets_what_was_run_and_nothing_else(tmp_path: Path) -> None:
     assert text.index("| SQLite | kill -9 | 2 | 6 | 2 | 18 | 1 |") < text.index("| clock | data lost | 1 |")
     report.write(table, page)
     assert page.read_text(encoding="utf-8") == text
+
+
+MADE = {"faults": {"a": 3}, "signals": 2, "found": [], "missed": [], "seconds": 1.0}
+
+
+def made(task: campaign.Task, **more: Any) -> dict[str, Any]:
+    """What a run tells that made faults enough."""
+    return {**result(task[0], Column.LOST, task[2]), "column": task[1], **MADE, **more}
+
+
+@pytest.mark.parametrize(
+    ("few", "lacks"),
+    [
+        ({}, []),
+        ({"faults": {"a": 1}}, ["faults of 500", "2 of 3 in clock: data lost"]),
+        ({"signals": 0}, ["0 signals of 100"]),
+    ],
+)
+def test_a_campaign_with_too_few_faults_ends_with_1_and_writes_no_table(
+    few: dict[str, Any],
+    lacks: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def results(tasks: list[campaign.Task], *_: object) -> Iterator[dict[str, Any]]:
+        return (made(task, **few) for task in tasks)
+
+    written: list[object] = []
+    monkeypatch.setattr(campaign, "results", results)
+    monkeypatch.setattr(report, "write", written.append)
+    monkeypatch.setattr(sys, "argv", ["chaos", "--state", str(tmp_path / "state")])
+    assert entry.main() == bool(lacks)
+    assert bool(written) == (not lacks)
+    told = capsys.readouterr().out
+    assert ("Too few faults" in told) == bool(lacks)
+    assert all(text in told for text in lacks)
+
+
+def test_a_cell_with_too_few_faults_is_named_and_a_trial_may_have_fewer() -> None:
+    table = report.lines([made(task) for task in campaign.tasks(2)])
+    assert report.too_few(table) == ""
+    for line in table:
+        if line["row"] in all_trials() or (line["row"], line["column"]) == ("clock", "data lost"):
+            line["faults"] = 2
+    assert report.too_few(table) == "Too few faults, so no table is written: 2 of 3 in clock: data lost."
 
 
 def test_runs_of_other_code_are_not_counted(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """A worker's proof that it lives, and its watch over the others, on a thread and connections of its own.
 
 However busy the worker's loop is, the proof goes out; however long the database is away, nobody is taken for dead.
+Whatever else goes wrong here is logged and tried again; who cannot prove its life meanwhile does not post.
 """
 
 import asyncio
@@ -16,6 +17,7 @@ from comfy_api_service.db import workers
 from comfy_api_service.db.base import Database
 from comfy_api_service.domain.errors import ServiceError
 from comfy_api_service.domain.leases import LIFE_SECONDS, POSTING_SECONDS, WATCH_SECONDS, Watch
+from comfy_api_service.services.forever import forever
 
 log = structlog.get_logger()
 
@@ -65,24 +67,25 @@ class SharedLease:
         self._thread: threading.Thread | None = None
         self._stop: Callable[[], object] = lambda: None
 
-    def start(self) -> None:
-        """Begin, right after the worker was entered."""
-        self._proven_at = time.monotonic()
-        self._replaced = False
+    async def start(self, entered_at: float) -> None:
+        """Begin, right after the worker was entered, which was begun then (monotonic seconds). If it was begun
+        before, that one ends first.
+        """
+        await self.stop()
         caller = asyncio.get_running_loop()
-        ready = threading.Event()
+        runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
+        loop = runner.get_loop()  # here: whoever starts is told if there can be none
+        stopping = asyncio.Event()
 
         def work() -> None:
-            with asyncio.Runner() as runner:
-                loop = runner.get_loop()
-                stopping = asyncio.Event()
-                self._stop = lambda: loop.call_soon_threadsafe(stopping.set)
-                ready.set()
+            with runner:
                 runner.run(self._live(caller, stopping))
 
-        self._thread = threading.Thread(target=work, name="lease", daemon=True)
-        self._thread.start()
-        ready.wait()
+        self._proven_at = entered_at
+        self._replaced = False
+        thread = threading.Thread(target=work, name="lease", daemon=True)
+        thread.start()
+        self._thread, self._stop = thread, lambda: loop.call_soon_threadsafe(stopping.set)
 
     async def stop(self) -> None:
         """The proofs end; the worker is not told to be gone."""
@@ -103,15 +106,29 @@ class SharedLease:
     # --- on the thread -----------------------------------------------------------------------------------
 
     async def _live(self, caller: asyncio.AbstractEventLoop, stopping: asyncio.Event) -> None:
-        db = await self._open_database()
-        tasks = [asyncio.create_task(work) for work in (self._prove(db, caller), self._watch(db, caller))]
+        task = asyncio.create_task(self._hold(caller))
         try:
             await stopping.wait()
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
+            task.cancel()
+            await asyncio.wait((task,))
+
+    async def _hold(self, caller: asyncio.AbstractEventLoop) -> None:
+        db = await self._opened()
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(forever("proof of life", lambda: self._prove(db, caller)))
+                group.create_task(forever("watch over workers", lambda: self._watch(db, caller)))
+        finally:
             await db.close()
+
+    async def _opened(self) -> Database:
+        while True:
+            try:
+                return await self._open_database()
+            except Exception:
+                log.exception("background_work_failed", work="lease")
+            await asyncio.sleep(AGAIN_SECONDS)
 
     async def _prove(self, db: Database, caller: asyncio.AbstractEventLoop) -> None:
         while True:
@@ -126,7 +143,7 @@ class SharedLease:
             if not alive:
                 self._replaced = True
                 caller.call_soon_threadsafe(self._on_replaced)
-                return
+                await asyncio.Event().wait()  # until it is stopped
             self._proven_at = began
             await asyncio.sleep(max(began + LIFE_SECONDS - time.monotonic(), 0.0))
 

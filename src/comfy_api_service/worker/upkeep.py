@@ -196,8 +196,8 @@ class Upkeep:
         if not keys:
             return 0
         jobs_of = {key: key.split("/")[1] for key in keys}
+        open_jobs = await self._db.read(work.open_job_ids)  # first: one that ends meanwhile has its rows then
         kept = await self._db.read(lambda tx: work.kept_keys(tx, sorted(set(jobs_of.values()))))
-        open_jobs = await self._db.read(work.open_job_ids)
         orphans = [key for key in keys if key not in kept and jobs_of[key] not in open_jobs]
         await self._storage.delete(orphans)
         return len(orphans)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
@@ -156,9 +157,11 @@ class Worker:
             keep = sorted({*urls, *(one for scope in others for one in scope)})
             await backends.retire(tx, keep, node_id=None if alone else self._node_id, now=now)
 
+        entered_at = time.monotonic()
         await self._db.write(write)
         if self._shared is not None:
-            self._shared.start()
+            await self._shared.start(entered_at)
+        self._replaced.clear()  # not before: until here, whatever fails is tried again
         await self.fleet.look()
 
     async def run(self) -> None:
@@ -195,7 +198,6 @@ class Worker:
         """Taken for dead, and alive: whoever took over goes on, and this worker begins anew."""
         while True:
             await self._replaced.wait()
-            self._replaced.clear()
             log.error("worker_replaced", worker=self.id)
             self._metrics.replaced.inc()
             await self.fleet.abandon()

@@ -4,11 +4,12 @@ import shutil
 import time
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 from tests.chaos.matrix import Cell, Column, Row, Senseless
 from tests.chaos.rows import api
 from tests.chaos.scaled import STACK, WORKER, driven
-from tests.chaos.scene import BACKENDS, Scene
+from tests.chaos.scene import BACKENDS, Scene, lasting
 from tests.chaos.ways import (
     AFTER_A_RESTART,
     DEATHS,
@@ -23,6 +24,8 @@ from tests.support.files import files_below
 from tests.support.processes import Process
 
 from comfy_api_service.domain.leases import DEAD_SECONDS
+
+LONGEST_STOP: Final = 60.0
 
 
 def busy(scene: Scene) -> str:
@@ -65,8 +68,9 @@ def killed(scene: Scene) -> None:
 
 
 def stopped(scene: Scene) -> None:
-    """For less and for more than it takes to be replaced."""
-    for seconds in (3.0, DEAD_SECONDS + 4.0, scene.form.stop_seconds)[-scene.form.times :]:
+    """For less and for more than it takes to be replaced, and for so long that all has gone on without it."""
+    longest = lasting(scene, LONGEST_STOP, short=scene.form.stop_seconds)
+    for seconds in (3.0, DEAD_SECONDS + 4.0, longest)[-scene.form.times :]:
         scene.a_while(0.2, 1.0)
         name = busy(scene)
         scene.stop(scene.process(name), seconds, "a worker")

@@ -8,8 +8,8 @@ from typing import Final
 import asyncpg
 from tests.chaos.matrix import Cell
 from tests.chaos.scaled import STACK, WORKER, driven
-from tests.chaos.scene import LIMIT, Scene
-from tests.chaos.trials.trial import Trial, lasting
+from tests.chaos.scene import LIMIT, Scene, lasting
+from tests.chaos.trials.trial import Trial
 from tests.support.postgres import blocking
 
 from comfy_api_service.domain.leases import DEAD_SECONDS

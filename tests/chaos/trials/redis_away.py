@@ -9,8 +9,8 @@ from tests.chaos.load import ENDS, PATIENCE
 from tests.chaos.matrix import Cell
 from tests.chaos.rows.redis import valkey
 from tests.chaos.scaled import STACK
-from tests.chaos.scene import LIMIT, Scene
-from tests.chaos.trials.trial import Trial, lasting
+from tests.chaos.scene import LIMIT, Scene, lasting
+from tests.chaos.trials.trial import Trial
 
 START_WITHIN: Final = 2.0
 """Seconds from submission to start on a pool that has nothing to do."""

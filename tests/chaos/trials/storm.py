@@ -8,9 +8,9 @@ from typing import ClassVar, Final
 import asyncpg
 from tests.chaos.matrix import Cell, Command, Stack
 from tests.chaos.scaled import API, STACK, WORKER
-from tests.chaos.scene import LIMIT, Scene
+from tests.chaos.scene import LIMIT, Scene, lasting
 from tests.chaos.trials.crowd import ACCOUNTS, Crowd, enter
-from tests.chaos.trials.trial import Trial, lasting
+from tests.chaos.trials.trial import Trial
 from tests.support.postgres import blocking
 
 from comfy_api_service.domain.leases import DEAD_SECONDS

@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.chaos import trials
 from tests.chaos.matrix import Cell, Column, Row, Senseless, Stack
 from tests.chaos.run import Outcome, ended
-from tests.chaos.scene import FULL, Form, Scene
+from tests.chaos.scene import Form, Scene
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +42,6 @@ class Trial:
             self.cell.inject(on)
             on.heal()
             return ended(on, self.cell, (self.name, self.way), begun)
-
-
-def lasting(scene: Scene, seconds: float, *, short: float) -> float:
-    """`seconds` in the campaign, `short` in `make test`."""
-    return seconds if scene.form.stop_seconds == FULL.stop_seconds else short
 
 
 @cache

@@ -1,18 +1,20 @@
 """Regular duties: retention, orphans, needs that nobody satisfies, counters."""
 
+import asyncio
 import os
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.support.checker import check
 from tests.support.files import files_below
-from tests.support.stack import FAST, ended, job, online, order, running, submit, until
+from tests.support.stack import FAST, LIMIT, ended, job, online, order, running, submit, until
 
 from comfy_api_service.bootstrap.api import Service
 from comfy_api_service.db import sessions
-from comfy_api_service.db.base import Tx
+from comfy_api_service.db.base import Database, Reader, Tx
 from comfy_api_service.domain.account import LOCAL
 from comfy_api_service.domain.errors import Code, ServiceError
 from comfy_api_service.domain.job import State
@@ -74,6 +76,55 @@ async def test_old_orphans_are_swept_and_nothing_else(tmp_path: Path) -> None:
         assert kept.exists()
         assert young.exists()
         assert not orphan.exists()
+    check(tmp_path)
+
+
+class Between:
+    """A database after whose first read something else happens."""
+
+    def __init__(self, db: Database, then: Callable[[], Awaitable[object]]) -> None:
+        self._db = db
+        self._then: Callable[[], Awaitable[object]] | None = then
+
+    async def read(self, function: Callable[[Reader], Awaitable[Any]]) -> Any:
+        found = await self._db.read(function)
+        then, self._then = self._then, None
+        if then is not None:
+            await then()
+        return found
+
+
+async def test_a_sweep_spares_the_files_of_a_job_that_ends_while_it_looks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Simulator(FAST) as sim, running(tmp_path, sim.url) as service:
+        await online(service)
+        collector = service.worker.fleet.drivers[0]._settler._collector
+        collect, stored, may_end = collector.collect, asyncio.Event(), asyncio.Event()
+
+        async def slowly(*args: Any) -> Any:
+            collected = await collect(*args)
+            stored.set()
+            await may_end.wait()
+            return collected
+
+        monkeypatch.setattr(collector, "collect", slowly)
+        accepted = await submit(service)
+        async with asyncio.timeout(LIMIT):
+            await stored.wait()
+        files = files_below(tmp_path / "artifacts" / "jobs")
+        old = time.time() - 2 * 86_400
+        for path in files:
+            os.utime(path, (old, old))
+
+        async def end() -> None:
+            may_end.set()
+            assert (await ended(service, accepted.job_id)).state is State.SUCCEEDED
+
+        monkeypatch.setattr(upkeep(service), "_db", Between(service.db, end))
+        assert await upkeep(service).sweep_orphans() == 0
+        assert files
+        assert may_end.is_set()
     check(tmp_path)
 
 

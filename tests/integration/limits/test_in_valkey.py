@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.support.buckets import HandClock, open_link
+from tests.support.leaping import LeapingLoop, leaping_loop
 from tests.support.stack import until
 from tests.support.valkey import Valkey
 
@@ -180,6 +181,21 @@ async def test_without_the_server_each_process_counts_for_itself(shared: Shared,
     await until(lambda: shared.link.up)
     assert (await buckets.take(ONE)).levels[0].limit == 5
     assert shared.fallbacks() == 7
+
+
+def test_nobody_waits_for_a_hung_server_longer_than_is_promised(own_valkey: Valkey) -> None:
+    async def waited() -> float:
+        async with open_link(own_valkey.url) as (link, metrics):
+            buckets = RedisBuckets(link, metrics)
+            own_valkey.pause()
+            loop = leaping_loop()
+            with loop.leaping():
+                began = loop.time()
+                await buckets.take(ONE)
+                return loop.time() - began
+
+    with asyncio.Runner(loop_factory=LeapingLoop) as runner:
+        assert 0.0 < runner.run(waited()) < 0.2501
 
 
 @pytest.mark.parametrize("value", ["", "abc", "-5", "inf", "nan", "1e400", "99999999999999999999"])

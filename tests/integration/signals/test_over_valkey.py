@@ -21,6 +21,7 @@ from tests.support.bus import (
     progress,
     told_to_look,
 )
+from tests.support.leaping import LeapingLoop, leaping_loop
 from tests.support.proxy import Gate, passing_on
 from tests.support.stack import until
 from tests.support.valkey import Valkey
@@ -206,6 +207,20 @@ async def test_a_hung_server_is_asked_once_and_then_nobody_waits_for_it(
     own_valkey.go_on()
     await here.connected()
     assert here.figure("comfyui_redis_fallbacks_total", use="read") == 40
+
+
+def test_nobody_waits_for_a_hung_server_longer_than_is_promised(own_valkey: Valkey) -> None:
+    async def waited() -> float:
+        async with bus(own_valkey.url) as one:
+            own_valkey.pause()
+            loop = leaping_loop()
+            with loop.leaping():
+                began = loop.time()
+                await asyncio.gather(*(one.signals.latest([f"job_{n}"]) for n in range(20)))
+                return loop.time() - began
+
+    with asyncio.Runner(loop_factory=LeapingLoop) as runner:
+        assert 0.0 < runner.run(waited()) < 0.2501
 
 
 # --- strangers -----------------------------------------------------------------------------------------------
