@@ -146,16 +146,18 @@ async def add_crowd(db: Database, count: int) -> None:
     await db.write(write)
 
 
-async def add_past(db: Database, count: int, days: int) -> None:
-    """What the crowd used on each of so many days before today, in jobs that have ended; `copy` would forget it."""
+async def add_past(db: Database, count: int, days: int, *, waiting: int) -> None:
+    """What the crowd used on each of so many days before today, the last `waiting` of which have jobs that still wait,
+    as the sums tell it. `copy` would forget it.
+    """
     numbers, name = _numbers(db, 0, count), _crowd_name(db, "n")
     for ago in range(days, 0, -1):
-        day = utc_day(time.time() - ago * DAY)
+        day, reserved = utc_day(time.time() - ago * DAY), int(ago <= waiting)
 
-        async def write(tx: Tx, day: str = day) -> None:
+        async def write(tx: Tx, day: str = day, reserved: int = reserved) -> None:
             await tx.run(
-                f"""INSERT INTO usage_days (account_id, day, charged, gpu_seconds)
-                    SELECT {name}, '{day}', n % 7 + 1, n % 7 + 1 FROM {numbers}"""
+                f"""INSERT INTO usage_days (account_id, day, charged, gpu_seconds, reserved)
+                    SELECT {name}, '{day}', n % 7 + 1, n % 7 + 1, {reserved} FROM {numbers}"""
             )
 
         await db.write(write)

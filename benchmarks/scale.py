@@ -42,6 +42,8 @@ FEW_ACCOUNTS: Final = 100
 MINE: Final = 50_000
 """Of all the jobs, those of the account that lists its own."""
 PAST_DAYS: Final = DAYS - 1
+WAITING_DAYS: Final = 4
+"""Of those, on which jobs were submitted that still wait: a queue so long is of more than one day."""
 MODELS: Final = tuple(f"model-{number}.safetensors" for number in range(8))
 WARM_UP: Final = 50
 PATHS: Final = (
@@ -200,7 +202,7 @@ async def _fill(options: Options, kind: str, few: Database, many: Database) -> t
         await backlog.copy(
             db, [new_job(account="acc_00000", model=model) for model in MODELS], jobs - mine, crowd=accounts
         )
-        await backlog.add_past(db, accounts, PAST_DAYS)
+        await backlog.add_past(db, accounts, PAST_DAYS, waiting=WAITING_DAYS)
         await backlog.known(db, {"all": 1.0})
         submissions = Submissions(db, queue_limit=backlog.NO_LIMIT, far_from_limit=lambda: True)
         queues.append(Queue(db, claimant, submissions, accounts))
