@@ -1,14 +1,17 @@
 """Affinity: how seldom models are loaded, on simulators at a twentieth of real time, beside first come first served.
 
-Four backends with one resident model each, eight models by Zipf's law, 20 accounts of equal weight. Jobs take 0.15 s,
-loads 0.4 s. First with arrivals at 0.7 of capacity, then with a full backlog, that again without loads.
+Four backends with one resident model each, eight models by Zipf's law, 20 accounts. Jobs take 0.15 s, loads 0.4 s.
+First with arrivals at 0.7 of capacity and equal weights, then with a full backlog and weights 1, 2, 4, 8 in turn, that
+again without loads.
 """
 
 import asyncio
 import random
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Final
 
 from benchmarks import backlog, record
@@ -27,17 +30,22 @@ BACKENDS: Final = 4
 MODELS: Final = tuple(f"model-{number}.safetensors" for number in range(8))
 POPULARITY: Final = tuple(1 / rank for rank in range(1, len(MODELS) + 1))
 ACCOUNTS: Final = tuple(f"acc_{number:02d}" for number in range(20))
+WEIGHTS: Final = dict(zip(ACCOUNTS, cycle((1.0, 2.0, 4.0, 8.0)), strict=False))
 STEPS: Final = 3
 JOB_SECONDS: Final = 0.15
 LOAD_SECONDS: Final = 0.4
 LOAD: Final = 0.7
 WAIT_JOBS: Final = 60
+BEHIND: Final = 0.9
+"""Who falls behind does less than that of what is offered, however long it is given."""
 SETTLING: Final = 0.25
 """The share of a run that goes by before it is looked at."""
 FULL: Final = 1.8
 """Jobs that wait at the beginning, over what could be done in the time."""
 LIMIT_SECONDS: Final = 60.0
 LOOK_SECONDS: Final = 0.02
+SAMPLE_SECONDS: Final = 0.5
+AT_ONCE: Final = 20
 MEASURED: Final = {"all": JOB_SECONDS} | {f"load:checkpoints/{model}": LOAD_SECONDS for model in MODELS}
 
 
@@ -81,7 +89,7 @@ class Outcome:
     rate: float = 0.0
     """Jobs a second."""
     furthest: float = 0.0
-    """Jobs that an account had more or less than the mean."""
+    """Jobs that an account had more or less than its share by weight, at the worst moment."""
 
 
 def _at_load(served: Outcome, first_come: Outcome, offered: int) -> list[Check]:
@@ -97,9 +105,16 @@ def _at_load(served: Outcome, first_come: Outcome, offered: int) -> list[Check]:
             "jobs done of those offered",
             served.done / offered,
             1,
-            f"first come first served: {first_come.done / offered:.2f}",
+            f"{served.done} jobs",
             unit="of all",
             at_least=True,
+        ),
+        Check(
+            "of those, first come first served falls behind",
+            first_come.done / offered,
+            BEHIND,
+            f"{first_come.done} jobs",
+            unit="of all",
         ),
         Check(
             "wait there, p99",
@@ -125,7 +140,7 @@ def _behind(behind: Outcome, without: Outcome) -> list[Check]:
             "furthest account from its share",
             behind.furthest,
             WINDOW_JOBS,
-            f"of {len(ACCOUNTS)} accounts",
+            f"{len(ACCOUNTS)} with weights 1, 2, 4, 8, at the worst moment; without loads {without.furthest:.1f}",
             unit="jobs",
         ),
     ]
@@ -196,33 +211,60 @@ async def _first_come(servers: Sequence[Server], arrivals: Sequence[Arrival], se
 
 async def _full(db: Database, servers: Sequence[Server], starting: asyncio.Event, seconds: float) -> Outcome:
     """All accounts have jobs waiting all the time."""
-    source = random.Random(5)
-    each = int(FULL * seconds * BACKENDS / JOB_SECONDS / len(ACCOUNTS))
-    await backlog.add_accounts(db, dict.fromkeys(ACCOUNTS, 1.0))
-    for _ in range(each):
-        models = source.choices(MODELS, POPULARITY, k=len(ACCOUNTS))
-        await backlog.put(db, *(_job(name, model) for name, model in zip(ACCOUNTS, models, strict=True)))
+    jobs = _backlog(seconds)
+    await backlog.add_accounts(db, WEIGHTS)
+    for first in range(0, len(jobs), AT_ONCE):
+        await backlog.put(db, *jobs[first : first + AT_ONCE])
+    given = Counter(job.account_id for job in jobs)
     starting.set()
     settled = int(SETTLING * seconds * BACKENDS / JOB_SECONDS)
-    await _until_done(db, settled, LIMIT_SECONDS)
+    furthest = [await _off(db, given)]
+    until = time.monotonic() + LIMIT_SECONDS
+    while await _ended(db) < settled and time.monotonic() < until:
+        await asyncio.sleep(SAMPLE_SECONDS)
+        furthest.append(await _off(db, given))
     before = [await record.read(one) for one in servers]
     began = time.monotonic()
-    await asyncio.sleep(seconds * (1 - SETTLING))
-    took = time.monotonic() - began
+    while (took := time.monotonic() - began) < seconds * (1 - SETTLING):
+        await asyncio.sleep(SAMPLE_SECONDS)
+        furthest.append(await _off(db, given))
     after = [await record.read(one) for one in servers]
     done = sum(len(now.since(then)) for now, then in zip(after, before, strict=True))
     loads = sum(one.model_loads for one in after) - sum(one.model_loads for one in before)
+    say(
+        f"affinity: full backlog, {done} jobs in {took:.1f} s, {loads} loads, furthest off {max(furthest):.1f} jobs, "
+        f"at the end {furthest[-1]:.1f}"
+    )
+    return Outcome(100 * loads / done, done, rate=done / took, furthest=max(furthest))
+
+
+def _backlog(seconds: float) -> list[NewJob]:
+    """By weight, in no order; some more for those who have least."""
+    source = random.Random(5)
+    whole = FULL * seconds * BACKENDS / JOB_SECONDS
+    names = [
+        name
+        for name, weight in WEIGHTS.items()
+        for _ in range(int(whole * weight / sum(WEIGHTS.values())) + WINDOW_JOBS)
+    ]
+    source.shuffle(names)
+    return [
+        _job(name, model)
+        for name, model in zip(names, source.choices(MODELS, POPULARITY, k=len(names)), strict=True)
+    ]
+
+
+async def _off(db: Database, given: Mapping[str, int]) -> float:
+    """How many jobs the account furthest from its share by weight of all that were taken is off, now."""
     rows = await db.read(
         lambda tx: tx.all("SELECT account_id, queued FROM lanes WHERE account_id <> 'acc_local'")
     )
-    left = [row["queued"] for row in rows]
-    if min(left) == 0:
+    waiting = {str(row["account_id"]): int(row["queued"]) for row in rows}
+    if min(waiting.values()) == 0:
         raise RuntimeError("an account had no job waiting any more")
-    furthest = max(abs(one - sum(left) / len(left)) for one in left)
-    say(
-        f"affinity: full backlog, {done} jobs in {took:.1f} s, {loads} loads, furthest off {furthest:.1f} jobs"
-    )
-    return Outcome(100 * loads / done, done, rate=done / took, furthest=furthest)
+    taken = {name: given[name] - queued for name, queued in waiting.items()}
+    each = sum(taken.values()) / sum(WEIGHTS.values())
+    return max(abs(taken[name] - each * weight) for name, weight in WEIGHTS.items())
 
 
 def _job(account: str, model: str) -> NewJob:
@@ -236,9 +278,11 @@ async def _loads(servers: Sequence[Server]) -> int:
 async def _until_done(db: Database, count: int, seconds: float) -> int:
     """How many jobs have ended, when so many have or the time is over."""
     until = time.monotonic() + seconds
-    while True:
-        row = await db.read(lambda tx: tx.one("SELECT count(*) AS n FROM jobs WHERE finished_at IS NOT NULL"))
-        found = 0 if row is None else int(row["n"])
-        if found >= count or time.monotonic() > until:
-            return found
+    while (found := await _ended(db)) < count and time.monotonic() < until:  # noqa: ASYNC110 - other processes do the work
         await asyncio.sleep(0.2)
+    return found
+
+
+async def _ended(db: Database) -> int:
+    row = await db.read(lambda tx: tx.one("SELECT count(*) AS n FROM jobs WHERE finished_at IS NOT NULL"))
+    return 0 if row is None else int(row["n"])

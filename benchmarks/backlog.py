@@ -22,6 +22,7 @@ from comfy_api_service.db.requirements import store_inventory
 from comfy_api_service.domain.account import LOCAL, Account
 from comfy_api_service.domain.backend import BackendState
 from comfy_api_service.domain.compilation import timing_key
+from comfy_api_service.domain.credentials import Scope
 from comfy_api_service.domain.generation_request import GenerationRequest
 from comfy_api_service.domain.graph import requirement_of
 from comfy_api_service.domain.ids import new_job_id
@@ -36,6 +37,7 @@ from comfy_api_service.simulator.settings import SimulatorSettings
 CHUNK: Final = 50_000
 """Rows of one transaction: it ends within the service's time for a statement."""
 NO_LIMIT: Final = 10**9
+DAY: Final = 86_400.0
 _seeds: Final = itertools.count(10**15)
 _calls: Final = itertools.count(1)
 
@@ -121,13 +123,20 @@ def inventory_with(models: Iterable[str]) -> Inventory:
 
 
 async def add_crowd(db: Database, count: int) -> None:
-    """Accounts of weight 1, `acc_00000` and so on, none of them new, with virtual times spread over a window."""
+    """Accounts of weight 1, `acc_00000` and so on, none of them new, with virtual times spread over a window; each is
+    a person's who has a key.
+    """
     numbers, name = _numbers(db, 0, count), _crowd_name(db, "n")
 
     async def write(tx: Tx) -> None:
         await tx.run(
-            f"""INSERT INTO accounts (id, name, tier, created_at)
-                SELECT {name}, {name}, 'free', 0 FROM {numbers}"""
+            f"""INSERT INTO accounts (id, name, tier, created_at, email, username, overrides)
+                SELECT {name}, {name}, 'enterprise', 0, {name} || '@example.com', {name}, '{{"weight": 1.0}}'
+                FROM {numbers}"""
+        )
+        await tx.run(
+            f"""INSERT INTO api_keys (id, account_id, name, digest, scopes, created_at)
+                SELECT 'key_' || {name}, {name}, 'key', {name}, '{Scope.WRITE}', 0 FROM {numbers}"""
         )
         await tx.run(
             f"""INSERT INTO lanes (account_id, weight, vtime, served)
@@ -135,6 +144,23 @@ async def add_crowd(db: Database, count: int) -> None:
         )
 
     await db.write(write)
+
+
+async def add_past(db: Database, count: int, days: int, *, waiting: int) -> None:
+    """What the crowd used on each of so many days before today, the last `waiting` of which have jobs that still wait,
+    as the sums tell it. `copy` would forget it.
+    """
+    numbers, name = _numbers(db, 0, count), _crowd_name(db, "n")
+    for ago in range(days, 0, -1):
+        day, reserved = utc_day(time.time() - ago * DAY), int(ago <= waiting)
+
+        async def write(tx: Tx, day: str = day, reserved: int = reserved) -> None:
+            await tx.run(
+                f"""INSERT INTO usage_days (account_id, day, charged, gpu_seconds, reserved)
+                    SELECT {name}, '{day}', n % 7 + 1, n % 7 + 1, {reserved} FROM {numbers}"""
+            )
+
+        await db.write(write)
 
 
 async def copy(db: Database, templates: Sequence[NewJob], count: int, *, crowd: int | None = None) -> None:

@@ -1,7 +1,7 @@
 """Fairness: shares by weight, how soon a new account's first job starts, and what a noisy one does to the others.
 
-`comfy-api worker` over PostgreSQL, caps off. Jobs and accounts are put straight into the database, for this version
-has one account; the worker finds them as it finds all others.
+`comfy-api worker` over PostgreSQL, caps off. Jobs and accounts are put straight into the database, for what is measured
+is who goes next, not how jobs come in; the worker finds them as it finds all others.
 """
 
 import asyncio

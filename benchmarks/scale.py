@@ -1,7 +1,8 @@
 """Scale: submit and claim, lists and statistics with 1 000 000 jobs of 10 000 accounts queued, against 1 000 jobs.
 
-On SQLite and on PostgreSQL. Submissions and claims are measured at the database, in turns on both queues: what
-else they cost does not know how long the queue is. Each round puts in what it takes out.
+On SQLite and on PostgreSQL; each account used the service on each of the last 30 days. Submissions and claims are
+measured at the database, in turns on both queues: what else they cost does not know how long the queue is. Each round
+puts in what it takes out.
 """
 
 import asyncio
@@ -29,6 +30,7 @@ from comfy_api_service.db.submissions import Submissions
 from comfy_api_service.domain.account import LOCAL
 from comfy_api_service.domain.ids import new_prompt_id
 from comfy_api_service.domain.job import State
+from comfy_api_service.services.overview import DAYS
 
 BOUND: Final = 1.3
 MOST_SECONDS: Final = 0.05
@@ -39,6 +41,9 @@ FEW_ACCOUNTS: Final = 100
 """More than a claim looks at, as with 10 000: what differs is the length of the queue."""
 MINE: Final = 50_000
 """Of all the jobs, those of the account that lists its own."""
+PAST_DAYS: Final = DAYS - 1
+WAITING_DAYS: Final = 4
+"""Of those, on which jobs were submitted that still wait: a queue so long is of more than one day."""
 MODELS: Final = tuple(f"model-{number}.safetensors" for number in range(8))
 WARM_UP: Final = 50
 PATHS: Final = (
@@ -50,7 +55,21 @@ PATHS: Final = (
     "/health/ready",
     "/metrics",
     "/models",
+    "/api/v1/usage",
+    "/admin/stats",
+    "/admin/jobs",
+    "/admin/jobs?limit=100",
+    "/admin/jobs?status=queued",
+    "/admin/jobs?status=running",
+    "/admin/jobs?status=failed",
+    "/admin/jobs?user_id=acc_local",
+    "/admin/users",
+    "/admin/users?search=nobody",
+    "/admin/api-keys",
+    "/admin/backends",
+    "/admin/audit",
 )
+"""Without authentication the caller is an administrator."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +202,7 @@ async def _fill(options: Options, kind: str, few: Database, many: Database) -> t
         await backlog.copy(
             db, [new_job(account="acc_00000", model=model) for model in MODELS], jobs - mine, crowd=accounts
         )
+        await backlog.add_past(db, accounts, PAST_DAYS, waiting=WAITING_DAYS)
         await backlog.known(db, {"all": 1.0})
         submissions = Submissions(db, queue_limit=backlog.NO_LIMIT, far_from_limit=lambda: True)
         queues.append(Queue(db, claimant, submissions, accounts))

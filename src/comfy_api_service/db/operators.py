@@ -86,12 +86,28 @@ class Produced:
     images: int
     gpu_seconds: float
 
+    def __add__(self, other: "Produced") -> "Produced":
+        return Produced(self.images + other.images, self.gpu_seconds + other.gpu_seconds)
 
-async def produced(tx: Reader, first: str, last: str) -> Produced:
-    """From one UTC day to another, both in it."""
+
+NOTHING: Final = Produced(0, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Day:
+    """A UTC day of all accounts; `final`: all jobs that were submitted on it have ended."""
+
+    produced: Produced
+    final: bool
+
+
+async def on_day(tx: Reader, day: str) -> Day:
+    # One at a time: for a list, whose length no plan knows, PostgreSQL reads the whole table.
     row = await tx.one(
-        """SELECT coalesce(sum(charged), 0) AS images, coalesce(sum(gpu_seconds), 0) AS seconds
-           FROM usage_days WHERE day >= :first AND day <= :last""",
-        {"first": first, "last": last},
+        """SELECT coalesce(sum(charged), 0) AS images, coalesce(sum(gpu_seconds), 0) AS seconds,
+             coalesce(sum(reserved), 0) AS reserved FROM usage_days WHERE day = :day""",
+        {"day": day},
     )
-    return Produced(0, 0.0) if row is None else Produced(int(row["images"]), float(row["seconds"]))
+    if row is None:
+        return Day(NOTHING, final=True)
+    return Day(Produced(int(row["images"]), float(row["seconds"])), final=row["reserved"] == 0)

@@ -1,13 +1,14 @@
 """What operators see of the whole: figures, all accounts' jobs, the audit log."""
 
 from dataclasses import dataclass
+from typing import Final
 
 from comfy_api_service.db import audit, backends, counters, jobs, operators, workers
 from comfy_api_service.db.audit import Entry
 from comfy_api_service.db.base import Database, Reader
 from comfy_api_service.db.counters import Load
 from comfy_api_service.db.jobs import JobFilters
-from comfy_api_service.db.operators import People, Produced
+from comfy_api_service.db.operators import NOTHING, Day, People, Produced
 from comfy_api_service.domain.account import Account
 from comfy_api_service.domain.backend import BackendState
 from comfy_api_service.domain.clock import Clock
@@ -16,7 +17,9 @@ from comfy_api_service.domain.times import utc_day
 from comfy_api_service.services.jobs import Jobs
 from comfy_api_service.services.views import JobView, Page, paged
 
-DAYS = 30
+DAYS: Final = 30
+OPEN_DAYS: Final = 2
+"""Of the newest days: jobs may still be submitted on today and, for clocks differ, on yesterday."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,26 +39,35 @@ class Overview:
         self._db = db
         self._jobs = jobs
         self._clock = clock
+        self._final: dict[str, Produced] = {}
+        """Of days that change no more: a day has a row of every account, and is summed up once."""
 
     async def stats(self) -> Stats:
         """From counters and sums: it costs the same however many jobs there are."""
         now = self._clock.now()
-        today, first = utc_day(now), utc_day(now - (DAYS - 1) * 86_400.0)
+        days = [utc_day(now - ago * 86_400.0) for ago in range(DAYS)]
+        kept = {day: self._final[day] for day in days[OPEN_DAYS:] if day in self._final}
 
-        async def read(tx: Reader) -> Stats:
+        async def read(tx: Reader) -> tuple[Stats, dict[str, Day]]:
             living = {worker.id for worker in await workers.living(tx)}
             states = dict.fromkeys(BackendState, 0)
             for backend in await backends.every(tx):
                 states[backend.state if backend.worker_id in living else BackendState.OFFLINE] += 1
-            return Stats(
+            asked = {day: await operators.on_day(tx, day) for day in days if day not in kept}
+            stats = Stats(
                 await operators.people(tx, now),
                 await counters.load(tx),
                 states,
-                await operators.produced(tx, today, today),
-                await operators.produced(tx, first, today),
+                asked[days[0]].produced,
+                sum([*kept.values(), *(day.produced for day in asked.values())], NOTHING),
             )
+            return stats, asked
 
-        return await self._db.read(read)
+        stats, asked = await self._db.read(read)
+        self._final = kept | {
+            day: asked[day].produced for day in days[OPEN_DAYS:] if day in asked and asked[day].final
+        }
+        return stats
 
     async def jobs(
         self,
