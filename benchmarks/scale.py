@@ -61,6 +61,7 @@ PATHS: Final = (
     "/admin/jobs?limit=100",
     "/admin/jobs?status=queued",
     "/admin/jobs?status=running",
+    "/admin/jobs?status=succeeded",
     "/admin/jobs?status=failed",
     "/admin/jobs?user_id=acc_local",
     "/admin/users",

@@ -16,6 +16,7 @@ _RARE: Final = {
     State.DISPATCHED: f"{_OPEN}'dispatched'",
     State.EXECUTING: f"{_OPEN}'executing'",
     State.STORING: f"{_OPEN}'storing'",
+    State.SUCCEEDED: f"SELECT id FROM (SELECT id FROM jobs WHERE state = 'succeeded'{_NEWEST}) AS succeeded",
     State.FAILED: f"SELECT id FROM ({_UNSUCCESSFUL}'failed'{_NEWEST}) AS failed",
     State.CANCELED: f"SELECT id FROM ({_UNSUCCESSFUL}'canceled'{_NEWEST}) AS canceled",
 }

@@ -241,6 +241,9 @@ Index("ix_jobs_unsuccessful", jobs.c.account_id, jobs.c.state, jobs.c.id,
       sqlite_where=_UNSUCCESSFUL, postgresql_where=_UNSUCCESSFUL)  # fmt: skip
 Index("ix_jobs_unsuccessful_of_all", jobs.c.state, jobs.c.id,
       sqlite_where=_UNSUCCESSFUL, postgresql_where=_UNSUCCESSFUL)  # fmt: skip
+_SUCCEEDED = text("state = 'succeeded'")
+Index("ix_jobs_succeeded", jobs.c.state, jobs.c.id,
+      sqlite_where=_SUCCEEDED, postgresql_where=_SUCCEEDED)  # fmt: skip
 _OLDEST = text("state = 'ready'")
 Index("ix_jobs_oldest", jobs.c.queued_at, sqlite_where=_OLDEST, postgresql_where=_OLDEST)
 Index("ix_jobs_fingerprint", jobs.c.account_id, jobs.c.fingerprint)

@@ -37,8 +37,6 @@ async def listed(db: Database, statuses: frozenset[Status]) -> list[str]:
 async def test_every_choice_of_statuses(db: Database, mixed: Mapping[str, State]) -> None:
     choices = chain.from_iterable(combinations(Status, count) for count in range(len(Status) + 1))
     for chosen in map(frozenset, choices):
-        if Status.SUCCEEDED in chosen and len(chosen) > 1:
-            continue
         wanted = sorted(
             (i for i, state in mixed.items() if not chosen or SHOWN[state] in chosen), reverse=True
         )
@@ -65,6 +63,7 @@ async def asked(db: Database, status: Status | None) -> tuple[str, Params]:
         (None, ("pk_jobs", "sqlite_autoindex_jobs_1")),
         (Status.QUEUED, ("ix_jobs_ready", "ix_jobs_oldest")),
         (Status.RUNNING, ("ix_jobs_open",)),
+        (Status.SUCCEEDED, ("ix_jobs_succeeded",)),
         (Status.FAILED, ("ix_jobs_unsuccessful_of_all",)),
         (Status.CANCELED, ("ix_jobs_unsuccessful_of_all",)),
     ],
