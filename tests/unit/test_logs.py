@@ -190,3 +190,52 @@ def test_a_log_that_nobody_reads_any_more_fails_nothing() -> None:
     )
     os.close(writing)
     assert done.stdout.split() == [b"on", b"and", b"on"]
+
+
+REQUESTS = """
+import structlog
+from comfy_api_service.telemetry import configure_logs
+from comfy_api_service.telemetry.context import REQUEST_ID
+from comfy_api_service.telemetry.logs import request_lines
+seen = []
+def see(logger, method, event):
+    seen.append(dict(event))
+    return event
+REQUEST_ID.set("req_1")
+for level, processors in (("INFO", []), ("INFO", [see]), ("WARNING", []), ("WARNING", [see])):
+    configure_logs(level=level, as_json=True, processors=processors)
+    tell = request_lines()
+    tell("POST", "/api/v1/jobs", 202, 0.25, "req_1", "job_1", "acc_1")
+    tell('G"T', "unmatched", 404, 0.5, "req_1", None, None)
+assert len(seen) == 2, "whoever sees every line sees these, too"
+"""
+
+
+def test_the_line_of_a_request_is_the_same_either_way() -> None:
+    ended = subprocess.run([sys.executable, "-c", REQUESTS], capture_output=True, text=True, check=True)
+    lines = [json.loads(line) for line in ended.stderr.splitlines()]
+    for line in lines:
+        assert line.pop("timestamp").endswith("Z")
+    assert [list(line) for line in lines[:2]] == [list(line) for line in lines[2:]], "in the same order"
+    assert lines[:2] == lines[2:] == [
+        {
+            "method": "POST",
+            "path": "/api/v1/jobs",
+            "status": 202,
+            "seconds": 0.25,
+            "job_id": "job_1",
+            "account_id": "acc_1",
+            "event": "request",
+            "request_id": "req_1",
+            "level": "info",
+        },
+        {
+            "method": 'G"T',
+            "path": "unmatched",
+            "status": 404,
+            "seconds": 0.5,
+            "event": "request",
+            "request_id": "req_1",
+            "level": "info",
+        },
+    ]  # fmt: skip

@@ -16,6 +16,7 @@ from comfy_api_service.api.linger import linger
 from comfy_api_service.api.measures import Measures
 from comfy_api_service.domain.ids import JOB_ID, new_request_id
 from comfy_api_service.telemetry.context import REQUEST_ID
+from comfy_api_service.telemetry.logs import request_lines
 
 _SANE: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 _DIGITS: Final = re.compile(rb"[0-9]{1,18}")
@@ -55,7 +56,7 @@ class Gate:
         self._larger = larger or {}
         hsts = (b"strict-transport-security", f"max-age={hsts_max_age}".encode())
         self._over_tls = (*SECURITY, hsts) if hsts_max_age else SECURITY
-        self._log = log.bind()  # what `log` stands for, which it would look up for each line
+        self._tell = request_lines()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -96,20 +97,19 @@ class Gate:
             log.info("websocket", path=template, code=exchange.status, seconds=round(seconds, 6))
             return
         self._measures.answered(exchange.method, template, exchange.status, seconds)
-        known: dict[str, Any] = {
-            "method": exchange.method,
-            "path": template,
-            "status": exchange.status,
-            "seconds": int(seconds * 1e6) / 1e6,
-        }
-        job_id = job_of(scope)
-        if job_id is not None:
-            known["job_id"] = job_id
-        account_id = scope.get("comfy_account_id")
-        if account_id is not None:
-            known["account_id"] = account_id
-        say = self._log.debug if template in QUIET else self._log.info
-        say("request", **known)
+        shown = int(seconds * 1e6) / 1e6
+        if template in QUIET:
+            log.debug("request", method=exchange.method, path=template, status=exchange.status, seconds=shown)
+            return
+        self._tell(
+            exchange.method,
+            template,
+            exchange.status,
+            shown,
+            exchange.request_id,
+            job_of(scope),
+            scope.get("comfy_account_id"),
+        )
 
 
 class Exchange:

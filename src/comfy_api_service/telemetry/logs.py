@@ -2,17 +2,23 @@
 
 import logging
 import sys
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import orjson
 import structlog
 
+from comfy_api_service.domain.times import iso
 from comfy_api_service.telemetry.context import completed
 from comfy_api_service.telemetry.exceptions import Told
 from comfy_api_service.telemetry.lines import Lines
 
 _LEVELS: Final = ("debug", "info", "warning", "error", "critical")
+_OWN: Final = 2
+"""Processors of every JSON line: what completes it, and what renders it."""
+Note = Callable[[str, str, int, float, str, str | None, str | None], None]
+"""Takes method, route, status, seconds, and the ids of the request, its job and its account, where these are known."""
 
 
 def configure_logs(
@@ -63,6 +69,58 @@ def configure_logs(
     root.setLevel(max(number, logging.INFO))
     for noisy in ("aiohttp.access", "uvicorn.access", "alembic"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def request_lines() -> Note:
+    """What writes the line of a request. That is the one that is written all the time: as JSON which no further
+    processor sees it takes a way of its own, at half the cost of the usual one.
+    """
+    log = structlog.get_logger().bind()
+    config = structlog.get_config()
+    lines = config["logger_factory"]
+
+    def usual(
+        method: str,
+        path: str,
+        status: int,
+        seconds: float,
+        _: str,
+        job_id: str | None,
+        account_id: str | None,
+    ) -> None:
+        known = {"method": method, "path": path, "status": status, "seconds": seconds}
+        ids = {"job_id": job_id, "account_id": account_id}
+        log.info("request", **known, **{name: value for name, value in ids.items() if value is not None})
+
+    if (
+        not isinstance(lines, Lines)
+        or len(config["processors"]) > _OWN
+        or not log.is_enabled_for(logging.INFO)
+    ):
+        return usual
+    write = lines.info
+
+    def straight(
+        method: str,
+        path: str,
+        status: int,
+        seconds: float,
+        request_id: str,
+        job_id: str | None,
+        account_id: str | None,
+    ) -> None:
+        line: dict[str, Any] = {"method": method, "path": path, "status": status, "seconds": seconds}
+        if job_id is not None:
+            line["job_id"] = job_id
+        if account_id is not None:
+            line["account_id"] = account_id
+        line["event"] = "request"
+        line["request_id"] = request_id
+        line["level"] = "info"
+        line["timestamp"] = iso(time.time())
+        write(orjson.dumps(line))
+
+    return straight
 
 
 class _Json:
