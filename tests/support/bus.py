@@ -24,10 +24,10 @@ LIMIT = 15.0
 class Bus:
     """One process's end: its signals, its link, its figures."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, listens: bool = True) -> None:
         self.metrics = Metrics()
         self.link = RedisLink(parse(url), self.metrics)
-        self.signals = RedisSignals(self.link, self.metrics)
+        self.signals = RedisSignals(self.link, self.metrics, listens=listens)
 
     def figure(self, name: str, **labels: str) -> float:
         found = self.metrics.registry.get_sample_value(name, labels)
@@ -51,8 +51,8 @@ class Bus:
 
 
 @asynccontextmanager
-async def bus(url: str, *, connected: bool = True) -> AsyncIterator[Bus]:
-    one = Bus(url)
+async def bus(url: str, *, connected: bool = True, listens: bool = True) -> AsyncIterator[Bus]:
+    one = Bus(url, listens=listens)
     task = asyncio.create_task(one.signals.run())
     try:
         if connected:

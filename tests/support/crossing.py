@@ -8,7 +8,6 @@ from tests.support.bus import Bus, bus
 
 from comfy_api_service.bootstrap import parts
 from comfy_api_service.domain.events import Preview
-from comfy_api_service.settings import Settings
 from comfy_api_service.signals.base import Latest, Mailbox, Note, Signals
 from comfy_api_service.telemetry import Metrics
 
@@ -72,8 +71,8 @@ def cross(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     """Let the composition root wire services this way, whatever their settings say of Redis."""
 
     @asynccontextmanager
-    async def signals(_settings: Settings, _metrics: Metrics) -> AsyncIterator[Signals]:
-        async with bus(url) as mouth, bus(url) as ear:
+    async def signals(_link: object, _metrics: Metrics, *, listens: bool) -> AsyncIterator[Signals]:
+        async with bus(url) as mouth, bus(url, listens=listens) as ear:
             yield Crossing(mouth, ear)
 
     monkeypatch.setattr(parts, "open_signals", signals)

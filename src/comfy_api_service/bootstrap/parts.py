@@ -87,7 +87,7 @@ async def parts(settings: Settings, clock: Clock, *, role: str) -> AsyncIterator
         stack.push_async_callback(db.close)
         await db.write(lambda tx: accounts.ensure(tx, LOCAL, clock.now()))
         link = await stack.enter_async_context(open_link(settings, metrics))
-        signals = await stack.enter_async_context(open_signals(link, metrics))
+        signals = await stack.enter_async_context(open_signals(link, metrics, listens=role != "worker"))
         secret = _secret(settings)
         signer = LinkSigner(secret, settings.public_url or "")
         storage = open_storage(settings, signer, stack)
@@ -162,14 +162,16 @@ def _buckets(settings: Settings, link: "RedisLink | None", clock: Clock, metrics
 
 
 @asynccontextmanager
-async def open_signals(link: "RedisLink | None", metrics: Metrics) -> AsyncIterator[Signals]:
-    """Within the process, or over Redis."""
+async def open_signals(
+    link: "RedisLink | None", metrics: Metrics, *, listens: bool = True
+) -> AsyncIterator[Signals]:
+    """Within the process, or over Redis; `listens` as there."""
     if link is None:
         yield MemorySignals()
         return
     from comfy_api_service.signals.redis import RedisSignals  # noqa: PLC0415
 
-    signals = RedisSignals(link, metrics)
+    signals = RedisSignals(link, metrics, listens=listens)
     task = asyncio.create_task(forever("signals", signals.run), name="signals")
     try:
         yield signals

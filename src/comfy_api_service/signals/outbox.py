@@ -125,6 +125,8 @@ class Outbox:
         orders = [wire.item(wire.CancelAsked(job_id)) for job_id in self._cancels]
         if self._wake:
             orders.append(wire.item(wire.Wake()))
+        if self._pool:
+            orders.append(wire.item(wire.PoolChanged()))
         progress = [wire.item(note) for note in self._progress.values()]
         commands: list[Command] = [
             ("SET", topics.progress_key(job_id), one, "EX", PROGRESS_KEPT_SECONDS)
@@ -135,7 +137,7 @@ class Outbox:
             picture = wire.picture(note.attempt, preview)
             commands.append(("SET", topics.preview_key(note.job_id), picture, "EX", PREVIEW_KEPT_SECONDS))
             news.append(wire.item(wire.Pictured(note.job_id, note.account_id, note.attempt)))
-        news += [wire.item(wire.PoolChanged())] * self._pool + [wire.item(wire.LookNow())] * self._look
+        news += [wire.item(wire.LookNow())] * self._look
         commands += [("PUBLISH", topics.workers, pack) for pack in wire.packs(self._sender, orders)]
         commands += [("PUBLISH", topics.listeners, pack) for pack in wire.packs(self._sender, news)]
         if self._ended:

@@ -38,7 +38,8 @@ FLUSHES: Final = 8
 
 
 class RedisSignals:
-    def __init__(self, link: RedisLink, metrics: Metrics) -> None:
+    def __init__(self, link: RedisLink, metrics: Metrics, *, listens: bool = True) -> None:
+        """`listens`: somebody may ask this process how jobs are, of which others know."""
         self.connected = False
         self._link = link
         self._metrics = metrics
@@ -52,7 +53,7 @@ class RedisSignals:
         self._wanted: dict[str, str] = {}
         self._want = asyncio.Event()
         self._looking: asyncio.TimerHandle | None = None
-        channels = (self._topics.workers, self._topics.listeners)
+        channels = (self._topics.workers, self._topics.listeners) if listens else (self._topics.workers,)
         self._subscription = Subscription(link, channels, hear=self._hear, changed=self._changed)
         link.on_change(self._changed)
         metrics.set_redis("disconnected")

@@ -12,12 +12,12 @@ class Topics:
 
     @property
     def workers(self) -> str:
-        """Wake-ups and cancel notices."""
+        """Wake-ups, cancel notices, changes of the pool: every process hears them."""
         return f"cui:{self.db}:workers"
 
     @property
     def listeners(self) -> str:
-        """Events, progress, changes of the pool."""
+        """Events and progress. There is far more of it, and a process without callers does not hear it."""
         return f"cui:{self.db}:listeners"
 
     def progress_key(self, job_id: str) -> str:

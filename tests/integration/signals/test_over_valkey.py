@@ -399,6 +399,27 @@ async def test_there_is_one_subscription_and_one_other_connection_a_process(own_
     assert sum(" sub=2 " in line for line in clients) == 1
 
 
+async def test_a_process_without_callers_hears_orders_and_no_progress(here: Bus, own_valkey: Valkey) -> None:
+    """Each worker would hear every other's, a product of their numbers."""
+    canceled: list[str] = []
+    changes: list[None] = []
+    async with bus(own_valkey.url, listens=False) as worker:
+        worker.signals.on_cancel(canceled.append)
+        worker.signals.on_pool_change(lambda: changes.append(None))
+        before, wakes = len(changes), worker.signals.wakes
+        here.signals.publish(progress(40))
+        here.signals.publish(event(2))
+        here.signals.wake()
+        here.signals.pool_changed()
+        here.signals.ask_cancel(JOB)
+        await until(lambda: canceled == [JOB] and len(changes) > before and worker.signals.wakes > wakes)
+        assert worker.figure("comfyui_redis_messages_total", outcome="received") == 3
+        assert own_valkey.command("PUBSUB", "NUMSUB", TOPICS.listeners)[-1] == 1
+        with here.signals.listen_job(JOB, previews=True) as mailbox:
+            worker.signals.publish(event(3))
+            assert await heard(mailbox) == event(3)
+
+
 # --- back-pressure ---------------------------------------------------------------------------------------------
 
 
