@@ -30,7 +30,7 @@ POLL_SECONDS: Final = 1.0
 POLL_MOST: Final = 10.0
 ASKERS: Final = 8
 """So many processes ask once a second; of more, each asks more rarely."""
-GATHER_SECONDS: Final = 0.02
+GATHER_SECONDS: Final = 0.05
 """What happens within so little time is taken together."""
 RENEW_SECONDS: Final = 2.0
 MEASURE_SECONDS: Final = 5.0
@@ -124,20 +124,21 @@ class Deliverer:
         sight = await self._db.read(dispatch.look)
         self._pause = _pause_of(sight)
         due = sight.due_at is not None and sight.due_at <= self._clock.now()
-        entries = await self._fan_out() if sight.outbox else 0
-        lanes = await self._claim() if due or entries else 0
+        entries, told = await self._fan_out() if sight.outbox else (0, False)
+        lanes = await self._claim() if due or told else 0
         alone_enough = not due and sight.workers <= ASKERS
         self._due_at = sight.due_at if alone_enough else None
         return entries == ENTRIES or lanes > 0
 
-    async def _fan_out(self) -> int:
+    async def _fan_out(self) -> tuple[int, bool]:
+        """How many entries there were, and whether anybody is to be told of them."""
         now = self._clock.now()
         count, receivers = await self._db.write(lambda tx: dispatch.fan_out(tx, now=now, limit=ENTRIES))
         for receiver in receivers:
             work = self._held.work_of(receiver)
             if work is not None:
                 work.look()
-        return count
+        return count, bool(receivers)
 
     async def _claim(self) -> int:
         async with self._claiming:
