@@ -1,13 +1,12 @@
 """What delivers webhooks, beside a worker."""
 
-import asyncio
 import contextlib
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from comfy_api_service.api import webhook_shapes
-from comfy_api_service.bootstrap.parts import Parts, stop
+from comfy_api_service.bootstrap.parts import Parts, background
 from comfy_api_service.domain.account import LOCAL, Account
 from comfy_api_service.domain.ids import LOCAL_ACCOUNT, new_deliverer_id
 from comfy_api_service.domain.job import Job
@@ -15,7 +14,6 @@ from comfy_api_service.domain.users import User
 from comfy_api_service.domain.webhook import Delivery
 from comfy_api_service.outbound.post import open_poster
 from comfy_api_service.services.deliverer import Deliverer
-from comfy_api_service.services.forever import forever
 from comfy_api_service.services.held import AT_ONCE, Held
 from comfy_api_service.services.lane_work import LaneWork, Tools
 from comfy_api_service.services.sealing import Sealer
@@ -64,8 +62,7 @@ async def deliverer(on: Parts, stack: contextlib.AsyncExitStack) -> Deliverer:
         lane_work=_lane_work(on.tracing),
     )
     on.announcer.on_change(made.look)
-    task = asyncio.create_task(forever("deliverer", made.run), name="deliverer")
-    stack.push_async_callback(stop, task)
+    background(stack, "deliverer", made.run)
     stack.push_async_callback(made.drain, settings.shutdown_grace)
     return made
 

@@ -112,21 +112,24 @@ UNION ALL SELECT 'measured', key, seconds FROM timings
 WHERE {among} OR key = (SELECT 'load:' || resident_model FROM backends WHERE id = :id)"""
 
 
-_TOO_LARGE = """SELECT j.id FROM jobs j JOIN attempts a ON a.job_id = j.id AND a.number = j.attempt
-WHERE {among} AND a.backend_id = :id AND EXISTS (
+ELSEWHERE_SECONDS: Final = 60.0
+"""How long a job that ran out of a backend's memory is left to others: they may have long jobs, or be less well than
+they seem, and the memory was freed."""
+_TOO_LARGE: Final = """SELECT j.id FROM jobs j JOIN attempts a ON a.job_id = j.id AND a.number = j.attempt
+WHERE {among} AND a.backend_id = :id AND a.closed_at > :since AND EXISTS (
   SELECT 1 FROM capabilities c JOIN backends b ON b.inventory_hash = c.inventory_hash
   WHERE c.requirement_id = j.requirement_id AND b.id <> :id AND b.state = 'online' AND b.draining = 0
     AND b.removed_at IS NULL)"""
 
 
-async def ready_lanes(tx: Reader, claimant: Claimant) -> tuple[Lane, ...]:
+async def ready_lanes(tx: Reader, claimant: Claimant, now: float) -> tuple[Lane, ...]:
     """What the claimant could run, but for what ran out of its memory a moment ago and another backend can run."""
     rows = await tx.all(READY[tx.dialect.name], {"inventory": claimant.inventory_hash})
     again = sorted(row["id"] for row in rows if row["out_of_memory"])
     if again:
         elsewhere = await tx.all(
             _TOO_LARGE.format(among=tx.dialect.among("j.id", "jobs")),
-            {"jobs": dumps(again), "id": claimant.backend_id},
+            {"jobs": dumps(again), "id": claimant.backend_id, "since": now - ELSEWHERE_SECONDS},
         )
         leave = {row["id"] for row in elsewhere}
         rows = [row for row in rows if row["id"] not in leave]
@@ -200,7 +203,7 @@ async def claim(
     Who has most of the pool is claimed from, and ended in, more often than others: passed by whenever somebody
     has its lane, it would get less than its share.
     """
-    ready = await ready_lanes(tx, claimant)
+    ready = await ready_lanes(tx, claimant, now)
     if not ready:
         return None
     seen = await _snapshot(tx, claimant, ready, patient=patient)
@@ -218,7 +221,7 @@ async def claim(
             claimed = await _take(tx, claimant, choice, prompt_id, now)
             if claimed is not None:
                 return claimed
-        seen = replace(seen, lanes=await ready_lanes(tx, claimant))  # others were faster
+        seen = replace(seen, lanes=await ready_lanes(tx, claimant, now))  # others were faster
     return Busy.BUSY
 
 

@@ -193,7 +193,10 @@ def _shown(reference: str) -> str:
     """Enough to find it again: without what stands in a data URL, or behind a URL's path, or before its host."""
     if reference[:5].lower() == "data:":
         return reference.partition(",")[0][:_SHOWN]
-    return _USER.sub("", _BEHIND.split(reference, 1)[0])[:_SHOWN]
+    shown, *behind = _BEHIND.split(reference, maxsplit=1)
+    if "@" in "".join(behind):  # what stands before may be the beginning of a password
+        shown = "".join(shown.partition("//")[:2])
+    return _USER.sub("", shown)[:_SHOWN]
 
 
 def _told(shown: Sequence[Mapping[str, str]]) -> str:

@@ -15,8 +15,6 @@ from comfy_api_service.telemetry.exceptions import Told
 from comfy_api_service.telemetry.lines import Lines
 
 _LEVELS: Final = ("debug", "info", "warning", "error", "critical")
-_OWN: Final = 2
-"""Processors of every JSON line: what completes it, and what renders it."""
 Note = Callable[[str, str, int, float, str, str | None, str | None], None]
 """Takes method, route, status, seconds, and the ids of the request, its job and its account, where these are known."""
 
@@ -92,11 +90,8 @@ def request_lines() -> Note:
         ids = {"job_id": job_id, "account_id": account_id}
         log.info("request", **known, **{name: value for name, value in ids.items() if value is not None})
 
-    if (
-        not isinstance(lines, Lines)
-        or len(config["processors"]) > _OWN
-        or not log.is_enabled_for(logging.INFO)
-    ):
+    plain = isinstance(lines, Lines) and config["processors"][:-1] == [completed]
+    if not plain or not log.is_enabled_for(logging.INFO):
         return usual
     write = lines.info
 

@@ -73,6 +73,7 @@ async def test_every_fault_is_told_at_once_and_by_its_place(service: Service) ->
         "https://127.0.0.1:1/a.png?token=secret",
         "https://someone:secret@127.0.0.1/a.png#secret",
         "https://someone:sec/ret@127.0.0.1/a.png",
+        "https://someone:secret?x@127.0.0.1/a.png",
     ]
     found = await faults(service, LOCAL, *references)
     assert list(found) == references

@@ -1,6 +1,5 @@
 """Webhooks as callers use them and receivers see them: registered, signed, delivered, logged, sent again."""
 
-import asyncio
 import base64
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -223,6 +222,13 @@ async def until_disabled(client: Client, path: str, reason: str) -> None:
     await until(disabled)
 
 
+async def until_failing(client: Client, path: str) -> None:
+    async def failing() -> bool:
+        return (await client.get(path)).json()["failing_since"] is not None
+
+    await until(failing)
+
+
 @pytest.mark.sqlite
 async def test_three_days_of_nothing_but_failure_disable(
     service: Service, client: Client, there: Receiver
@@ -231,11 +237,7 @@ async def test_three_days_of_nothing_but_failure_disable(
     path = f"{PATH}/{made['webhook_id']}"
     there.answers(500)
     await client.post(f"{path}/test")
-
-    async def failing() -> bool:
-        return (await client.get(path)).json()["failing_since"] is not None
-
-    await until(failing)
+    await until_failing(client, path)
     before = service.services.clock.now() - 3 * 86_400
     await service.db.write(
         lambda tx: tx.run("UPDATE webhooks SET failing_since = :before", {"before": before})
@@ -254,11 +256,7 @@ async def test_the_last_attempt_of_a_single_event_disables(
     there.answers(500)
     await client.post(f"{path}/test")
     await there.until(1)
-
-    async def failing() -> bool:
-        return (await client.get(path)).json()["failing_since"] is not None
-
-    await until(failing)
+    await until_failing(client, path)
     passed = {"passed": DELIVERY_SECONDS - LAST_SECONDS}
 
     async def days_pass(tx: Tx) -> None:
@@ -279,7 +277,7 @@ async def test_what_waits_for_its_receiver_is_not_late(
     service: Service, client: Client, there: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither behind slow answers nor in a rest that it asked for, by whoever takes the lane after it."""
-    monkeypatch.setattr(lane_work, "QUICK_SECONDS", 0.05)
+    monkeypatch.setattr(lane_work, "QUICK_SECONDS", 0.0)  # every answer is a slow one
     counted = service.services.metrics.webhook_delay
     made = await created(client, there.url, "job.succeeded")
 
@@ -297,7 +295,6 @@ async def test_what_waits_for_its_receiver_is_not_late(
         return len(await log_of(client, made["webhook_id"])) == len(jobs)
 
     await until(all_wait)
-    await asyncio.sleep(0.1)  # a slow answer
     there.gate.set()
     await there.until(len(jobs))
     assert first_attempts() == START

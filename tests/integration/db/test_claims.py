@@ -76,7 +76,9 @@ async def test_what_ran_out_of_memory_goes_elsewhere_if_anybody_else_can(db: Dat
 
     async def runs_out(fence: Fence) -> None:
         assert await db.write(
-            lambda tx: transitions.requeue(tx, fence, reason="out of memory", now=2.0, out_of_memory=error)
+            lambda tx: transitions.requeue(
+                tx, fence, reason="out of memory", now=1_000.0, out_of_memory=error
+            )
         )
 
     first = await claim(db, small)
@@ -91,6 +93,9 @@ async def test_what_ran_out_of_memory_goes_elsewhere_if_anybody_else_can(db: Dat
         alone = f"UPDATE backends SET {state} WHERE id = 'bck_2'"
         again = await db.write(lambda tx: _only_tried(tx, alone, small))  # noqa: B023
         assert again == heavy, "rather here than nowhere"
+    for now, heads in ((1_059.0, []), (1_061.0, [heavy])):
+        ready = await db.read(lambda tx: claims.ready_lanes(tx, small, now))  # noqa: B023
+        assert [need.head for lane in ready for need in lane.needs] == heads, "not for ever"
     second = await claim(db, large)
     assert second is not None
     assert (second.job_id, second.attempt) == (heavy, 2)
@@ -105,7 +110,7 @@ async def _only_tried(tx: Tx, first: str, claimant: claims.Claimant) -> str | No
     before = await tx.one("SELECT state, draining, removed_at FROM backends WHERE id = 'bck_2'")
     assert before is not None
     await tx.run(first)
-    ready = await claims.ready_lanes(tx, claimant)
+    ready = await claims.ready_lanes(tx, claimant, 1_001.0)
     await tx.run(
         "UPDATE backends SET state = :state, draining = :draining, removed_at = :removed WHERE id = 'bck_2'",
         {"state": before["state"], "draining": before["draining"], "removed": before["removed_at"]},
@@ -164,7 +169,7 @@ async def test_the_least_served_account_goes_first(db: Database) -> None:
 
 
 async def newcomer(db: Database, claimant: claims.Claimant) -> bool:
-    (lane,) = await db.read(lambda tx: claims.ready_lanes(tx, claimant))
+    (lane,) = await db.read(lambda tx: claims.ready_lanes(tx, claimant, 0.0))
     return lane.newcomer
 
 
