@@ -62,14 +62,16 @@ class Mailbox:
     def put(self, note: Note) -> None:
         body = note.body
         if isinstance(body, Event):
+            told = [note]
+            if body.type in (EventType.DONE, EventType.REQUEUED):
+                self._previews.pop(note.job_id, None)
+                last = self._progress.pop(note.job_id, None)
+                told = [note] if last is None else [last, note]
             if len(self._events) >= MAILBOX_EVENTS:
                 self._events.clear()
                 self._look = True
             else:
-                self._events.append(note)
-            if body.type in (EventType.DONE, EventType.REQUEUED):
-                self._progress.pop(note.job_id, None)
-                self._previews.pop(note.job_id, None)
+                self._events += told
         elif isinstance(body, Preview):
             if not self.wants_previews or len(self._previews) >= MAILBOX_JOBS:
                 return
@@ -83,7 +85,9 @@ class Mailbox:
         self._ready.set()
 
     async def get(self) -> Note | Look:
-        """The next thing to tell: durable events first, then progress, then previews."""
+        """The next thing to tell: durable events first, the end of an attempt behind its last progress; then progress,
+        then previews.
+        """
         while True:
             if self._look:
                 self._look = False

@@ -1,7 +1,8 @@
 """What waits to be sent to other processes: bounded whatever happens to Redis.
 
-Of progress and previews only the newest of each job waits, and what has no room is dropped. Events are never
-dropped: beyond their bound they become one hint to every listener to look into the database.
+Of progress and previews only the newest of each job waits, and what has no room is dropped; progress that waits when
+its attempt ends goes out before the end. Events are never dropped: beyond their bound they become one hint to every
+listener to look into the database.
 """
 
 from collections import deque
@@ -79,10 +80,16 @@ class Outbox:
 
     def _put_event(self, note: Note, event: Event) -> None:
         if event.type in CLOSES_ATTEMPT:
+            last = self._progress.pop(note.job_id, None)
+            if last is not None:
+                self._append(wire.item(last))
             self._forget(note.job_id)
         item = wire.item(note)
         if len(item) > wire.ITEM_BYTES:
             item = wire.item(wire.LookNow(note.job_id, note.account_id))
+        self._append(item)
+
+    def _append(self, item: bytes) -> None:
         self._events.append(item)
         self._event_bytes += len(item)
         if self._event_bytes > MOST_EVENT_BYTES:
@@ -111,11 +118,10 @@ class Outbox:
         return 0 if waiting is None else len(waiting[1].picture)
 
     def _forget(self, job_id: str) -> None:
-        """An attempt has ended: nothing more of how far it is."""
+        """An attempt has ended: nothing more of it."""
         self._picture_bytes -= self._size_of(job_id)
         self._previews.pop(job_id, None)
         self._pictured_at.pop(job_id, None)
-        self._progress.pop(job_id, None)
         if len(self._ended) < MOST_JOBS:
             self._ended[job_id] = None
 

@@ -28,6 +28,8 @@ POLL_SECONDS: Final = 1.0
 """Between two looks for work while wake-ups come from everywhere."""
 SPREAD_SECONDS: Final = 0.5
 """Over which the looks of several processes are spread, and within which several hints to look are one."""
+GATHERED_SECONDS: Final = 0.05
+"""For which progress and previews wait for those of other jobs: an exchange costs more than what it carries."""
 TURNED_AWAY_SECONDS: Final = 0.05
 """Before the next try to send, when the link is there but has no room."""
 MOST_WANTED: Final = 1024
@@ -50,6 +52,8 @@ class RedisSignals:
         self._outbox = Outbox(me, self._topics)
         self._refused = Outage("redis_refuses", "redis_accepts")
         self._filled = asyncio.Event()
+        self._hurried = asyncio.Event()
+        """There is something that does not wait for others."""
         self._wanted: dict[str, str] = {}
         self._want = asyncio.Event()
         self._looking: asyncio.TimerHandle | None = None
@@ -76,6 +80,7 @@ class RedisSignals:
     def wake(self) -> bool:
         if self._can_say("wake"):
             self._outbox.wake()
+            self._hurried.set()
         return self._local.wake()
 
     def publish(self, note: Note) -> None:
@@ -83,16 +88,20 @@ class RedisSignals:
             return
         if not self._outbox.put(note, asyncio.get_running_loop().time()):
             self._metrics.redis_messages.labels("dropped").inc()
+        if isinstance(note.body, Event):
+            self._hurried.set()
 
     def ask_cancel(self, job_id: str) -> None:
         self._local.ask_cancel(job_id)
         if self._can_say("cancel") and not self._outbox.cancel(job_id):
             self._metrics.redis_messages.labels("dropped").inc()
+        self._hurried.set()
 
     def pool_changed(self) -> None:
         self._local.pool_changed()
         if self._can_say("pool"):
             self._outbox.pool_changed()
+            self._hurried.set()
 
     def _can_say(self, use: str) -> bool:
         if not self._link.up:
@@ -107,12 +116,14 @@ class RedisSignals:
         self._outbox.wake()
         self._outbox.pool_changed()
         self._outbox.look()
+        self._hurried.set()
 
     async def _send(self) -> None:
         while True:
             await self._filled.wait()
             self._filled.clear()
             while self._outbox and self._link.up:
+                await self._gathered()
                 try:
                     replies = await self._link.ask("publish", *self._outbox.take())
                 except RedisAway:
@@ -122,6 +133,13 @@ class RedisSignals:
                     for reply in replies:
                         if isinstance(reply, Refusal):
                             self._refused.because(reply.code)
+
+    async def _gathered(self) -> None:
+        if not self._hurried.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(GATHERED_SECONDS):
+                    await self._hurried.wait()
+        self._hurried.clear()
 
     # --- what it hears -------------------------------------------------------------------------------------
 

@@ -153,6 +153,17 @@ async def test_what_an_older_attempt_says_is_dropped(subject: Subject) -> None:
 
 
 @pytest.mark.parametrize("closing", [EventType.DONE, EventType.REQUEUED])
+async def test_how_far_an_attempt_was_is_told_before_its_end(subject: Subject, closing: EventType) -> None:
+    """Also to a listener who was busy meanwhile, and where progress waits for that of others."""
+    with subject.there.listen_job(JOB, previews=True) as mailbox:
+        for percent in (10, 20, 90):
+            subject.here.publish(progress(percent))
+        subject.here.publish(event(3, closing))
+        told = [(await heard(mailbox)).body for _ in range(2)]
+        assert told == [progress(90).body, event(3, closing).body]
+
+
+@pytest.mark.parametrize("closing", [EventType.DONE, EventType.REQUEUED])
 async def test_what_a_closed_attempt_still_says_is_dropped(subject: Subject, closing: EventType) -> None:
     subject.here.publish(progress(10))
     subject.here.publish(preview())

@@ -5,6 +5,7 @@ import contextlib
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from typing import Any
 
 import orjson
 import pytest
@@ -28,7 +29,7 @@ from tests.support.valkey import Valkey
 
 from comfy_api_service.domain.events import EventType, Preview, Progress
 from comfy_api_service.redis_link import link
-from comfy_api_service.signals import base, outbox, wire
+from comfy_api_service.signals import base, outbox, redis, wire
 from comfy_api_service.signals.base import Latest, Note
 from comfy_api_service.signals.topics import Topics
 
@@ -373,6 +374,7 @@ async def test_another_process_is_heard_to_its_last_word(shared_valkey: Valkey) 
             )
             assert ended.returncode == 0
             assert await heard(mailbox) == event(2)
+            assert (await heard(mailbox)).body == progress(40).body
             assert (await heard(mailbox)).body == event(3, EventType.DONE).body
         await until(lambda: cancels == [JOB] and there.signals.wakes > seen)
 
@@ -418,6 +420,33 @@ async def test_a_process_without_callers_hears_orders_and_no_progress(here: Bus,
         with here.signals.listen_job(JOB, previews=True) as mailbox:
             worker.signals.publish(event(3))
             assert await heard(mailbox) == event(3)
+
+
+async def test_progress_waits_for_that_of_others_and_nothing_else_does(
+    here: Bus, there: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis, "GATHERED_SECONDS", 3_600.0)
+    commands = here.link.ask
+    exchanges: list[int] = []
+
+    async def counted(use: str, *given: Any) -> Any:
+        exchanges.append(len(given))
+        return await commands(use, *given)
+
+    monkeypatch.setattr(there.link, "ask", counted)
+    with here.signals.listen_job(JOB, previews=True) as mailbox:
+        for percent in (40, 41, 42):
+            there.signals.publish(progress(percent))
+            await asyncio.sleep(0)
+        there.signals.publish(Note(OTHER, ACCOUNT, 1, SAID))
+        assert exchanges == []
+        there.signals.publish(event(2, EventType.DONE))
+        assert [await heard(mailbox), await heard(mailbox)] == [progress(42), event(2, EventType.DONE)]
+        assert len(exchanges) == 1
+    for say in (there.signals.wake, there.signals.pool_changed, lambda: there.signals.ask_cancel(JOB)):
+        before = len(exchanges)
+        say()
+        await until(lambda: len(exchanges) > before)  # noqa: B023
 
 
 # --- back-pressure ---------------------------------------------------------------------------------------------

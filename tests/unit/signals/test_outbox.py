@@ -71,12 +71,12 @@ def test_of_progress_only_the_newest_of_each_job_waits(box: Outbox) -> None:
     ]
 
 
-def test_an_end_takes_away_what_was_said_of_the_attempt(box: Outbox) -> None:
+def test_an_end_goes_behind_the_last_progress_and_takes_away_the_rest_of_its_attempt(box: Outbox) -> None:
     box.put(progress("job_1", 5), 0)
     box.put(preview("job_1"), 0)
     box.put(event("job_1", 3, EventType.DONE), 0)
     commands = box.take()
-    assert said(commands, TOPICS.listeners) == [event("job_1", 3, EventType.DONE)]
+    assert said(commands, TOPICS.listeners) == [progress("job_1", 5), event("job_1", 3, EventType.DONE)]
     assert commands[-1] == ("UNLINK", *TOPICS.keys_of("job_1"))
     assert not [command for command in commands if command[0] == "SET"]
 
