@@ -23,6 +23,7 @@ from comfy_api_service.domain.scheduling import (
     Residency,
     Snapshot,
     choose,
+    standing,
 )
 from comfy_api_service.domain.upload import JobInput
 
@@ -156,7 +157,9 @@ def _lane(rows: Sequence[Row]) -> Lane:
     )
 
 
-async def _snapshot(tx: Tx, claimant: Claimant, ready: tuple[Lane, ...], *, patient: bool) -> Snapshot | None:
+async def _snapshot(
+    tx: Reader, claimant: Claimant, ready: tuple[Lane, ...], *, patient: bool = False, locked: bool = True
+) -> Snapshot | None:
     """All that the choice rests on, with the backend's row locked; None if the backend is another worker's."""
     models = {need.model for lane in ready for need in lane.needs}
     keys = ["all", *sorted(f"load:{model}" for model in models if model is not None)]
@@ -164,7 +167,7 @@ async def _snapshot(tx: Tx, claimant: Claimant, ready: tuple[Lane, ...], *, pati
         (
             f"""SELECT residency{tx.dialect.patience(PATIENCE) if patient else ""} FROM backends
                 WHERE id = :id AND worker_id = :worker"""
-            + tx.dialect.locking("backends"),
+            + (tx.dialect.locking("backends") if locked else ""),
             {"id": claimant.backend_id, "worker": claimant.worker_id},
         ),
         (
@@ -190,6 +193,10 @@ async def next_job(db: Database, claimant: Claimant, *, prompt_id: str, now: flo
     `Busy` says that something is ready, and to come back at once: others had it, also after a short wait.
     """
     try:
+        if not db.dialect.one_writer:
+            claimed = await _at_once(db, claimant, prompt_id, now)
+            if not isinstance(claimed, Busy):
+                return claimed
         return await db.write(lambda tx: claim(tx, claimant, prompt_id=prompt_id, now=now, patient=True))
     except LockTimeout:
         return await db.write(lambda tx: claim(tx, claimant, prompt_id=prompt_id, now=now))
@@ -225,6 +232,61 @@ async def claim(
     return Busy.BUSY
 
 
+async def _at_once(db: Database, claimant: Claimant, prompt_id: str, now: float) -> Claimed | Busy | None:
+    """Choose without a lock, then take it by one call (migration 0012), which does nothing if what the choice rests on
+    has changed meanwhile: no lane is locked over a round trip.
+    """
+
+    async def look(tx: Reader) -> Snapshot | None:
+        ready = await ready_lanes(tx, claimant, now)
+        return await _snapshot(tx, claimant, ready, locked=False) if ready else None
+
+    seen = await db.read(look)
+    if seen is None:
+        return None
+    choice = choose(seen)
+    if choice is None:
+        return Busy.BUSY
+    lowest, highest = standing(seen, choice)
+    lane = next(lane for lane in seen.lanes if lane.account == choice.account)
+    need = next(need for need in lane.needs if need.requirement == choice.requirement)
+    call = {
+        **_taking(claimant, choice, prompt_id, now),
+        "before": dumps(seen.residency.to_json()),
+        "lowest": lowest,
+        "highest": highest,
+        "priority": need.head_priority,
+        "charge": choice.cost / lane.weight,
+        "or_next": len(lane.needs) == 1,
+        "patience": PATIENCE,
+    }
+    row = await db.write(lambda tx: tx.one(_TAKE, call), single=True)
+    return Busy.BUSY if row is None else _claimed(claimant, choice, prompt_id, now, row)
+
+
+_TAKE: Final = """SELECT * FROM claim_job_1(
+  :backend, :worker, :client, :prompt, :now, :before, :lowest, :highest, :account, :need, :job, :priority, :cost,
+  :charge, :residency, :model, :or_next, :patience)"""
+
+
+def _taking(claimant: Claimant, choice: Choice, prompt_id: str, now: float) -> dict[str, object]:
+    """What a claim writes."""
+    return {
+        "backend": claimant.backend_id,
+        "worker": claimant.worker_id,
+        "client": claimant.client_id,
+        "prompt": prompt_id,
+        "now": now,
+        "account": choice.account,
+        "job": choice.job,
+        "need": choice.requirement,
+        "cost": choice.cost,
+        "tag": choice.start_tag,
+        "residency": dumps(choice.residency.to_json()),
+        "model": choice.residency.model,
+    }
+
+
 def _without(seen: Snapshot, account: str) -> tuple[Lane, ...]:
     """The lanes but this one, which keeps its place: nobody gets further ahead of it than the window."""
     furthest = min(lane.vtime for lane in seen.lanes) + seen.window
@@ -246,11 +308,12 @@ async def _hold(tx: Tx, choice: Choice, *, patient: bool) -> float | None:
 
 async def _take(tx: Tx, claimant: Claimant, choice: Choice, prompt_id: str, now: float) -> Claimed | None:
     """Open an attempt on the chosen job, whose lane is held; None if the job was taken meanwhile."""
+    values = _taking(claimant, choice, prompt_id, now)
     row = await tx.one(
         """UPDATE jobs SET state = 'dispatched', attempt = attempt + 1, backend_id = :backend
-           WHERE id = :id AND state = 'ready'
-           RETURNING attempt, graph, params, output, timing_key, images, inputs, queued_at, trace_context""",
-        {"id": choice.job, "backend": claimant.backend_id},
+           WHERE id = :job AND state = 'ready'
+           RETURNING id, attempt, graph, params, output, timing_key, images, inputs, queued_at, trace_context""",
+        values,
     )
     if row is None:
         return None
@@ -258,15 +321,7 @@ async def _take(tx: Tx, claimant: Claimant, choice: Choice, prompt_id: str, now:
         (
             """INSERT INTO attempts (prompt_id, job_id, number, backend_id, worker_id, client_id, dispatched_at)
                VALUES (:prompt, :job, :number, :backend, :worker, :client, :now)""",
-            {
-                "prompt": prompt_id,
-                "job": choice.job,
-                "number": row["attempt"],
-                "backend": claimant.backend_id,
-                "worker": claimant.worker_id,
-                "client": claimant.client_id,
-                "now": now,
-            },
+            {**values, "number": row["attempt"]},
         ),
         *lanes.leave_need(choice.account, choice.requirement),
         (
@@ -277,17 +332,16 @@ async def _take(tx: Tx, claimant: Claimant, choice: Choice, prompt_id: str, now:
         ),
         (
             """UPDATE backends SET residency = :residency, resident_model = :model,
-                 start_tag = CASE WHEN start_tag < :tag THEN :tag ELSE start_tag END WHERE id = :id""",
-            {
-                "id": claimant.backend_id,
-                "residency": dumps(choice.residency.to_json()),
-                "model": choice.residency.model,
-                "tag": choice.start_tag,
-            },
+                 start_tag = CASE WHEN start_tag < :tag THEN :tag ELSE start_tag END WHERE id = :backend""",
+            values,
         ),
     )
+    return _claimed(claimant, choice, prompt_id, now, row)
+
+
+def _claimed(claimant: Claimant, choice: Choice, prompt_id: str, now: float, row: Row) -> Claimed:
     return Claimed(
-        job_id=choice.job,
+        job_id=row["id"],
         account_id=choice.account,
         attempt=row["attempt"],
         prompt_id=prompt_id,

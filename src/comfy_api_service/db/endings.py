@@ -81,7 +81,7 @@ def noted(account_id: str, *events: Event) -> tuple[Part, Part]:
 
 async def end(tx: Tx, job: Row, ending: Ending, parts: Sequence[Part], *, now: float) -> Change:
     """End a job whose row and lane are held, with the ledger's line; `parts` go with it."""
-    events = _events(job, ending, now)
+    events = told(job["id"], job["seq"], ending, now)
     row = await tx.one_together(
         (
             f"""UPDATE jobs SET state = :state, seq = :seq, finished_at = :now, error = :error, results = :results,
@@ -117,28 +117,28 @@ def _expiry(job: Row, ending: Ending, now: float) -> float | None:
     return now + float(job["retention"])
 
 
-def _events(job: Row, ending: Ending, now: float) -> tuple[Event, ...]:
-    """One for each artifact, then the last."""
-    seq = job["seq"]
-    told = [
-        Event(
-            job["id"],
-            seq + number,
-            EventType.ARTIFACT,
-            SHOWN[State.STORING],
-            now,
-            {
-                "index": artifact.index,
-                "kind": artifact.kind,
-                "media_type": artifact.media_type,
-                "bytes": artifact.bytes,
-            },
-        )
+def told(job_id: str, seq: int, ending: Ending, now: float) -> tuple[Event, ...]:
+    """One for each artifact, then the last; numbered from behind `seq`."""
+    status = SHOWN[State.STORING]
+    artifacts = [
+        Event(job_id, seq + number, EventType.ARTIFACT, status, now, _described(artifact))
         for number, artifact in enumerate(ending.artifacts, 1)
     ]
     data: dict[str, Any] = {} if ending.error is None else {"error": error_document(ending.error)}
-    last = Event(job["id"], seq + len(told) + 1, EventType.DONE, SHOWN[ending.state], now, data)
-    return (*told, last)
+    return (
+        *artifacts,
+        Event(job_id, seq + len(artifacts) + 1, EventType.DONE, SHOWN[ending.state], now, data),
+    )
+
+
+def _described(artifact: Artifact) -> dict[str, Any]:
+    """What is told of an artifact when it is there."""
+    return {
+        "index": artifact.index,
+        "kind": artifact.kind,
+        "media_type": artifact.media_type,
+        "bytes": artifact.bytes,
+    }
 
 
 def _kept(job: Row, artifacts: Sequence[Artifact]) -> Part:

@@ -50,6 +50,7 @@ Choices within these rules, each seen in a model of a pool (4 backends, 8 models
 - Loads are not counted as cost here: nobody pays for the model that was loaded before.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from operator import attrgetter
@@ -191,6 +192,19 @@ def choose(snapshot: Snapshot) -> Choice | None:
         vtime=lane.vtime + need.head_cost / lane.weight,
         residency=_after(snapshot, pending, turn, need),
     )
+
+
+def standing(snapshot: Snapshot, choice: Choice) -> tuple[float, float]:
+    """The least and the greatest vtime of the chosen lane with which it stands where it stood among the others:
+    a choice holds while what has ended or begun meanwhile moves its lane no further.
+
+    Only where the window ends may differ, if the lane is the least one; its own jobs are within the window then.
+    """
+    others = [lane.vtime for lane in snapshot.lanes if lane.account != choice.account]
+    before = [vtime for vtime in others if vtime <= choice.start_tag]
+    behind = [vtime for vtime in others if vtime > choice.start_tag]
+    furthest = min(before) + snapshot.window if before else math.inf
+    return max(before, default=-math.inf), min([*behind, furthest])
 
 
 def entering(vtime: float, v: float, window: float) -> float:

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import structlog
 
-from comfy_api_service.db import transitions, work
+from comfy_api_service.db import calls, transitions, work
 from comfy_api_service.db.base import Database, Tx
 from comfy_api_service.db.endings import Ending
 from comfy_api_service.domain.clock import Clock
@@ -30,17 +30,18 @@ class Reporter:
         self, db: Database, signals: Signals, announcer: Announcer, clock: Clock, metrics: Metrics
     ) -> None:
         self._db = db
+        self._calls = not db.dialect.one_writer
         self._announcer = announcer
         self._signals = signals
         self._clock = clock
         self._metrics = metrics
 
-    async def persist(self, function: Callable[[Tx], Awaitable[T]]) -> T:
+    async def persist(self, function: Callable[[Tx], Awaitable[T]], *, single: bool = False) -> T:
         """Write, however long the database is away: what happened on a backend must not be forgotten."""
         pause = 0.1
         while True:
             try:
-                return await self._db.write(function)
+                return await self._db.write(function, single=single)
             except Unavailable:
                 log.warning("database_unavailable", retry_in=pause)
                 await asyncio.sleep(pause)
@@ -48,8 +49,11 @@ class Reporter:
 
     async def started(self, assignment: Assignment) -> bool:
         """The prompt executes; False if the attempt was replaced."""
-        now = self._clock.now()
-        change = await self.persist(lambda tx: transitions.started(tx, assignment.fence, now=now))
+        now, fence, change = self._clock.now(), assignment.fence, None
+        if self._calls:
+            change = await self.persist(lambda tx: calls.started(tx, fence, now=now), single=True)
+        if change is None:
+            change = await self.persist(lambda tx: transitions.started(tx, fence, now=now))
         if change is None:
             return False
         self._metrics.job_wait.observe(max(now - change.queued_at, 0.0))
@@ -69,10 +73,15 @@ class Reporter:
 
         `measured`: durations to learn from, in seconds by key.
         """
-        now = self._clock.now()
-        change = await self.persist(
-            lambda tx: transitions.finish(tx, assignment.fence, ending, now=now, measured=measured)
-        )
+        now, fence, change = self._clock.now(), assignment.fence, None
+        if self._calls:
+            change = await self.persist(
+                lambda tx: calls.finish(tx, fence, ending, now=now, measured=measured), single=True
+            )
+        if change is None:
+            change = await self.persist(
+                lambda tx: transitions.finish(tx, fence, ending, now=now, measured=measured)
+            )
         if change is None:
             return None
         status = Status(change.events[-1].status)

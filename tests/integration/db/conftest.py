@@ -6,6 +6,7 @@ import pytest
 from tests.support.postgres import PostgresServer
 from tests.support.rows import Pair
 from tests.support.schema import bound, copied, lay, url_of
+from tests.support.twins import twins as same_twice
 
 from comfy_api_service.db import accounts
 from comfy_api_service.db.base import Database
@@ -42,6 +43,13 @@ async def both(postgres: PostgresServer, tmp_path: Path) -> AsyncIterator[Pair]:
                 stack.push_async_callback(engines[-1].close)
             await engines[0].write(lambda tx: accounts.ensure(tx, LOCAL, 0.0))
             yield engines[0], engines[1]
+
+
+@pytest.fixture
+async def twins(postgres: PostgresServer) -> AsyncIterator[Pair]:
+    """Two databases with the same in them."""
+    async with same_twice(postgres) as pair:
+        yield pair
 
 
 async def opened(folder: Path) -> SqliteDatabase | PostgresDatabase:

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final, cast
@@ -15,7 +15,6 @@ from tests.support.postgres import PostgresServer
 from tests.support.rows import (
     Pair,
     add_accounts,
-    add_backend,
     door,
     drift,
     need,
@@ -23,16 +22,15 @@ from tests.support.rows import (
     put,
     until_somebody_waits,
 )
-from tests.support.schema import copied, url_of
+from tests.support.schema import url_of
+from tests.support.twins import MODELS, NAMES, NEEDS, contents
 
-from comfy_api_service.db import accounts, entry, insertion, submissions
+from comfy_api_service.db import entry, insertion, submissions
 from comfy_api_service.db.base import CommitUnknown, Database, Tx
 from comfy_api_service.db.insertion import Outcome, Replay, Written, insert
 from comfy_api_service.db.keys import KEY_SECONDS
 from comfy_api_service.db.postgres import DIALECT, PostgresDatabase
-from comfy_api_service.db.requirements import ensure_requirements
 from comfy_api_service.db.submissions import Submissions
-from comfy_api_service.domain.account import LOCAL
 from comfy_api_service.domain.errors import Unavailable
 from comfy_api_service.domain.ids import LOCAL_ACCOUNT, new_job_id
 from comfy_api_service.domain.job import OutputOptions
@@ -40,9 +38,6 @@ from comfy_api_service.domain.submission import JobOptions, NewJob
 from comfy_api_service.domain.tiers import UNLIMITED, Limits
 from comfy_api_service.domain.upload import JobInput
 
-NAMES: Final = (LOCAL_ACCOUNT, "Zoe", "acc", "äcc", "b")
-MODELS: Final = ("one.safetensors", "two.safetensors", "three.safetensors")
-NEEDS: Final = {need(model).id: need(model) for model in MODELS}
 TABLES: Final = {
     "jobs": "id",
     "job_labels": "job_id, key",
@@ -62,33 +57,10 @@ async def call(db: Database, *jobs: NewJob) -> list[Written] | None:
 
 
 async def rows(db: Database) -> dict[str, list[dict[str, Any]]]:
-    async def read(tx: Any) -> dict[str, list[dict[str, Any]]]:
-        return {
-            table: [dict(row) | {"id": row["job_id"]} if table == "outbox" else dict(row)
-                    for row in await tx.all(f"SELECT * FROM {table} ORDER BY {order}")]
-            for table, order in TABLES.items()
-        }  # fmt: skip
-
-    return await db.read(read)
+    return await contents(db, TABLES)
 
 
 # --- the same effect -------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-async def twins(postgres: PostgresServer) -> AsyncIterator[Pair]:
-    """Two databases with the same in them."""
-    with copied(postgres) as one, copied(postgres) as two:
-        engines = [await PostgresDatabase.open(url, application="tests", connections=2) for url in (one, two)]
-        for db in engines:
-            await db.write(lambda tx: accounts.ensure(tx, LOCAL, 0.0))
-            await add_accounts(db, *NAMES[1:])
-            await db.write(lambda tx: ensure_requirements(tx, NEEDS, 0.0))
-            await add_backend(db, *MODELS[:2], backend_id="bck_1")
-            await add_backend(db, *MODELS[1:2], backend_id="bck_2")
-        yield engines[0], engines[1]
-        for db in engines:
-            await db.close()
 
 
 def any_job(chance: random.Random, number: int) -> NewJob:

@@ -1,5 +1,6 @@
 """The rules of the choice, one by one, and what holds for every snapshot."""
 
+import math
 import random
 from dataclasses import dataclass, field, replace
 
@@ -21,6 +22,7 @@ from comfy_api_service.domain.scheduling import (
     corrected,
     entering,
     given_back,
+    standing,
 )
 
 QUANTUM = QUANTUM_LOADS * DEFAULT_LOAD_SECONDS
@@ -333,6 +335,26 @@ def test_every_choice_keeps_the_rules(snapshot: Snapshot) -> None:
     quantum = QUANTUM_LOADS * snapshot.load_times.get(memory.model or "", DEFAULT_LOAD_SECONDS)
     if memory.model in able - {None} and memory.spent < quantum:
         assert choice.model in {memory.model, None}
+
+
+@given(snapshots, st.floats(0, 1))
+def test_a_choice_stands_as_long_as_its_lane_does(snapshot: Snapshot, share: float) -> None:
+    """Whatever ends or begins meanwhile: chosen anew, it would be the same, and never outside of the window."""
+    choice = choose(snapshot)
+    assert choice is not None
+    lowest, highest = standing(snapshot, choice)
+    assert lowest <= choice.start_tag <= highest
+    low, high = max(lowest, choice.start_tag - 1e3), min(highest, choice.start_tag + 1e3)
+    moved = low + (high - low) * share
+    lanes = tuple(
+        replace(lane, vtime=moved) if lane.account == choice.account else lane for lane in snapshot.lanes
+    )
+    assert moved <= min(lane.vtime for lane in lanes) + snapshot.window
+    if lowest == -math.inf or moved in {lane.vtime for lane in snapshot.lanes}:
+        return  # where the window ends is another place; ties go by account
+    again = choose(replace(snapshot, lanes=lanes))
+    assert again is not None
+    assert (again.job, again.residency) == (choice.job, choice.residency)
 
 
 # One backend over time, with the worst arrivals that can be found.
