@@ -1,8 +1,9 @@
 """The claim: one short transaction that picks a job, raises its attempt and stores the attempt's prompt id.
 
-The choice itself is `domain.scheduling.choose`, a pure function of the snapshot that is read here. Where others
-claim at the same time, a lane that one of them has is waited for, and passed by if that takes long: who is next
-in line goes.
+The choice itself is `domain.scheduling.choose`, a pure function of the snapshot that is read here. On PostgreSQL it
+is made without a lock and carried out by one call, if what it rests on still holds; otherwise, and on SQLite, all is
+one transaction. Where others claim at the same time, a lane that one of them has is waited for, and passed by if
+that takes long: who is next in line goes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -126,6 +127,10 @@ WHERE {among} AND a.backend_id = :id AND a.closed_at > :since AND EXISTS (
 async def ready_lanes(tx: Reader, claimant: Claimant, now: float) -> tuple[Lane, ...]:
     """What the claimant could run, but for what ran out of its memory a moment ago and another backend can run."""
     rows = await tx.all(READY[tx.dialect.name], {"inventory": claimant.inventory_hash})
+    return await _lanes(tx, claimant, rows, now)
+
+
+async def _lanes(tx: Reader, claimant: Claimant, rows: Sequence[Row], now: float) -> tuple[Lane, ...]:
     again = sorted(row["id"] for row in rows if row["out_of_memory"])
     if again:
         elsewhere = await tx.all(
@@ -140,8 +145,8 @@ async def ready_lanes(tx: Reader, claimant: Claimant, now: float) -> tuple[Lane,
 def _lane(rows: Sequence[Row]) -> Lane:
     return Lane(
         account=rows[0]["account_id"],
-        vtime=rows[0]["vtime"],
-        weight=rows[0]["weight"],
+        vtime=float(rows[0]["vtime"]),
+        weight=float(rows[0]["weight"]),
         newcomer=bool(rows[0]["newcomer"]),
         needs=tuple(
             Need(
@@ -150,16 +155,14 @@ def _lane(rows: Sequence[Row]) -> Lane:
                 queued=row["queued"],
                 head=row["id"],
                 head_priority=row["priority"],
-                head_cost=row["cost"],
+                head_cost=float(row["cost"]),
             )
             for row in rows
         ),
     )
 
 
-async def _snapshot(
-    tx: Reader, claimant: Claimant, ready: tuple[Lane, ...], *, patient: bool = False, locked: bool = True
-) -> Snapshot | None:
+async def _snapshot(tx: Tx, claimant: Claimant, ready: tuple[Lane, ...], *, patient: bool) -> Snapshot | None:
     """All that the choice rests on, with the backend's row locked; None if the backend is another worker's."""
     models = {need.model for lane in ready for need in lane.needs}
     keys = ["all", *sorted(f"load:{model}" for model in models if model is not None)]
@@ -167,7 +170,7 @@ async def _snapshot(
         (
             f"""SELECT residency{tx.dialect.patience(PATIENCE) if patient else ""} FROM backends
                 WHERE id = :id AND worker_id = :worker"""
-            + (tx.dialect.locking("backends") if locked else ""),
+            + tx.dialect.locking("backends"),
             {"id": claimant.backend_id, "worker": claimant.worker_id},
         ),
         (
@@ -187,14 +190,17 @@ async def _snapshot(
     )
 
 
-async def next_job(db: Database, claimant: Claimant, *, prompt_id: str, now: float) -> Claimed | Busy | None:
+async def next_job(
+    db: Database, claimant: Claimant, *, prompt_id: str, now: float, wanted: set[str] | None = None
+) -> Claimed | Busy | None:
     """Take the next job for a backend; None if nothing is ready that it could run, or if it has another worker.
 
-    `Busy` says that something is ready, and to come back at once: others had it, also after a short wait.
+    `Busy` says that something is ready, and to come back at once: others had it, also after a short wait. `wanted`:
+    jobs that claimants of this process are about to take; where all have room, they would all ask for the only one.
     """
     try:
         if not db.dialect.one_writer:
-            claimed = await _at_once(db, claimant, prompt_id, now)
+            claimed = await _at_once(db, claimant, prompt_id, now, set() if wanted is None else wanted)
             if not isinstance(claimed, Busy):
                 return claimed
         return await db.write(lambda tx: claim(tx, claimant, prompt_id=prompt_id, now=now, patient=True))
@@ -232,16 +238,27 @@ async def claim(
     return Busy.BUSY
 
 
-async def _at_once(db: Database, claimant: Claimant, prompt_id: str, now: float) -> Claimed | Busy | None:
+_LOOK: Final = f"""WITH ready AS MATERIALIZED ({READY["postgresql"]})
+SELECT (SELECT jsonb_agg(to_jsonb(r)) FROM ready r) AS ready,
+  (SELECT coalesce(residency, :nothing) FROM backends WHERE id = :id AND worker_id = :worker) AS residency,
+  (SELECT jsonb_object_agg(o.model, o.backends) FROM (
+    SELECT resident_model AS model, count(*) AS backends FROM backends
+    WHERE id <> :id AND removed_at IS NULL AND state = 'online' AND resident_model IS NOT NULL GROUP BY resident_model
+  ) AS o WHERE EXISTS (SELECT FROM ready)) AS elsewhere,
+  (SELECT jsonb_object_agg(t.key, t.seconds) FROM timings t WHERE EXISTS (SELECT FROM ready) AND t.key = ANY (ARRAY(
+    SELECT 'load:' || model FROM ready UNION SELECT 'all'
+    UNION SELECT 'load:' || resident_model FROM backends WHERE id = :id))) AS timings"""
+"""All that a choice rests on, by one question, which costs little more than `READY` if nothing is."""
+_NOTHING: Final = dumps(Residency().to_json())
+
+
+async def _at_once(
+    db: Database, claimant: Claimant, prompt_id: str, now: float, wanted: set[str]
+) -> Claimed | Busy | None:
     """Choose without a lock, then take it by one call (migration 0012), which does nothing if what the choice rests on
     has changed meanwhile: no lane is locked over a round trip.
     """
-
-    async def look(tx: Reader) -> Snapshot | None:
-        ready = await ready_lanes(tx, claimant, now)
-        return await _snapshot(tx, claimant, ready, locked=False) if ready else None
-
-    seen = await db.read(look)
+    seen = await db.read(lambda tx: _look(tx, claimant, now))
     if seen is None:
         return None
     choice = choose(seen)
@@ -253,6 +270,7 @@ async def _at_once(db: Database, claimant: Claimant, prompt_id: str, now: float)
     call = {
         **_taking(claimant, choice, prompt_id, now),
         "before": dumps(seen.residency.to_json()),
+        "nothing": _NOTHING,
         "lowest": lowest,
         "highest": highest,
         "priority": need.head_priority,
@@ -260,13 +278,48 @@ async def _at_once(db: Database, claimant: Claimant, prompt_id: str, now: float)
         "or_next": len(lane.needs) == 1,
         "patience": PATIENCE,
     }
-    row = await db.write(lambda tx: tx.one(_TAKE, call), single=True)
-    return Busy.BUSY if row is None else _claimed(claimant, choice, prompt_id, now, row)
+    alone = len(seen.lanes) == len(lane.needs) == need.queued == 1
+    if alone and choice.job in wanted:
+        return None
+    wanted.add(choice.job)
+    try:
+        row = await db.write(lambda tx: tx.one(_TAKE, call), single=True)
+    finally:
+        wanted.discard(choice.job)
+    if row is not None:
+        return _claimed(claimant, choice, prompt_id, now, row)
+    return None if alone else Busy.BUSY  # a job that came since the look wakes who claims
+
+
+async def _look(tx: Reader, claimant: Claimant, now: float) -> Snapshot | None:
+    """None if nothing is ready, or if the backend is another worker's."""
+    found = await tx.one(
+        _LOOK,
+        {
+            "inventory": claimant.inventory_hash,
+            "id": claimant.backend_id,
+            "worker": claimant.worker_id,
+            "nothing": _NOTHING,
+        },
+    )
+    if found is None or found["ready"] is None or found["residency"] is None:
+        return None
+    ready = await _lanes(tx, claimant, loads(found["ready"]), now)
+    if not ready:
+        return None
+    measured = loads(found["timings"]) or {}
+    return Snapshot(
+        lanes=ready,
+        window=lanes.window_of(measured.pop("all", None)),
+        residency=Residency.from_json(loads(found["residency"])),
+        elsewhere=loads(found["elsewhere"]) or {},
+        load_times={key.removeprefix("load:"): seconds for key, seconds in measured.items()},
+    )
 
 
 _TAKE: Final = """SELECT * FROM claim_job_1(
-  :backend, :worker, :client, :prompt, :now, :before, :lowest, :highest, :account, :need, :job, :priority, :cost,
-  :charge, :residency, :model, :or_next, :patience)"""
+  :backend, :worker, :client, :prompt, :now, :before, :nothing, :lowest, :highest, :account, :need, :job, :priority,
+  :cost, :charge, :residency, :model, :or_next, :patience)"""
 
 
 def _taking(claimant: Claimant, choice: Choice, prompt_id: str, now: float) -> dict[str, object]:

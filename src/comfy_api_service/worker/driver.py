@@ -206,7 +206,9 @@ class Driver:
         prompt_id = new_prompt_id()
         claimed: Claimed | OpenAttempt | Busy | None
         try:
-            claimed = await claims.next_job(self._db, claimant, prompt_id=prompt_id, now=self._clock.now())
+            claimed = await claims.next_job(
+                self._db, claimant, prompt_id=prompt_id, now=self._clock.now(), wanted=self._room.wanted
+            )
         except CommitUnknown:
             claimed = await self._claimed_after_all(prompt_id)
         except Unavailable:

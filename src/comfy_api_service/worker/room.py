@@ -5,6 +5,8 @@ class Room:
     def __init__(self, most: int | None) -> None:
         self._most = most
         self._taken = 0
+        self.wanted: set[str] = set()
+        """Jobs that one of the drivers is about to take."""
 
     @property
     def free(self) -> bool:

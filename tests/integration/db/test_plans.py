@@ -102,6 +102,8 @@ async def statements(db: Database) -> list[tuple[str, Params]]:
         recorder = Recorder(tx)
         news = [new_job(account="acc1", key="new", options=JobOptions(dedupe=True)), new_job(account="acc2")]
         await insert(recorder, news, queue_limit=10**9, far_from_limit=True)
+        if not tx.dialect.one_writer:
+            assert await claims._look(recorder, claimant, 1.0)
         for end in ("finish", "requeue", "storing"):
             taken = await claims.claim(recorder, claimant, prompt_id=new_prompt_id(), now=1.0)
             assert isinstance(taken, claims.Claimed)
@@ -128,7 +130,7 @@ async def test_no_statement_walks_over_what_grows(full: Database) -> None:
     for sql, params in asked:
         for plan in await plans(full, sql, params):
             walked = {table for table in plan.walked if table in GROWS}
-            if sql == claims.READY[full.dialect.name]:
+            if claims.READY[full.dialect.name] in sql:
                 assert "ix_lanes_eligible" in plan.text
                 assert "ix_jobs_ready" in plan.text
                 assert plan.expected.get("lanes", ACCOUNTS) > MAX_LANES, (

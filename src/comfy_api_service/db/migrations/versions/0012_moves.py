@@ -18,8 +18,8 @@ CLAIM_JOB = f"""
 CREATE FUNCTION claim_job_1(
   -- who claims
   _backend text, _worker text, _client text, _prompt text, _now float8,
-  -- what the choice rests on: the backend's residency, and between which others the lane's virtual time stands
-  _residency_before text, _lowest float8, _highest float8,
+  -- what the choice rests on: what the backend remembers, or nothing yet, and between which others the lane stands
+  _before text, _nothing text, _lowest float8, _highest float8,
   -- what was chosen, what the lane is charged for it, and what the backend remembers of it
   _account text, _need text, _job text, _priority bigint, _cost float8, _charge float8, _residency text, _model text,
   -- whether the next job of the need will do if that one is gone
@@ -38,7 +38,7 @@ BEGIN
   -- Who finds that something has changed which the choice rests on goes step by step.
   PERFORM set_config('lock_timeout', _patience, true);
   PERFORM 1 FROM backends b
-  WHERE b.id = _backend AND b.worker_id = _worker AND b.residency = _residency_before FOR NO KEY UPDATE;
+  WHERE b.id = _backend AND b.worker_id = _worker AND coalesce(b.residency, _nothing) = _before FOR NO KEY UPDATE;
   IF NOT FOUND THEN
     RETURN;
   END IF;
