@@ -96,8 +96,8 @@ async def run(options: Options) -> list[Check]:
             single = await counted(f"a job at {LOAD} of capacity", alone, jobs)
     return [
         Check("transactions a job, queue full", full["commits"], 12, f"{jobs} jobs", unit=""),
-        Check("statements a job, queue full", full["statements"], 30, f"{jobs} jobs", unit=""),
-        Check("commands to Redis a job, queue full", full["commands"], 15, f"{jobs} jobs", unit=""),
+        Check("statements a job, queue full", full["statements"], 15, f"{jobs} jobs", unit=""),
+        Check("commands to Redis a job, queue full", full["commands"], 12, f"{jobs} jobs", unit=""),
         Check(
             f"transactions a job at {LOAD} of capacity, for each backend",
             (single["commits"] - full["commits"]) / BACKENDS,
