@@ -25,6 +25,7 @@ from tests.support.rows import (
     until_somebody_waits,
 )
 from tests.support.schema import url_of
+from tests.support.stack import until
 from tests.support.twins import MODELS, NAMES, contents
 
 from comfy_api_service.db import calls, claims, transitions
@@ -432,29 +433,32 @@ async def test_of_the_claimants_of_a_process_one_asks_for_the_only_job(
 ) -> None:
     db, _ = both
     claimants = [await add_backend(db, backend_id=f"bck_{n}") for n in range(4)]
-    write, calls_made, wanted = db.write, [], set[str]()
+    write, wanted, go = db.write, set[str](), asyncio.Event()
+    calls_made = 0
 
-    async def counted(function: Any, **options: Any) -> Any:
-        calls_made.append(function)
+    async def after_all_have_looked(function: Any, **options: Any) -> Any:
+        nonlocal calls_made
+        calls_made += 1
+        await go.wait()
         return await write(function, **options)
 
-    async def claim_all_at_once() -> list[Claimed | Busy | None]:
-        calls_made.clear()
-        return await asyncio.gather(
-            *(
-                claims.next_job(db, one, prompt_id=new_prompt_id(), now=1.0, wanted=wanted)
-                for one in claimants
-            )
-        )
+    def claiming() -> list[asyncio.Task[Claimed | Busy | None]]:
+        return [
+            asyncio.create_task(claims.next_job(db, one, prompt_id=new_prompt_id(), now=1.0, wanted=wanted))
+            for one in claimants
+        ]
 
     await put(db, new_job())
-    monkeypatch.setattr(db, "write", counted)
-    found = await claim_all_at_once()
-    assert sum(isinstance(one, Claimed) for one in found) == len(calls_made) == 1
+    monkeypatch.setattr(db, "write", after_all_have_looked)
+    tasks = claiming()
+    await until(lambda: sum(task.done() for task in tasks) == 3)
+    go.set()
+    found = await asyncio.gather(*tasks)
+    assert sum(isinstance(one, Claimed) for one in found) == calls_made == 1
     assert not wanted
-    monkeypatch.undo()
     await put(db, *(new_job() for _ in range(4)))
-    assert all(isinstance(one, Claimed) for one in await claim_all_at_once()), "each has one of several"
+    found = await asyncio.gather(*claiming())
+    assert all(isinstance(one, Claimed) for one in found), "each has one of several"
 
 
 # --- beside others ---------------------------------------------------------------------------------------
