@@ -258,9 +258,10 @@ async def _at_once(
     """Choose without a lock, then take it by one call (migration 0012), which does nothing if what the choice rests on
     has changed meanwhile: no lane is locked over a round trip.
     """
-    seen = await db.read(lambda tx: _look(tx, claimant, now))
-    if seen is None:
+    looked = await db.read(lambda tx: _look(tx, claimant, now))
+    if looked is None:
         return None
+    seen, remembered = looked
     choice = choose(seen)
     if choice is None:
         return Busy.BUSY
@@ -269,7 +270,7 @@ async def _at_once(
     need = next(need for need in lane.needs if need.requirement == choice.requirement)
     call = {
         **_taking(claimant, choice, prompt_id, now),
-        "before": dumps(seen.residency.to_json()),
+        "before": remembered,
         "nothing": _NOTHING,
         "lowest": lowest,
         "highest": highest,
@@ -291,8 +292,8 @@ async def _at_once(
     return None if alone else Busy.BUSY  # a job that came since the look wakes who claims
 
 
-async def _look(tx: Reader, claimant: Claimant, now: float) -> Snapshot | None:
-    """None if nothing is ready, or if the backend is another worker's."""
+async def _look(tx: Reader, claimant: Claimant, now: float) -> tuple[Snapshot, str] | None:
+    """What there is, with the residency as it is written; None if nothing is ready, or the backend another worker's."""
     found = await tx.one(
         _LOOK,
         {
@@ -308,13 +309,14 @@ async def _look(tx: Reader, claimant: Claimant, now: float) -> Snapshot | None:
     if not ready:
         return None
     measured = loads(found["timings"]) or {}
-    return Snapshot(
+    snapshot = Snapshot(
         lanes=ready,
         window=lanes.window_of(measured.pop("all", None)),
         residency=Residency.from_json(loads(found["residency"])),
         elsewhere=loads(found["elsewhere"]) or {},
         load_times={key.removeprefix("load:"): seconds for key, seconds in measured.items()},
     )
+    return snapshot, found["residency"]
 
 
 _TAKE: Final = """SELECT * FROM claim_job_1(

@@ -428,6 +428,15 @@ async def test_who_comes_too_late_for_the_only_job_goes_and_waits(
         monkeypatch.undo()
 
 
+async def test_a_memory_that_another_version_wrote_keeps_no_backend_from_the_only_job(both: Pair) -> None:
+    db, _ = both
+    claimant = await add_backend(db)
+    for written in ('{"model": null}', '{"spent": 1, "model": "x"}', "{}"):
+        await put(db, new_job())
+        await db.write(lambda tx: tx.run("UPDATE backends SET residency = :it", {"it": written}))  # noqa: B023
+        assert isinstance(await claim_by_call(db, claimant, new_prompt_id(), 1.0), Claimed)
+
+
 async def test_of_the_claimants_of_a_process_one_asks_for_the_only_job(
     both: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
