@@ -102,8 +102,8 @@ RARE: Final = {
 }
 """Sites that a run of some seconds does not come by, with the reason."""
 
-SHARED: Final = ("db.Fleet._leave", "db.SharedLease._prove", "db.Worker._bury", "redis.ask")
-"""Sites that only workers beside others come by."""
+SHARED: Final = ("db.Fleet._leave", "db.SharedLease._prove", "db.Worker._bury", "db._at_once", "redis.ask")
+"""Sites that only workers on a database for many come by."""
 
 
 def implementations(package: ModuleType, protocol: type) -> list[type]:
